@@ -1,0 +1,200 @@
+"""What a merge costs: `python benchmarks/merging.py [--quick] [--json]`.
+
+Random Llama checkpoints in bfloat16 are merged by `python -m solar.merge`, start-up included, and in the same rounds by
+mergekit (`mergekit-yaml` on PATH, or named by SOLAR_MERGEKIT); `cp` copies both inputs and the output. Ratios are taken
+within a round, then their median; of average and SLERP the less favourable one counts.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+MERGEKIT = os.environ.get("SOLAR_MERGEKIT") or shutil.which("mergekit-yaml")
+OURS = {"average": ["method=average"], "slerp": ["method=slerp", "t=0.5"]}
+THEIRS = {"average": "linear", "slerp": "slerp"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A checkpoint's sizes, how often it is merged, and in how many of these rounds mergekit does which merges."""
+
+    layers: int
+    hidden: int
+    rounds: int
+    mergekit_rounds: int = 0
+    mergekit_methods: tuple[str, ...] = ()
+
+
+FULL = [Size(32, 1024, 4, 4, ("average", "slerp")), Size(42, 2048, 3)]
+"""0.85 GB against mergekit, 4.0 GB against cp."""
+QUICK = [Size(18, 1024, 3, 1, ("average",))]
+"""0.54 GB, one merge by mergekit: its start-up alone takes 5 to 10 s."""
+
+
+@dataclass
+class Case:
+    """One command's figures, a round each."""
+
+    wall_seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    peak_mb: list[float] = field(default_factory=list)
+
+    def add(self, command: list[str]) -> None:
+        """Run once. Peak memory is at least this process's own when it forks."""
+        began = time.perf_counter()
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT
+        )
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{command[0]} failed: {said.decode()[-1000:]}")
+        self.wall_seconds.append(time.perf_counter() - began)
+        self.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
+        self.peak_mb.append(usage.ru_maxrss / 1024)
+
+
+def shapes(size: Size) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape of a Llama."""
+    h, inner, vocab = size.hidden, size.hidden * 11 // 4, 32000
+    layer = {
+        "self_attn.q_proj": (h, h),
+        "self_attn.k_proj": (h // 4, h),
+        "self_attn.v_proj": (h // 4, h),
+        "self_attn.o_proj": (h, h),
+        "mlp.gate_proj": (inner, h),
+        "mlp.up_proj": (inner, h),
+        "mlp.down_proj": (h, inner),
+        "input_layernorm": (h,),
+        "post_attention_layernorm": (h,),
+    }
+    layers = {f"model.layers.{i}.{name}.weight": shape for i in range(size.layers) for name, shape in layer.items()}
+    return {"model.embed_tokens.weight": (vocab, h), **layers, "model.norm.weight": (h,), "lm_head.weight": (vocab, h)}
+
+
+def write_checkpoint(folder: Path, size: Size, seed: int) -> int:
+    """A model whose weights differ by `seed` from what all share; returns the bytes of its weights."""
+    folder.mkdir()
+    shared = np.random.default_rng(0).standard_normal(1 << 22, dtype=np.float32)
+    own = np.random.default_rng(seed).standard_normal(1 << 22, dtype=np.float32)
+    pool = ((0.02 * shared + 0.005 * own).view(np.uint32) >> 16).astype(np.uint16)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes(size).items():
+        span = [offset, offset + 2 * int(np.prod(shape))]
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": span}
+        offset = span[1]
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for start in range(0, offset // 2, len(pool)):
+            file.write(np.roll(pool, start // 4099)[: offset // 2 - start].data)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": size.hidden,
+        "intermediate_size": size.hidden * 11 // 4,
+        "num_attention_heads": size.hidden // 64,
+        "num_hidden_layers": size.layers,
+        "num_key_value_heads": size.hidden // 256,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 32000,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return offset
+
+
+def mergekit_recipe(place: Path, method: str) -> Path:
+    """The same merge in mergekit's words (JSON is YAML)."""
+    models = [{"model": str(place / name), "parameters": {"weight": 0.5}} for name in "ab"]
+    recipe = {"merge_method": method, "models": models, "dtype": "bfloat16"}
+    if method == "slerp":
+        recipe |= {"base_model": str(place / "a"), "parameters": {"t": 0.5}}
+    path = place / f"{method}.yaml"
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, Case]:
+    """All cases in turn, round by round."""
+    with ProcessPoolExecutor(1) as other:  # the memory this takes must not count as the commands'
+        gigabytes = [other.submit(write_checkpoint, place / name, size, seed) for seed, name in enumerate("ab", 1)]
+    cases: dict[str, Case] = {}
+
+    def run(case: str, command: list[str]) -> None:
+        shutil.rmtree(place / "out", ignore_errors=True)
+        cases.setdefault(case, Case()).add(command)
+
+    for number in range(size.rounds):
+        for method, settings in OURS.items():
+            folders = [str(place / name) for name in ("a", "b", "out")]
+            run(f"solar {method}", [sys.executable, "-m", "solar.merge", *folders, *settings])
+        (place / "out").rename(place / "merged")
+        (place / "copies").mkdir()
+        run("cp", ["cp", "-r", *(str(place / name) for name in ("a", "b", "merged", "copies"))])
+        for name in ("copies", "merged"):
+            shutil.rmtree(place / name)
+        if MERGEKIT and number < size.mergekit_rounds:
+            for method in size.mergekit_methods:
+                recipe = mergekit_recipe(place, THEIRS[method])
+                run(f"mergekit {method}", [MERGEKIT, str(recipe), str(place / "out")])
+    tell(f"\ntwo checkpoints of {gigabytes[0].result() / 1e9:.2f} GB, {size.rounds} rounds")
+    tell("| case | wall s [min-max] | CPU s | peak RSS MB |\n|---|---|---|---|")
+    for name, case in cases.items():
+        wall = case.wall_seconds
+        told = f"{statistics.median(wall):.2f} [{min(wall):.2f}-{max(wall):.2f}]"
+        tell(f"| {name} | {told} | {statistics.median(case.cpu_seconds):.2f} | {max(case.peak_mb):.0f} |")
+    return cases
+
+
+def ratios(cases: dict[str, Case]) -> dict[str, float | None]:
+    """The two figures of one size: how many times faster than mergekit, and how many times as long as cp."""
+    against = [
+        ratio(cases[f"mergekit {method}"], cases[f"solar {method}"]) for method in OURS if f"mergekit {method}" in cases
+    ]
+    copying = [ratio(cases[f"solar {method}"], cases["cp"]) for method in OURS]
+    return {"mergekit_ratio": round(min(against), 2) if against else None, "cp_ratio": round(max(copying), 2)}
+
+
+def ratio(over: Case, under: Case) -> float:
+    """Median of the ratios of wall time in the rounds both ran."""
+    return statistics.median(a / b for a, b in zip(over.wall_seconds, under.wall_seconds, strict=False))
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small checkpoints, under a minute")
+    parser.add_argument(
+        "--json", action="store_true", help="one line: mergekit_ratio (the first size), cp_ratio (the last)"
+    )
+    parser.add_argument("--place", type=Path, default=None, help="a folder with space for seven checkpoints")
+    options = parser.parse_args()
+    told = []
+    for size in QUICK if options.quick else FULL:
+        with tempfile.TemporaryDirectory(dir=options.place and options.place.resolve()) as place:
+            told.append(ratios(measure(size, Path(place), (lambda line: None) if options.json else print)))
+    summary = {"mergekit_ratio": told[0]["mergekit_ratio"], "cp_ratio": told[-1]["cp_ratio"]}
+    print(json.dumps(summary) if options.json else f"\nmergekit / solar, solar / cp: {summary}")
+
+
+if __name__ == "__main__":
+    main()

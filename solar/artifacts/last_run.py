@@ -1,0 +1,22 @@
+"""The stages of the latest run, by name: how commands find what a person just made."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """Where a run is recorded, and the folder of each of its stages; a folder may not be there yet."""
+
+    record: Path
+    folders: dict[str, Path]
+
+
+def last_run(root: Path) -> LastRun | None:
+    """The run that was started last under `root` (`paths.root`), or None."""
+    records = sorted((root / "runs").glob("*/*/artifacts.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not records:
+        return None
+    names: dict[str, str] = json.loads(records[-1].read_text(encoding="utf-8"))
+    return LastRun(records[-1].parent, {stage: root / "artifacts" / name for stage, name in names.items()})

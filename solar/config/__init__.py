@@ -1,0 +1,1 @@
+"""What can be configured: dataclasses that say type, meaning and invariants; the values live in `conf/`."""

@@ -1,0 +1,41 @@
+"""The words every stage's configuration is written in: stage, reference, content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def reference(product: str, default: Any = MISSING) -> Any:
+    """A field that names the stage (or, as a list, the stages) whose `product` is read.
+
+    The plan turns the name into an edge of the graph, and the hash sees the id of that stage instead of its name.
+    A list may be `["*"]`: every stage of the plan that leaves this product.
+    """
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"reference": product})
+    return field(default=default, metadata={"reference": product})
+
+
+def content(what: str, default: Any = MISSING) -> Any:
+    """A field whose value points outside the configuration; the hash sees what it points at.
+
+    `what` is `path` (a file, folder or glob: the content of the files), `package` (an installed distribution: its
+    version) or `documentation` (the same, and the version of Python).
+    """
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"content": what})
+    return field(default=default, metadata={"content": what})
+
+
+@dataclass
+class StageConfig:
+    """One stage of an experiment: what it is told. Everything in it is part of the stage's identity."""
+
+    kind: str = MISSING
+    """Row of `solar.config.kinds.STAGES`."""
+
+    def problems(self) -> Iterator[str]:
+        """Each thing that is wrong with the values, as `key: what was found, what was expected`."""
+        yield from ()

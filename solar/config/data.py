@@ -1,0 +1,279 @@
+"""What is read, as what, and in what shape it reaches the model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+from solar.config.base import StageConfig, content, reference
+from solar.config.model import is_commit
+
+
+class Task(StrEnum):
+    """What the samples are for."""
+
+    pretrain = "pretrain"
+    """Documents; every token is trained."""
+    instruct = "instruct"
+    """Conversations; the assistant's tokens are trained."""
+    preference = "preference"
+    """Pairs of answers to one prompt."""
+
+
+class Format(StrEnum):
+    """How a row of a source reads: which columns hold what."""
+
+    text = "text"
+    messages = "messages"
+    prompt_completion = "prompt_completion"
+    preference = "preference"
+    sharegpt = "sharegpt"
+    alpaca = "alpaca"
+    open_orca = "open_orca"
+    metamath = "metamath"
+    orca_dpo_pairs = "orca_dpo_pairs"
+    ultrafeedback = "ultrafeedback"
+
+
+PAIR_FORMATS = (Format.preference, Format.orca_dpo_pairs, Format.ultrafeedback)
+
+
+class Packing(StrEnum):
+    """How samples share rows of `sequence_length` tokens; samples of one row never see each other."""
+
+    none = "none"
+    """One sample a row."""
+    concatenate = "concatenate"
+    """Samples end to end, cut where a row is full: no padding (continued pretraining)."""
+    best_fit = "best_fit"
+    """Whole samples, each into the fullest row that still has room (SFT)."""
+
+
+@dataclass
+class PythonDocsConfig(StageConfig):
+    """Gather the documentation that this Python and its packages carry: real English and code, without a network."""
+
+    packages: list[str] = content("documentation")
+    """Installed distributions whose docstrings are read besides the standard library's."""
+    held_out_fraction: float = MISSING
+    """Share of documented objects that no training split ever holds."""
+    max_bytes: int | None = None
+    """Stop after this much training text; everything, if not given."""
+    seed: int = MISSING
+
+    def problems(self) -> Iterator[str]:
+        if not 0 < self.held_out_fraction < 1:
+            yield f"held_out_fraction: found {self.held_out_fraction}, expected more than 0 and less than 1"
+
+
+@dataclass
+class SourceConfig:
+    """One source of a mixture: a stage's text, local files or a hub data set at a pinned commit (exactly one)."""
+
+    stage: str | None = reference("text", None)
+    file: str | None = None
+    """The file inside the stage's artifact."""
+    path: str | None = content("path", None)
+    """A JSONL, Parquet or text file (also .gz, .zst), a folder of them, or a glob."""
+    hub: str | None = None
+    revision: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    format: Format = MISSING
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our name of a field -> the source's column, where they differ (`text: content`)."""
+    weight: float | None = None
+    """Share of the mixture's tokens, relative to the other sources; by size, if none has one."""
+    share: float | None = None
+    """Share of all tokens, above 0 and below 1 (replay: `share: 0.05`); the others divide the rest by their weights."""
+    max_epochs: float | None = None
+    """Read it no oftener than this; the others then take its part. Endless, if not given."""
+    max_samples: int | None = None
+    """Draw this many rows at random (by the stage's seed); all, if not given."""
+    keep: dict[str, str] = field(default_factory=dict)
+    """Column -> regular expression its value must match from its start; other rows are dropped and counted."""
+    drop_tasks: list[str] = field(default_factory=list)
+    """FLAN task names whose rows are dropped (paper, Table 8); needs `task_index`."""
+    task_index: str | None = None
+    """Hub data set `organisation/name@commit` that gives questions (`inputs`) their FLAN task (`_task_name`)."""
+    task_index_path: str | None = content("path", None)
+    """The same as local files; one of the two."""
+
+    def problems(self) -> Iterator[str]:
+        places = [name for name in ("stage", "path", "hub") if getattr(self, name) is not None]
+        if len(places) != 1:
+            yield f"stage, path, hub: {' and '.join(places) or 'none'} given, expected exactly one"
+        if self.hub is not None and not is_commit(self.revision):
+            yield f"revision: found {self.revision!r}, expected a commit of 40 hex digits; a branch can move under you"
+        if self.weight is not None and not self.weight > 0:
+            yield f"weight: found {self.weight}, expected more than 0; drop the source with `~` instead"
+        if self.share is not None and not 0 < self.share < 1:
+            yield f"share: found {self.share}, expected more than 0 and less than 1"
+        if self.share is not None and self.weight is not None:
+            yield "share, weight: both given, expected one: a share of all tokens, or a weight among the others"
+        if self.max_epochs is not None and not self.max_epochs > 0:
+            yield f"max_epochs: found {self.max_epochs}, expected more than 0"
+        if self.max_samples is not None and self.max_samples < 1:
+            yield f"max_samples: found {self.max_samples}, expected at least 1"
+        indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
+        if self.drop_tasks and len(indices) != 1:
+            yield f"task_index: {len(indices)} given, but drop_tasks needs one to know each question's task"
+        if self.task_index is not None and not is_commit(self.task_index.rpartition("@")[2]):
+            yield f"task_index: found {self.task_index!r}, expected organisation/name@commit with 40 hex digits"
+
+
+OnError = StrEnum("OnError", ["raise", "skip"])
+"""What a row that cannot be read does: stop the run with its file and line, or be counted and left out."""
+
+
+class Deduplicate(StrEnum):
+    """Which repetitions among the samples of all sources are left out; the first one stays."""
+
+    none = "none"
+    exact = "exact"
+    """The same text, but for white space and case."""
+    minhash = "minhash"
+    """Nearly the same text: estimated Jaccard similarity of word 5-grams above 0.8 (extra `dedup`)."""
+
+
+@dataclass
+class DecontaminateConfig:
+    """Leave out samples that share a run of words with an evaluation set."""
+
+    against: dict[str, SourceConfig] = MISSING
+    """The evaluation sets; what is said in their rows (questions and answers) is compared."""
+    ngram: int = 13
+    """Words in a row that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); rows of 8 or more count whole."""
+
+    def problems(self) -> Iterator[str]:
+        if self.ngram < 8:
+            yield f"ngram: found {self.ngram}, expected at least 8; fewer words recur by chance"
+        for name, source in self.against.items():
+            yield from (f"against.{name}.{problem}" for problem in source.problems())
+
+
+@dataclass
+class SwitchConfig:
+    """Other weights from a moment of training on."""
+
+    at_tokens: int = MISSING
+    """Tokens read by then."""
+    weights: dict[str, float] = MISSING
+    """Source -> weight; a source that is not named is no longer read."""
+
+
+@dataclass
+class PrepareDataConfig(StageConfig):
+    """Turn a mixture of sources into tokens on disk."""
+
+    sources: dict[str, SourceConfig] = MISSING
+    tokenizer: str = reference("tokenizer")
+    """A tokenizer stage, or a model stage (its tokenizer)."""
+    task: Task = MISSING
+    template: str | None = None
+    """A chat template by name (`solar.data.templates`); the tokenizer's own, if not given."""
+    sequence_length: int = MISSING
+    """Tokens a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
+    packing: Packing = MISSING
+    held_out_fraction: float = MISSING
+    """Share of samples, chosen by the hash of their text, that form the `valid` split.
+
+    A row with a column `split` (`train` or `valid`) has chosen already."""
+    seed: int = MISSING
+    temperature: float | None = None
+    """Draw sources by size ** (1 / temperature): above 1, small sources are read oftener. Excludes weights."""
+    switches: list[SwitchConfig] = field(default_factory=list)
+    """Other weights later in training, in order of `at_tokens`."""
+    deduplicate: Deduplicate = Deduplicate.none
+    decontaminate: DecontaminateConfig | None = None
+    on_error: OnError = OnError["raise"]
+    max_bad_rows: int = 1000
+    """With `on_error: skip`, the run still stops when more rows than this cannot be read."""
+
+    def problems(self) -> Iterator[str]:
+        if self.sequence_length < 8:
+            yield f"sequence_length: found {self.sequence_length}, expected at least 8"
+        if not 0 <= self.held_out_fraction < 1:
+            yield f"held_out_fraction: found {self.held_out_fraction}, expected 0 or more and less than 1"
+        if self.task is Task.preference and self.packing is not Packing.none:
+            yield f"packing: found {self.packing.value}, expected none for preference pairs"
+        open_sources = {name: source for name, source in self.sources.items() if source.share is None}
+        weighted = [name for name, source in open_sources.items() if source.weight is not None]
+        if weighted and len(weighted) != len(open_sources):
+            missing = ", ".join(sorted(set(open_sources) - set(weighted)))
+            yield f"sources: some have a weight and {missing} none; give all a weight or none"
+        if weighted and self.temperature is not None:
+            yield "temperature: given, but sources have weights; drop one of the two"
+        if self.temperature is not None and not self.temperature > 0:
+            yield f"temperature: found {self.temperature}, expected more than 0"
+        shares = sum(source.share or 0 for source in self.sources.values())
+        if shares >= 1 or (shares and not open_sources):
+            yield f"sources: shares add up to {shares:g}, expected less than 1 and a source without a share"
+        if self.decontaminate is not None:
+            yield from (f"decontaminate.{problem}" for problem in self.decontaminate.problems())
+        yield from self._switch_problems()
+        for name, source in self.sources.items():
+            yield from (f"sources.{name}.{problem}" for problem in source.problems())
+            if not self._suits(source.format):
+                yield f"sources.{name}.format: {source.format.value} gives no samples for task {self.task.value}"
+
+    def _suits(self, format: Format) -> bool:
+        if self.task is Task.preference:
+            return format in PAIR_FORMATS
+        return format not in PAIR_FORMATS and (self.task is Task.pretrain or format is not Format.text)
+
+    def _switch_problems(self) -> Iterator[str]:
+        moments = [switch.at_tokens for switch in self.switches]
+        if moments != sorted(set(moments)) or any(moment <= 0 for moment in moments):
+            yield f"switches: at_tokens are {moments}, expected rising numbers above 0"
+        for place, switch in enumerate(self.switches):
+            for name, weight in switch.weights.items():
+                if name not in self.sources:
+                    yield f"switches.{place}.weights.{name}: no such source, expected {', '.join(self.sources)}"
+                if not weight > 0:
+                    yield f"switches.{place}.weights.{name}: found {weight}, expected more than 0; drop it instead"
+
+
+@dataclass
+class SynthesizeConfig(StageConfig):
+    """Rephrase questions and answers, and keep what still comes to the seed's final answer (paper, section 3)."""
+
+    seeds: SourceConfig = field(default_factory=SourceConfig)
+    """Questions with worked answers that say their result in a box, after `####` or after "The answer is"."""
+    model: str | None = reference("model", None)
+    """The model that writes, on this machine; or `base_url` and `server_model`."""
+    base_url: str | None = None
+    """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
+    server_model: str | None = None
+    question_prompt: str | None = content("path", None)
+    """A text with `{question}`; ours (`solar/data/prompts`), if not given."""
+    answer_prompt: str | None = content("path", None)
+    """A text with `{question}` (rephrased) and, if the writer may see it, `{answer}` (the seed); ours, if not given."""
+    questions_per_seed: int = MISSING
+    answers_per_question: int = MISSING
+    temperature: float = MISSING
+    max_new_tokens: int = MISSING
+    requests_per_minute: int | None = None
+    """To a server; as fast as it answers, if not given."""
+    connections: int = 8
+    """Requests to a server that are under way at once."""
+    seed: int = MISSING
+
+    def problems(self) -> Iterator[str]:
+        yield from (f"seeds.{problem}" for problem in self.seeds.problems())
+        if self.seeds.drop_tasks:
+            yield "seeds.drop_tasks: not for seeds; drop tasks where the result is prepared"
+        if self.seeds.format in (Format.text, *PAIR_FORMATS):
+            yield f"seeds.format: found {self.seeds.format.value}, expected questions with one answer each"
+        if (self.model is None) == (self.base_url is None):
+            yield "model, base_url: expected exactly one of them"
+        if (self.base_url is None) != (self.server_model is None):
+            yield "server_model: expected with base_url, and only with it"
+        for name in ("questions_per_seed", "answers_per_question", "max_new_tokens", "connections"):
+            if getattr(self, name) < 1:
+                yield f"{name}: found {getattr(self, name)}, expected at least 1"
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            yield f"requests_per_minute: found {self.requests_per_minute}, expected at least 1"
+        if not self.temperature >= 0:
+            yield f"temperature: found {self.temperature}, expected 0 or more"

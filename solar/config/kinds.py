@@ -1,0 +1,62 @@
+"""The kinds of stages there are. Adding one: a dataclass, a function, a row here, a YAML, a test."""
+
+from dataclasses import dataclass
+
+from solar.config.base import StageConfig
+from solar.config.data import PrepareDataConfig, PythonDocsConfig, SynthesizeConfig
+from solar.config.evaluation import EvaluateConfig, ReportConfig
+from solar.config.growth import DiagnoseConfig, UpscaleConfig
+from solar.config.merging import MergeConfig
+from solar.config.model import ImportModelConfig, InitModelConfig, TrainTokenizerConfig
+from solar.config.training import DpoConfig, PretrainConfig, SftConfig
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row: what the stage is told, what it leaves, and where the function is."""
+
+    config: type[StageConfig]
+    produces: str
+    version: int
+    """Part of the identity: raise it when the code makes something else from the same configuration."""
+    trains: bool = False
+    """Runs on every device, in processes of its own when there is more than one."""
+
+
+STAGES: dict[str, Kind] = {
+    "python_docs": Kind(PythonDocsConfig, "text", 2),
+    "synthesize": Kind(SynthesizeConfig, "text", 1),
+    "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 1),
+    "init_model": Kind(InitModelConfig, "model", 1),
+    "import_model": Kind(ImportModelConfig, "model", 1),
+    "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),
+    "upscale": Kind(UpscaleConfig, "model", 1),
+    "pretrain": Kind(PretrainConfig, "model", 1, trains=True),
+    "sft": Kind(SftConfig, "model", 1, trains=True),
+    "dpo": Kind(DpoConfig, "model", 1, trains=True),
+    "merge": Kind(MergeConfig, "model", 1),
+    "evaluate": Kind(EvaluateConfig, "scores", 1),
+    "report": Kind(ReportConfig, "report", 1),
+}
+
+FITS: dict[str, tuple[str, ...]] = {"tokenizer": ("tokenizer", "model")}
+"""What may stand where a product is asked for, if not only itself: a model folder carries its tokenizer."""
+
+
+def function_of(kind: str) -> str:
+    """Dotted name of the function that does a kind's work; resolved where the stage runs.
+
+    >>> function_of("sft")
+    'solar.stages.sft.run'
+    """
+    return f"solar.stages.{kind}.run"
+
+
+def fits(product: str, wanted: str) -> bool:
+    """Whether what a stage leaves can be read where `wanted` is asked for.
+
+    >>> fits("model", "tokenizer"), fits("tokens", "model"), fits("scores", "any")
+    (True, False, True)
+    """
+    return wanted == "any" or product in FITS.get(wanted, (wanted,))

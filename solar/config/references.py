@@ -1,0 +1,63 @@
+"""Where a stage's configuration points outside itself: other stages, files, installed packages."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from solar.config.plain import as_plain
+
+ALL = "*"
+"""In a list of references: every stage of the plan that leaves the product."""
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """One value of a field that was declared with `reference(...)` or `content(...)`."""
+
+    key: str
+    """Path of the field below the stage, such as `sources.docs.stage` or `models.0`."""
+    role: str
+    """`reference` or `content`."""
+    to: str
+    """The product that a reference asks for, or what kind of content it is."""
+    value: str
+
+
+def pointers(config: Any, role: str, prefix: str = "") -> Iterator[Pointer]:
+    """Every pointer of one role in a configuration, in the order of its fields."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield from pointers(value, role, f"{prefix}{name}.")
+    elif is_dataclass(config):
+        for item in fields(config):
+            value, key = getattr(config, item.name), f"{prefix}{item.name}"
+            if role not in item.metadata:
+                yield from pointers(value, role, f"{key}.")
+            elif isinstance(value, list):
+                for position, element in enumerate(value):
+                    yield Pointer(f"{key}.{position}", role, item.metadata[role], element)
+            elif value is not None:
+                yield Pointer(key, role, item.metadata[role], value)
+
+
+def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") -> Any:
+    """The configuration as plain data, each pointer replaced; the stage's identity is a hash of this.
+
+    A field that is null is left out, so that a setting added later, and not used, changes no identity.
+    """
+    if isinstance(config, dict):
+        return {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
+    if not is_dataclass(config):
+        return as_plain(config)
+    plain: dict[str, Any] = {}
+    for item in fields(config):
+        value, key = getattr(config, item.name), f"{prefix}{item.name}"
+        role = next((role for role in ("reference", "content") if role in item.metadata), None)
+        if role is None:
+            plain[item.name] = rewrite(value, replace, f"{key}.")
+        elif isinstance(value, list):
+            made = [Pointer(f"{key}.{i}", role, item.metadata[role], element) for i, element in enumerate(value)]
+            plain[item.name] = [replace(pointer) for pointer in made]
+        elif value is not None:
+            plain[item.name] = replace(Pointer(key, role, item.metadata[role], value))
+    return {name: value for name, value in plain.items() if value is not None}

@@ -1,0 +1,152 @@
+"""The whole configuration: `stages` says what is computed and is hashed; all else says how and where, and is not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from solar.config.base import StageConfig
+from solar.config.plain import as_plain
+from solar.errors import ConfigError
+
+
+class Strategy(StrEnum):
+    """How several devices share the work."""
+
+    single = "single"
+    ddp = "ddp"
+    """Every device holds the whole model."""
+    fsdp = "fsdp"
+    """Weights, gradients and optimizer state are sharded (FSDP2)."""
+
+
+@dataclass
+class TrainerConfig:
+    """Hardware, and how often it looks up from its work."""
+
+    accelerator: str = MISSING
+    """`cpu` or `gpu`."""
+    devices: int = MISSING
+    """Devices a node."""
+    num_nodes: int = MISSING
+    strategy: Strategy = MISSING
+    micro_batch_size: int = MISSING
+    """Rows a device holds at once; a stage's global batch is made of as many micro-batches as it takes."""
+    micro_batch_sizes: dict[str, int] = field(default_factory=dict)
+    """The same for single stages, by name."""
+    num_workers: int = 0
+    """Processes that load data; the order of samples does not depend on it."""
+    threads: int | None = None
+    """CPU threads of torch; its own choice, if not given."""
+    compile: bool = False
+    """torch.compile: a minute of start-up for faster steps."""
+    log_every_steps: int = MISSING
+    checkpoint_every_seconds: float = MISSING
+    """How much work a kill may cost."""
+    keep_checkpoints: int = 1
+
+    def micro_batch_of(self, stage: str, global_batch_size: int) -> int:
+        """Rows a device holds at once in a stage: what is configured, or its share of the global batch if that is less.
+
+        >>> trainer = TrainerConfig(devices=2, num_nodes=1, micro_batch_size=16, micro_batch_sizes={"dpo": 4})
+        >>> trainer.micro_batch_of("sft", 8), trainer.micro_batch_of("dpo", 64)
+        (4, 4)
+        """
+        share = global_batch_size // (self.devices * self.num_nodes)
+        return min(share, self.micro_batch_sizes.get(stage, self.micro_batch_size))
+
+    def problems(self) -> Iterator[str]:
+        if self.accelerator not in ("cpu", "gpu"):
+            yield f"accelerator: found {self.accelerator!r}, expected cpu or gpu"
+        for name in ("devices", "num_nodes", "micro_batch_size", "log_every_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                yield f"{name}: found {getattr(self, name)}, expected at least 1"
+        if self.threads is not None and self.threads < 1:
+            yield f"threads: found {self.threads}, expected at least 1 or null"
+        for name in ("num_workers", "checkpoint_every_seconds"):
+            if getattr(self, name) < 0:
+                yield f"{name}: found {getattr(self, name)}, expected 0 or more"
+        if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:
+            yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
+
+
+class LoggerName(StrEnum):
+    """Where curves go besides the artifact's own `logs/`."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+@dataclass
+class LoggerConfig:
+    """The experiment tracker."""
+
+    name: LoggerName = MISSING
+    project: str = "solar"
+    mode: str = "offline"
+    """wandb: `offline` (nothing leaves this machine) or `online`."""
+
+    def problems(self) -> Iterator[str]:
+        if self.mode not in ("offline", "online"):
+            yield f"mode: found {self.mode!r}, expected offline or online"
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written."""
+
+    root: str = MISSING
+    """Everything that is written lies under it: `artifacts/` and `runs/`."""
+
+
+@dataclass
+class SolarConfig:
+    """One experiment."""
+
+    name: str = MISSING
+    """Names the folder of the run."""
+    seed: int = MISSING
+    """`${seed}` wherever a stage has randomness."""
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+    """The graph, by name; order comes from the references."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    objective: str | None = None
+    """`stage.metric` that a sweep optimises; the run returns it."""
+    until: str | None = None
+    """Stop after this stage and what it needs."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+def typed(composed: DictConfig) -> SolarConfig:
+    """The composed configuration as dataclasses.
+
+    Raises:
+        ConfigError: values that nobody set, a line each.
+    """
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError("\n".join(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, SolarConfig)
+    unknown = list(_unknown(OmegaConf.to_container(composed), as_plain(config)))
+    if unknown:
+        raise ConfigError(
+            "\n".join(f"{key}: no such key; without the plus, a typo is told with what was meant" for key in unknown)
+        )
+    return config
+
+
+def _unknown(composed: Any, known: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that were added with a plus and that no dataclass has."""
+    if isinstance(composed, dict) and isinstance(known, dict):
+        for key, value in composed.items():
+            if str(key) not in known:
+                yield f"{prefix}{key}"
+            else:
+                yield from _unknown(value, known[str(key)], f"{prefix}{key}.")

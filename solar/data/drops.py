@@ -1,0 +1,27 @@
+"""What was left out and why: counts by reason, and some examples of each for review."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+EXAMPLES = 20
+_CHARACTERS = 300
+
+
+class Drops:
+    """The tally of one source."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._examples: dict[str, list[tuple[str, str]]] = {}
+
+    def add(self, reason: str, where: str, detail: str = "") -> None:
+        """Count one row; `where` is its file and line."""
+        self.counts[reason] += 1
+        if len(known := self._examples.setdefault(reason, [])) < EXAMPLES:
+            known.append((where, detail[:_CHARACTERS]))
+
+    def examples(self) -> Iterator[dict[str, str]]:
+        """The first rows that were left out for each reason."""
+        for reason, known in self._examples.items():
+            for where, detail in known:
+                yield {"reason": reason, "where": where, "detail": detail}

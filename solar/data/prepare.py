@@ -1,0 +1,183 @@
+"""From a mixture of sources to tokens on disk: read, tokenise, split, pack, and say what was left out."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from solar.config.data import PrepareDataConfig, Task
+from solar.data import tokenizer
+from solar.data.encode import Encoder
+from solar.data.formats import BadRow
+from solar.data.header import Mixture, Split, TokensHeader
+from solar.data.intake import SPLITS, Accepted, Intake
+from solar.data.mixture import mixture_of
+from solar.data.order import Order
+from solar.data.rows import write_rows
+from solar.data.samples import Sample, Sampler, sampler_for
+from solar.data.tokens import SHARD_TOKENS, DocumentWriter
+from solar.errors import DataError
+
+DROPPED = "dropped.jsonl"
+"""Examples of what was left out, for review."""
+_BATCH = 256
+_AHEAD = 3
+_UINT16 = 2**16
+_SHARES_ROWS = 1_000_000
+
+
+def prepare(
+    config: PrepareDataConfig,
+    stage_folders: Mapping[str, Path],
+    tokenizer_artifact: Path,
+    output: Path,
+    progress: Callable[[str], None] = lambda line: None,
+    shard_tokens: int = SHARD_TOKENS,
+) -> dict[str, Any]:
+    """Leave a tokens artifact in `output` and return what it holds and what was left out.
+
+    `stage_folders`: name of a text stage -> its artifact. Raises `DataError` for a source without a single training
+    sample and, unless told to skip them, for a row that cannot be read.
+    """
+    encoder = Encoder(tokenizer.load(tokenizer_artifact), config.template)
+    encoder.tokenizer.save_pretrained(output / "tokenizer")  # so that the tokens can be read without their maker
+    sampler = sampler_for(config.task, encoder, config.sequence_length, config.packing)
+    intake = Intake(config, sampler, lambda source: stage_folders.get(source.stage or ""))
+    header = _header(config, encoder)
+    spans = _write_documents(intake, sampler, header, output, progress, shard_tokens)
+    for name, split in header.splits.items():
+        progress(f"packing {name}")
+        write_rows(output / name, header, split, spans[name], config.seed)
+    tokens = {name: place.tokens for name, place in header.splits["train"].sources.items()}
+    _refuse_empty(intake, tokens)
+    header.mixture = mixture_of(config, tokens)
+    header.write(output)
+    with (output / DROPPED).open("w", encoding="utf-8") as file:
+        for name, drops in intake.drops.items():
+            file.writelines(json.dumps({"source": name, **example}) + "\n" for example in drops.examples())
+    return _metrics(header, output, intake, sampler, config.seed)
+
+
+def _header(config: PrepareDataConfig, encoder: Encoder) -> TokensHeader:
+    vocab_size = max(encoder.tokenizer.get_vocab().values()) + 1
+    pad_id = encoder.tokenizer.pad_token_id
+    return TokensHeader(
+        task=config.task.value,
+        vocab_size=vocab_size,
+        sequence_length=config.sequence_length,
+        packing=config.packing.value,
+        template=config.template,
+        bos_id=encoder.bos_id,
+        eos_id=encoder.eos_id,
+        pad_id=encoder.eos_id if pad_id is None else pad_id,
+        dtype="uint16" if vocab_size <= _UINT16 else "uint32",
+        mixture=Mixture({}),
+        splits={name: Split() for name in SPLITS},
+    )
+
+
+def _write_documents(
+    intake: Intake,
+    sampler: Sampler,
+    header: TokensHeader,
+    output: Path,
+    progress: Callable[[str], None],
+    shard_tokens: int,
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Tokenise every source into the documents of both splits; split -> source -> where its documents lie."""
+    masked = header.task != Task.pretrain
+    writers = {name: DocumentWriter(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
+    spans: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in SPLITS}
+    told = begun = time.monotonic()
+    for source in intake.rows:
+        before = {name: writer.documents for name, writer in writers.items()}
+        for sample in _encoded(intake, sampler, source):
+            split = header.splits[sample.split]
+            split.answer_tokens += sample.answer_tokens
+            split.text_bytes += sample.text_bytes
+            for ids, trained in sample.documents:
+                writers[sample.split].append(ids, trained)
+            if (now := time.monotonic()) - told > 0.5:
+                told = now
+                tokens = sum(writer.tokens for writer in writers.values())
+                rate = tokens / (now - begun) / 1e3
+                progress(f"{source}  {intake.rows[source]:,} rows  {tokens / 1e6:,.1f}M tokens  {rate:,.0f}k tokens/s")
+        for name, writer in writers.items():
+            spans[name][source] = (before[name], writer.documents)
+    for name, writer in writers.items():
+        writer.close()
+        split = header.splits[name]
+        split.documents, split.shard_starts = writer.documents, writer.shard_starts
+        split.samples = writer.documents // sampler.documents_per_sample
+    return spans
+
+
+def _encoded(intake: Intake, sampler: Sampler, source: str) -> Iterator[Sample]:
+    """The samples of a source, in order; the tokenizer works on the next batches while the last one is written."""
+
+    def encode(batch: Sequence[Accepted]) -> list[Sample | BadRow]:
+        places, splits, parsed = zip(*((row.where, row.split, row.parsed.content) for row in batch), strict=True)
+        return sampler.encode(places, splits, parsed)
+
+    def kept(samples: list[Sample | BadRow]) -> Iterator[Sample]:
+        for sample in samples:
+            if isinstance(sample, BadRow):
+                intake.drops[source].add(sample.reason, str(sample))
+            else:
+                yield sample
+
+    rows = intake.read(source)
+    waiting: deque[Future[list[Sample | BadRow]]] = deque()
+    with ThreadPoolExecutor(1) as executor:
+        while batch := list(islice(rows, _BATCH)):
+            waiting.append(executor.submit(encode, batch))
+            if len(waiting) > _AHEAD:
+                yield from kept(waiting.popleft().result())
+        while waiting:
+            yield from kept(waiting.popleft().result())
+
+
+def _refuse_empty(intake: Intake, tokens: Mapping[str, int]) -> None:
+    for name, drops in intake.drops.items():
+        if not tokens[name]:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in drops.counts.most_common())
+            raise DataError(
+                f"sources.{name}: no training sample in its {intake.rows[name]:,} rows"
+                f"{f' (left out: {why})' if why else ''}; mend the source or drop it"
+            )
+
+
+def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sampler, seed: int) -> dict[str, Any]:
+    from solar.data.dataset import TokenDataset  # torch is needed here and nowhere before
+
+    order = Order.of(TokenDataset(output, "train"), seed)
+    realised = order.shares(0, min(order.rows_per_epoch, _SHARES_ROWS))
+    return {
+        "splits": {name: _facts(split, header.sequence_length) for name, split in header.splits.items()},
+        "truncated_samples": sampler.truncated,
+        "lengths": {part: lengths.facts() for part, lengths in sampler.lengths.items()},
+        "sources": {
+            name: {
+                "rows": intake.rows[name],
+                "requested_share": header.mixture.weights[name],
+                "realised_share": realised[name],
+                "dropped": dict(drops.counts),
+            }
+            for name, drops in intake.drops.items()
+        },
+    }
+
+
+def _facts(split: Split, sequence_length: int) -> dict[str, Any]:
+    counts = {key: value for key, value in asdict(split).items() if key not in ("sources", "shard_starts")}
+    return {
+        **counts,
+        "documents_cut_by_rows": split.pieces - split.documents,
+        "padding_share": 1 - split.tokens / max(1, split.rows * sequence_length),
+        "trained_share": split.trained_tokens / max(1, split.tokens),
+    }

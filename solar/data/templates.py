@@ -1,0 +1,98 @@
+"""Chat templates by name, as Jinja text: how a conversation becomes one string."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from solar.errors import DataError
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template and the tokens it takes for granted."""
+
+    jinja: str
+    special_tokens: tuple[str, ...] = ()
+    """Tokens that a tokenizer must have (as one special token each) to use this template."""
+
+
+SOLAR = Template(
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{% if message['content'] %}"
+    "{{ '### System:\\n' + message['content'] + '\\n\\n' }}{% endif %}"
+    "{% elif message['role'] == 'user' %}{{ '### User:\\n' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ '### Assistant:\\n' + message['content'] }}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
+    "{% endfor %}"
+)
+"""The released SOLAR 10.7B Instruct, byte for byte: nothing stands between an answer and the next question."""
+
+CHATML = Template(
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    ("<|im_start|>", "<|im_end|>"),
+)
+
+ALPACA = Template(
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ 'Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\\n\\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+    "{% else %}{{ '### Response:\\n' + message['content'] + eos_token }}"
+    "{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
+)
+
+LLAMA3 = Template(
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{{ message['content'] | trim + '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+    ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+)
+
+ZEPHYR = Template(
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+
+_TODAY = (
+    "{%- macro strftime_now(format) -%}{{ format | replace('%d', '26') | replace('%b', 'Jul') | replace('%B', 'July')"
+    " | replace('%m', '07') | replace('%Y', '2024') | replace('%A', 'Friday') }}{%- endmacro -%}"
+)
+"""Templates that say the date say this one: the same words for ever, in training and at inference."""
+
+TEMPLATES = {"solar": SOLAR, "chatml": CHATML, "alpaca": ALPACA, "llama3": LLAMA3, "zephyr": ZEPHYR}
+
+
+def template_named(name: str) -> Template:
+    """Raises `DataError` for a name that is not in `TEMPLATES`."""
+    if name not in TEMPLATES:
+        raise DataError(f"template: found {name!r}, expected one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def template_for(tokenizer: Any, name: str | None) -> str:
+    """The Jinja text to use: ours by name, or the tokenizer's own. Raises `DataError` if it cannot be used."""
+    if name is None:
+        if not isinstance(tokenizer.chat_template, str):
+            raise DataError(
+                f"template: the tokenizer in {tokenizer.name_or_path} has no chat template of its own; "
+                f"name one of {', '.join(TEMPLATES)}"
+            )
+        return (
+            _TODAY + tokenizer.chat_template if "strftime_now" in tokenizer.chat_template else tokenizer.chat_template
+        )
+    template = template_named(name)
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in template.special_tokens if token not in vocabulary]
+    if missing:
+        raise DataError(
+            f"template: {name} needs the token {missing[0]}, which the tokenizer in {tokenizer.name_or_path} lacks; "
+            f"name one that needs none (solar, alpaca, zephyr) or train the tokenizer with `template: {name}`"
+        )
+    return template.jinja

@@ -1,0 +1,143 @@
+"""Who writes synthetic text: a local model, or a server that speaks the OpenAI protocol."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from solar.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    temperature: float
+    """0: always the likeliest token."""
+    max_new_tokens: int
+
+
+class Writer(Protocol):
+    """Anything that answers prompts."""
+
+    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """One answer a prompt, without the prompt; the same seed gives the same answers where that can be had."""
+
+
+class LocalWriter:
+    """A `transformers` model on this machine."""
+
+    def __init__(self, model_artifact: Path, sampling: Sampling) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from solar.data.encode import Encoder
+        from solar.data.tokenizer import load, tokenizer_folder
+
+        self._sampling = sampling
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = tokenizer_folder(model_artifact)
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False).to(device)
+        self._encoder = Encoder(load(folder))
+
+    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """All prompts together, padded on the left."""
+        import torch
+
+        rows = [self._ids(prompt) for prompt in prompts]
+        width = max(map(len, rows))
+        pad = self._encoder.eos_id
+        device = self._model.device
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        torch.manual_seed(seed)
+        drawn = {"do_sample": True, "temperature": self._sampling.temperature} if self._sampling.temperature else {}
+        stops = self._encoder.end_of_turn_ids() if self._chats else [self._encoder.eos_id]
+        with torch.inference_mode():
+            written = self._model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=self._sampling.max_new_tokens,
+                eos_token_id=stops,
+                pad_token_id=pad,
+                **({"do_sample": False} | drawn),
+            )
+        texts: list[str] = self._encoder.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @property
+    def _chats(self) -> bool:
+        return self._encoder.tokenizer.chat_template is not None
+
+    def _ids(self, prompt: str) -> list[int]:
+        if self._chats:
+            return self._encoder.prompt([{"role": "user", "content": prompt}])
+        return self._encoder.documents([prompt])[0][:-1]
+
+
+class ServerWriter:
+    """A server behind the `openai` client, which repeats a request that failed or came too soon.
+
+    The key is read from the environment variable `OPENAI_API_KEY`; it is never part of a configuration.
+    """
+
+    def __init__(
+        self, base_url: str, model: str, sampling: Sampling, requests_per_minute: int | None, connections: int
+    ) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise DataError("base_url: a server needs the openai client; `pip install 'solar[synthesize]'`") from None
+        self._openai = openai
+        self._client: Any = openai.OpenAI(
+            base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=6, timeout=300
+        )
+        self._base_url = base_url
+        self._model = model
+        self._sampling = sampling
+        self._wait = _pace(requests_per_minute)
+        self._connections = connections
+
+    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """One request a prompt, several under way at once. Raises `DataError` if the server stays away."""
+        with ThreadPoolExecutor(self._connections) as executor:
+            return list(executor.map(lambda item: self._ask(item[1], seed + item[0]), enumerate(prompts)))
+
+    def _ask(self, prompt: str, seed: int) -> str:
+        self._wait()
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=self._sampling.temperature,
+                max_tokens=self._sampling.max_new_tokens,
+                seed=seed,
+            )
+        except self._openai.OpenAIError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"base_url: {self._base_url} does not answer ({reason}); what it has written is kept, start again later"
+            ) from None
+        return (answer.choices[0].message.content or "").strip()
+
+
+def _pace(per_minute: int | None) -> Callable[[], None]:
+    """A function that returns at most so often, for however many threads call it."""
+    if per_minute is None:
+        return lambda: None
+    lock = threading.Lock()
+    free_at = time.monotonic()
+
+    def wait() -> None:
+        nonlocal free_at
+        with lock:
+            now = time.monotonic()
+            turn = max(now, free_at)
+            free_at = turn + 60 / per_minute
+        time.sleep(turn - now)
+
+    return wait

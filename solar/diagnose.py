@@ -1,0 +1,107 @@
+"""Measure a model's layers and a few ways to grow it: `python -m solar.diagnose MODEL --text FILE`.
+
+Prints the candidates, best first, and with `--output` leaves `diagnosis.json` and `diagnosis.png`. `--scan SECONDS`
+also tries every block of layers twice in a row, short blocks first, until the time is up.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from solar.config.growth_plan import GrowthPlan, Init, PlanName
+from solar.errors import DataError, SolarError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m solar.diagnose", description=__doc__)
+    parser.add_argument("model", type=Path, help="a Hugging Face folder")
+    parser.add_argument("--text", type=Path, required=True, help="text that the model has not seen")
+    parser.add_argument("--tokens", type=int, default=4096, help="how much of it is read")
+    parser.add_argument("--sequence-length", type=int, default=256)
+    parser.add_argument("--output", type=Path, help="a folder for diagnosis.json and diagnosis.png")
+    parser.add_argument("--scan", type=float, metavar="SECONDS", help="time for trying every repeat of a block")
+    chosen = parser.parse_args(arguments)
+    try:
+        _diagnose(chosen)
+    except SolarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def candidates(num_hidden_layers: int) -> dict[str, GrowthPlan]:
+    """Plans worth comparing for a base of so many layers."""
+    n = num_hidden_layers
+    plans = {f"dus m={m}": GrowthPlan(PlanName.dus, m=m) for m in sorted({n // 8, n // 4, 3 * n // 8} - {0})}
+    plans["stack twice"] = GrowthPlan(PlanName.stack, times=2)
+    plans["each twice"] = GrowthPlan(PlanName.repeat_each, times=2)
+    plans["every 4th, silent"] = GrowthPlan(PlanName.interleave, every=min(4, n), init=Init.zero_out)
+    if n >= 4:
+        plans["middle twice"] = GrowthPlan(PlanName.middle, start=n // 4, stop=n - n // 4, times=2)
+    return plans
+
+
+def _diagnose(chosen: argparse.Namespace) -> None:
+    import torch
+
+    from solar.growth.checkpoint import open_checkpoint
+    from solar.growth.decoder import find_decoder
+    from solar.growth.diagnosis import diagnose
+    from solar.growth.seams import tokenized
+
+    if chosen.tokens < 16 or chosen.sequence_length < 16:
+        raise DataError(
+            f"tokens, sequence-length: {chosen.tokens}, {chosen.sequence_length} found, expected at least 16"
+        )
+    base = open_checkpoint(chosen.model)
+    shapes = {name: tensor.entry.shape for name, tensor in base.tensors.items()}
+    n = find_decoder(base.config, shapes).num_hidden_layers
+    rows_BT = tokenized(chosen.model, chosen.text, chosen.tokens, chosen.sequence_length)
+    with TemporaryDirectory() as nowhere:
+        found = diagnose(chosen.model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
+    _say(f"{n} layers, loss {found['base_loss']:.4f} nats a token on {found['tokens']} tokens")
+    _say("block influence  " + " ".join(f"{one:.3f}" for one in found["block_influence"]))
+    _say(
+        _table(found["plans"], ["name", "layers", "step0_gap", "kl", "top1_agreement", "seam_cosine", "seam_rms_ratio"])
+    )
+    if chosen.scan is not None:
+        _scan(chosen, n, rows_BT)
+
+
+def _scan(chosen: argparse.Namespace, num_hidden_layers: int, rows_BT: Any) -> None:
+    from solar.growth.models import load
+    from solar.growth.scan import scan_repeats
+    from solar.growth.virtual import VirtualModel
+
+    model, _ = load(chosen.model)
+    found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], chosen.scan, _live_line)
+    _say(f"{found['tried']} of {found['possible']} repeats tried; the best:")
+    _say(_table(found["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))
+    if chosen.output is not None:
+        (chosen.output / "scan.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    words = [
+        [f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in columns] for row in rows
+    ]
+    widths = [max(len(word) for word in column) for column in zip(columns, *words, strict=True)]
+    lines = [[*columns], *words]
+    return "\n".join("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _live_line(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{text:<60}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Make it so: walk the plan, run what is missing, publish what is done."""

@@ -1,0 +1,36 @@
+"""What a stage is given besides its configuration and inputs: how and where it runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from solar.artifacts.store import Artifact
+from solar.config.base import StageConfig
+from solar.config.root import LoggerConfig, TrainerConfig
+
+Inputs = Mapping[str, Artifact]
+"""Names of the stages it reads -> what they left; `inputs[config.model].path` is a folder."""
+Metrics = dict[str, Any]
+"""What a stage says of its result, in types JSON knows."""
+ConfigT = TypeVar("ConfigT", bound=StageConfig, contravariant=True)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Nothing in it may change what is computed."""
+
+    experiment: str
+    stage: str
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    run_dir: Path
+    """Folder of this run: trackers write there."""
+    progress: Callable[[str], None]
+    """Replaces the stage's one live line."""
+
+
+class Stage(Protocol[ConfigT]):
+    """A stage is a function; it knows neither Hydra nor the plan. It writes below `output` and nowhere else."""
+
+    def __call__(self, config: ConfigT, inputs: Inputs, output: Path, context: RunContext) -> Metrics: ...

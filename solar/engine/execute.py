@@ -1,0 +1,71 @@
+"""Walk the plan: run what is missing, publish what is done."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar.artifacts.manifest import Manifest, provenance
+from solar.artifacts.store import Artifact, Store
+from solar.config.plain import as_plain
+from solar.config.root import SolarConfig
+from solar.engine.context import RunContext
+from solar.engine.launch import launch
+from solar.engine.progress import Progress
+from solar.plan.plan import Plan, PlannedStage
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs one plan."""
+
+    config: SolarConfig
+    store: Store
+    run_dir: Path
+    progress: Progress
+
+    def run(self, plan: Plan) -> Mapping[str, Artifact]:
+        """Every stage's artifact, by stage name; what is already there is not run again."""
+        artifacts: dict[str, Artifact] = {}
+        for name, stage in plan.stages.items():
+            artifacts[name] = stage.artifact or self._run_stage(stage, artifacts)
+        return artifacts
+
+    def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact]) -> Artifact:
+        # Another run may have finished it since the plan was made.
+        finished = self.store.find(stage.name, stage.id)
+        if finished is not None:
+            return finished
+        inputs = {name: artifacts[name] for name in stage.inputs}
+        output = self.store.begin(stage.name, stage.id)
+        started = time.monotonic()
+        with self.progress.stage(stage.name) as line:
+            context = RunContext(
+                experiment=self.config.name,
+                stage=stage.name,
+                trainer=self.config.trainer,
+                logger=self.config.logger,
+                run_dir=self.run_dir,
+                progress=line.update,
+            )
+            try:
+                metrics = launch(stage.config, inputs, output, context)
+                artifact = self.store.publish(
+                    Manifest(
+                        stage=stage.name,
+                        kind=stage.config.kind,
+                        id=stage.id,
+                        version=stage.version,
+                        config=as_plain(stage.config),
+                        inputs=dict(stage.inputs),
+                        metrics=metrics,
+                        files={},
+                        provenance=provenance(),
+                        wall_seconds=round(time.monotonic() - started, 3),
+                    )
+                )
+            except BaseException:
+                self.store.abandon(stage.name, stage.id)
+                raise
+            line.finish(metrics)
+        return artifact

@@ -1,0 +1,71 @@
+"""One stage's work as a file that another process can do it from; JSON, so that reading it runs no code."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from solar.artifacts.manifest import Manifest
+from solar.artifacts.store import Artifact
+from solar.config.base import StageConfig
+from solar.config.kinds import STAGES
+from solar.config.plain import as_plain
+from solar.config.root import LoggerConfig, TrainerConfig
+from solar.engine.context import Inputs, RunContext
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a stage function is called with."""
+
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    output: str
+    experiment: str
+    stage: str
+    trainer: dict[str, Any]
+    logger: dict[str, Any]
+    run_dir: str
+
+    @classmethod
+    def of(cls, config: StageConfig, inputs: Inputs, output: Path, context: RunContext) -> "Job":
+        """The job of one call."""
+        return cls(
+            config=as_plain(config),
+            inputs={name: str(artifact.path.resolve()) for name, artifact in inputs.items()},
+            output=str(output.resolve()),
+            experiment=context.experiment,
+            stage=context.stage,
+            trainer=as_plain(context.trainer),
+            logger=as_plain(context.logger),
+            run_dir=str(context.run_dir.resolve()),
+        )
+
+    def to_json(self) -> str:
+        """As a file."""
+        return json.dumps(self.__dict__)
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        """From a file."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def arguments(self, progress: Callable[[str], None]) -> tuple[StageConfig, Inputs, Path, RunContext]:
+        """What the stage function is called with, as it was."""
+        inputs = {name: Artifact(Path(path), Manifest.read(Path(path))) for name, path in self.inputs.items()}
+        context = RunContext(
+            experiment=self.experiment,
+            stage=self.stage,
+            trainer=_typed(TrainerConfig, self.trainer),
+            logger=_typed(LoggerConfig, self.logger),
+            run_dir=Path(self.run_dir),
+            progress=progress,
+        )
+        return _typed(STAGES[self.config["kind"]].config, self.config), inputs, Path(self.output), context
+
+
+def _typed(schema: type[Any], plain: dict[str, Any]) -> Any:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))

@@ -1,0 +1,65 @@
+"""One line a stage: live on a terminal, once at the end elsewhere."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+_TOLD = (
+    ("loss_last", "loss {:.3f}"),
+    ("valid_loss_first", "held-out {:.3f} ->"),
+    ("valid_loss_last", "{:.3f}"),
+    ("accuracy_last", "accuracy {:.0%}"),
+    ("tokens_per_second", "{:,.0f} tokens/s"),
+    ("summary", "{}"),
+)
+"""Metrics worth a word in a stage's last line, in this order."""
+
+
+@dataclass
+class Line:
+    """The line of one stage."""
+
+    name: str
+    live: Live | None
+    started: float = field(default_factory=time.monotonic)
+    ended: str = ""
+
+    def update(self, text: str) -> None:
+        """Say what is going on now."""
+        if self.live is not None:
+            self.live.update(self._text("·", text, "cyan"))
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Say what came out."""
+        self.ended = " ".join(form.format(metrics[key]) for key, form in _TOLD if metrics.get(key) is not None)
+
+    def _text(self, mark: str, text: str, style: str) -> Text:
+        seconds = time.monotonic() - self.started
+        return Text.assemble((f"{mark} ", style), f"{self.name:<16} ", (f"{seconds:6.1f} s  ", "dim"), text)
+
+
+@dataclass
+class Progress:
+    """Prints the lines."""
+
+    console: Console
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Line]:
+        """The line of one stage, from its start to its end."""
+        if not self.console.is_terminal:
+            line = Line(name, None)
+            yield line
+            self.console.print(line._text("✓", line.ended, "green"))
+            return
+        with Live(console=self.console, refresh_per_second=8, transient=True) as live:
+            line = Line(name, live)
+            line.update("")
+            yield line
+        self.console.print(line._text("✓", line.ended, "green"))

@@ -1,0 +1,96 @@
+"""What a run leaves of itself: `runs/<experiment>/<time>/` with its configuration, plan and results."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from solar.artifacts.manifest import write_atomically
+from solar.artifacts.store import Artifact
+from solar.config.kinds import STAGES
+from solar.config.root import SolarConfig
+from solar.errors import ConfigError
+from solar.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's folder."""
+
+    folder: Path
+    config: SolarConfig
+
+    def show_results(self, artifacts: Mapping[str, Artifact], console: Console) -> None:
+        """Show the models side by side, and where things are."""
+        for artifact in artifacts.values():
+            if artifact.manifest.kind == "evaluate":
+                console.print(scores_table(artifact))
+        for artifact in artifacts.values():
+            if STAGES[artifact.manifest.kind].produces == "report":
+                console.print(f"report  {artifact.path / 'index.html'}", highlight=False, soft_wrap=True)
+        models = [artifact for artifact in artifacts.values() if (artifact.path / "model").is_dir()]
+        if models:
+            console.print(f"model   {models[-1].path / 'model'}", highlight=False, soft_wrap=True)
+
+    def objective(self, artifacts: Mapping[str, Artifact]) -> float | None:
+        """The number a sweep optimises: `stage.metric`."""
+        if self.config.objective is None:
+            return None
+        stage, _, metric = self.config.objective.partition(".")
+        value: object = artifacts[stage].manifest.metrics if stage in artifacts else {}
+        for part in metric.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, int | float):
+            known = ", ".join(sorted(artifacts[stage].manifest.metrics)) if stage in artifacts else "none"
+            raise ConfigError(f"objective: '{self.config.objective}' is no number of stage {stage}; it has: {known}")
+        return float(value)
+
+
+def open_run(config: SolarConfig, composed: DictConfig, plan: Plan) -> Record:
+    """Claim a folder that no other run has, and write what is asked for into it.
+
+    The configuration is kept unresolved: what came from the environment stays a reference to the environment.
+    """
+    runs = Path(config.paths.root) / "runs" / config.name
+    runs.mkdir(parents=True, exist_ok=True)
+    stamp, folder = time.strftime("%Y%m%d-%H%M%S"), None
+    for attempt in range(1000):
+        folder = runs / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        break
+    assert folder is not None
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=False), encoding="utf-8")
+    # Folders are known before they exist, so that a run that was stopped can be looked at, too.
+    folders = {name: f"{name}-{stage.id}" for name, stage in plan.stages.items()}
+    write_atomically(folder / "artifacts.json", json.dumps(folders, indent=1) + "\n")
+    lines = [plan.headline, *(f"{stage.name}-{stage.id}" for stage in plan.stages.values())]
+    (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Record(folder, config)
+
+
+def scores_table(artifact: Artifact) -> Table:
+    """All models side by side."""
+    rows = json.loads((artifact.path / "scores.json").read_text(encoding="utf-8"))
+    columns = list(
+        dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float | str))
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="left" if column == "stage" else "right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "")

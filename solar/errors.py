@@ -1,0 +1,33 @@
+"""What a user did, found or lacks that solar cannot work with.
+
+Every message says where (the key or file:line), what was found, what was expected and a way out, in one line.
+`solar.run` prints them as `error: ...` and exits 1; any other exception is a bug and shows its traceback.
+"""
+
+
+class SolarError(Exception):
+    """The family; the command-line tools catch this and nothing else."""
+
+
+class ConfigError(SolarError):
+    """A key or value of the configuration."""
+
+
+class PlanError(SolarError):
+    """Stages that do not fit together: a missing reference, a cycle, an impossible layer plan."""
+
+
+class DataError(SolarError):
+    """Text or tokens that cannot be used."""
+
+
+class ArtifactError(SolarError):
+    """A stage's directory that is incomplete, damaged or in use."""
+
+
+class StageError(SolarError):
+    """A stage that could not do its work."""
+
+
+class Interrupted(SolarError):
+    """A signal asked to stop; what was done is saved, and the same command goes on from there (exit code 75)."""

@@ -1,0 +1,1 @@
+"""How good: loss on held-out text, exact tasks, the leaderboard's harness."""

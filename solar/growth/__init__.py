@@ -1,0 +1,1 @@
+"""The heart: which layer goes where, and how its bytes get there."""

@@ -1,0 +1,119 @@
+"""A grown model of which only the plan is kept: its weights are built from the base's files when it is loaded.
+
+The folder has the grown config.json and what travels along, and instead of weights a note of the base and the plan. The
+weights are the same, bit for bit, as those of the folder that `grow` would write.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
+from solar.errors import ArtifactError
+from solar.growth import folder as folders
+from solar.growth.checkpoint import CONFIG_FILE, StoredTensor, read_json
+from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
+from solar.growth.recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NOTE_FILE = "unmaterialized.json"
+_ENUMS = {"plan": PlanName, "init": Init, "seam": SeamInit, "dtype": WeightDtype}
+
+
+def keep_plan(source: Path, target: Path, plan: GrowthPlan, seam_scales: Mapping[int, float] | None = None) -> Job:
+    """Write the new folder `target` without weights. Verifies and raises as `solar.growth.grow.grow` does."""
+    job = work_out(source, plan, seam_scales=seam_scales)
+    level = default_verification(job)
+    refuse_what_only_logits_could_prove(job, level)
+    growth = {item.name: getattr(plan, item.name) for item in fields(GrowthPlan)}
+    note = {
+        "base": os.path.relpath(source.resolve(), target.resolve()),
+        "growth": growth,
+        "seam_scales": {str(position): scale for position, scale in (seam_scales or {}).items()} or None,
+        "files": {path.name: path.stat().st_size for path in job.base.files},
+    }
+    with folders.published(target, source) as partial:
+        folders.write_json(partial / CONFIG_FILE, job.config)
+        folders.write_json(partial / NOTE_FILE, note)
+        folders.copy_travelling_files(job.base, partial)
+        check_model(job, partial, level)
+    return job
+
+
+def is_unmaterialized(folder: Path) -> bool:
+    """Whether a model folder holds a plan instead of weights."""
+    return (folder / NOTE_FILE).is_file()
+
+
+def weights(folder: Path) -> "dict[str, Tensor]":
+    """The grown model's tensors by name; copies share the memory that the base's files are mapped to.
+
+    Raises `ArtifactError` if the base is gone or has other files than when the plan was kept.
+    """
+    note = read_json(folder / NOTE_FILE)
+    base = (folder / note["base"]).resolve()
+    for name, size in note["files"].items():
+        if not (base / name).is_file() or (base / name).stat().st_size != size:
+            raise ArtifactError(f"{base / name}: gone or changed, but {folder} is grown from it; grow it anew")
+    growth: dict[str, Any] = {
+        name: _ENUMS[name](value) if name in _ENUMS and value is not None else value
+        for name, value in note["growth"].items()
+    }
+    scales = note["seam_scales"] and {int(position): scale for position, scale in note["seam_scales"].items()}
+    job = work_out(base, GrowthPlan(**growth), seam_scales=scales)
+    return _tensors(job.recipes)
+
+
+def load(folder: Path, auto_class: Any, **options: Any) -> Any:
+    """`auto_class.from_pretrained(folder, **options)`, for a folder with weights and for one with a plan alike."""
+    if not is_unmaterialized(folder):
+        return auto_class.from_pretrained(folder, **options)
+    import torch
+    from transformers import AutoConfig
+
+    config = options.pop("config", None)
+    if config is None:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if hasattr(auto_class, "from_config"):
+        with torch.device("meta"):
+            empty = auto_class.from_config(config)
+        auto_class, config = type(empty), empty.config
+    made = auto_class.from_pretrained(None, config=config, state_dict=weights(folder), **options)
+    _part_twins(made[0] if isinstance(made, tuple) else made)
+    return made
+
+
+def _part_twins(model: Any) -> None:
+    """Give each parameter memory of its own: twins that share the mapped file would be trained as one."""
+    seen: set[int] = set()
+    for parameter in model.parameters():
+        if parameter.data_ptr() in seen:
+            parameter.data = parameter.data.clone()
+        seen.add(parameter.data_ptr())
+
+
+def _tensors(recipes: Mapping[str, Recipe]) -> "dict[str, Tensor]":
+    import torch
+    from safetensors import safe_open
+
+    files: dict[Path, Any] = {}
+
+    def stored(tensor: StoredTensor) -> "Tensor":
+        if tensor.path not in files:
+            files[tensor.path] = safe_open(tensor.path, framework="pt")
+        found: Tensor = files[tensor.path].get_tensor(tensor.name)
+        return found
+
+    def made(name: str, recipe: Recipe) -> "Tensor":
+        dtype = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}[recipe.dtype]
+        if recipe.zero:
+            return torch.zeros(recipe.shape, dtype=dtype)
+        return torch.frombuffer(bytearray(b"".join(recipe.slices(name))), dtype=dtype).reshape(recipe.shape)
+
+    return {
+        name: stored(recipe.sources[0]) if recipe.is_copy else made(name, recipe) for name, recipe in recipes.items()
+    }

@@ -1,0 +1,169 @@
+"""Models in, one model out."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from solar.config.merging import MergeConfig, MergeMethod
+from solar.errors import ConfigError, StageError
+from solar.merging.checkpoint import INDEX, Checkpoint, Tensor, read_checkpoint
+from solar.merging.compatible import check_compatible
+from solar.merging.formats import FORMATS
+from solar.merging.publish import published, refuse_existing
+from solar.merging.stream import CHUNK, Column, merge_tensor
+
+TRAVELS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    INDEX,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+"""Files of the first model that the merged one has too."""
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge is, and what it costs."""
+
+    models: int
+    tensors: int
+    parameters: int
+    size_bytes: int
+    """Weights written."""
+    memory_bytes: int
+    """Peak of all threads' arrays; Python itself takes some 50 MB more."""
+    wall_seconds: float = 0.0
+    """0 where nothing was written."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A merge that can be done: numbers that fit the method, models that fit each other."""
+
+    config: MergeConfig
+    columns: Sequence[Checkpoint]
+    """The base, where there is one, then the models."""
+    first: Checkpoint
+    """The first model: the merged one has its layout and its files."""
+    threads: int
+    report: MergeReport
+
+
+def merge(
+    models: Sequence[Path], target: Path, config: MergeConfig, base: Path | None = None, threads: int | None = None
+) -> MergeReport:
+    """Merge models (folders) into the new folder `target`, as `config` says; the names in it are only noted.
+
+    Layout, tokenizer and configuration are the first model's. Raises ConfigError for numbers that do not fit the
+    method, StageError for models that do not fit each other (with the tensor's name), ArtifactError for a damaged or
+    existing folder. Then, or when interrupted, nothing is left at `target`.
+    """
+    began = time.monotonic()
+    job = prepare(models, target, config, base, threads)
+    with published(target) as folder:
+        merge_weights(job, folder)
+        for path in travelling(job.first.folder):
+            shutil.copyfile(path, folder / path.name)
+        note = {name: value for name, value in asdict(config).items() if value is not None}
+        (folder / "merge.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    return replace(job.report, wall_seconds=time.monotonic() - began)
+
+
+def prepare(
+    models: Sequence[Path], target: Path, config: MergeConfig, base: Path | None = None, threads: int | None = None
+) -> Job:
+    """Everything that can be refused before work starts; raises as `merge` does, writes nothing."""
+    config = replace(config, models=[str(model) for model in models], base=None if base is None else str(base))
+    problems = list(config.problems())
+    if problems:
+        raise ConfigError("; ".join(problems))
+    refuse_existing(target)
+    columns = [read_checkpoint(folder) for folder in ([] if base is None else [base]) + list(models)]
+    check_compatible(columns)
+    threads = threads or min(8, len(os.sched_getaffinity(0)))
+    job = Job(config, columns, columns[-len(models)], threads, expected(columns, config, threads))
+    check_space(target, job.report.size_bytes)
+    return job
+
+
+def expected(columns: Sequence[Checkpoint], config: MergeConfig, threads: int) -> MergeReport:
+    """Sizes and peak memory, known from the headers."""
+    tensors = columns[0].tensors.values()
+    wide = max(
+        (np.dtype(FORMATS[tensor.dtype].wide).itemsize for tensor in tensors if tensor.dtype in FORMATS), default=1
+    )
+    # as many arrays again as there are models, for masks, changes and scratch; election holds one whole tensor as well
+    held = 2 * (len(columns) + 2) * CHUNK
+    if config.method is MergeMethod.ties:
+        held += max((tensor.elements for tensor in tensors), default=0)
+    return MergeReport(
+        models=len(config.models),
+        tensors=len(tensors),
+        parameters=sum(tensor.elements for tensor in tensors),
+        size_bytes=sum(columns[-1].sizes_bytes.values()),
+        memory_bytes=threads * held * wide,
+    )
+
+
+def check_space(target: Path, size_bytes: int) -> None:
+    """A full disk is found out before the work, not after."""
+    place = next(parent for parent in target.absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < size_bytes:
+        raise StageError(f"{place}: {free / 1e9:.1f} GB free, expected {size_bytes / 1e9:.1f} GB; choose another place")
+
+
+def merge_weights(job: Job, folder: Path) -> None:
+    """Write the weight files: the first model's headers, then every tensor at its offset, the largest first."""
+    with ExitStack() as stack:
+        inputs = [stack.enter_context(model.opened()) for model in job.columns]
+        outputs = {file: stack.enter_context((folder / file).open("wb", buffering=0)) for file in job.first.headers}
+        for file, output in outputs.items():
+            output.write(job.first.headers[file])
+            output.truncate(job.first.sizes_bytes[file])
+
+        def task(tensor: Tensor) -> None:
+            tensors = [model.tensors[tensor.name] for model in job.columns]
+            files = [descriptors[each.file] for descriptors, each in zip(inputs, tensors, strict=True)]
+            merge_tensor(Column(tensors, files), job.config, outputs[tensor.file].fileno(), tensor.offset)
+
+        largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.size_bytes)
+        run_all(job.threads, [partial(task, tensor) for tensor in largest_first])
+
+
+def run_all(threads: int, tasks: Sequence[Callable[[], None]]) -> None:
+    """Run tasks in threads; after the first error the rest are not begun."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def travelling(folder: Path) -> list[Path]:
+    """The files beside the weights."""
+    return sorted({path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file()})

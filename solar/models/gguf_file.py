@@ -1,0 +1,125 @@
+"""A Llama in a GGUF file: dequantised a tensor at a time into a Hugging Face folder, without torch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solar.config.model import ArchitectureConfig
+from solar.errors import StageError
+from solar.models import gguf_tokenizer, llama, tensors
+
+_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
+    """Write `config.json`, `model.safetensors` and the tokenizer's files; returns the config.
+
+    Raises:
+        StageError: the extra `gguf` is not installed, or the file is not a plain Llama with a tokenizer known to us.
+    """
+    reader = _open(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    if fields.get("general.architecture") != "llama":
+        found = fields.get("general.architecture")
+        raise StageError(f"{path}: holds a {found} model, expected llama; give its safetensors folder instead")
+    by_name = {_translate(tensor.name, path): tensor for tensor in reader.tensors}
+    ids = gguf_tokenizer.write(fields, path, output)
+    config = llama.model_config(_sizes(fields, "lm_head.weight" not in by_name, path), 0.02, dtype) | ids
+    shapes = llama.tensor_shapes(config)
+    if set(shapes) != set(by_name):
+        odd = sorted(set(shapes) ^ set(by_name))
+        raise StageError(f"{path}: tensors differ from those of its own sizes ({odd[0]} and {len(odd) - 1} more)")
+    weights = _weights(by_name, shapes, config, path)
+    tensors.write(output / "model.safetensors", shapes, dtype, weights)
+    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (output / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n", encoding="utf-8")
+    return config
+
+
+def _open(path: Path) -> Any:
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise StageError(f"{path}: reading GGUF needs the package gguf; pip install 'solar[gguf]'") from error
+    try:
+        return GGUFReader(path)
+    except (ValueError, IndexError) as error:
+        raise StageError(f"{path}: not a GGUF file, or cut short ({error}); fetch it again") from error
+
+
+def _sizes(fields: dict[str, Any], tied: bool, path: Path) -> ArchitectureConfig:
+    if any(name.startswith("llama.rope.scaling") for name in fields):
+        raise StageError(f"{path}: scales its rotary positions, which is not read here; give its safetensors folder")
+    try:
+        heads = fields["llama.attention.head_count"]
+        return ArchitectureConfig(
+            num_hidden_layers=fields["llama.block_count"],
+            hidden_size=fields["llama.embedding_length"],
+            intermediate_size=fields["llama.feed_forward_length"],
+            num_attention_heads=heads,
+            num_key_value_heads=fields.get("llama.attention.head_count_kv", heads),
+            vocab_size=len(fields["tokenizer.ggml.tokens"]),
+            max_position_embeddings=fields["llama.context_length"],
+            tie_word_embeddings=tied,
+            rope_theta=_shortest(fields.get("llama.rope.freq_base", 10000.0)),
+            rms_norm_eps=_shortest(fields["llama.attention.layer_norm_rms_epsilon"]),
+        )
+    except KeyError as error:
+        raise StageError(f"{path}: lacks {error}, expected a Llama; give its safetensors folder instead") from error
+
+
+def _shortest(value: float) -> float:
+    """GGUF keeps 32-bit floats: 9.999999747378752e-06 was 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def _translate(name: str, path: Path) -> str:
+    """Name in `transformers` of a tensor's name in GGUF."""
+    block, _, rest = name.partition(".")
+    index, _, part = rest.partition(".")
+    part, _, kind = part.partition(".")
+    if block == "blk" and part in _LAYER and kind == "weight":
+        return f"model.layers.{index}.{_LAYER[part]}.weight"
+    if name not in _NAMES:
+        raise StageError(f"{path}: holds {name}, which a plain Llama has not; give its safetensors folder instead")
+    return _NAMES[name]
+
+
+def _weights(
+    by_name: dict[str, Any], shapes: dict[str, tuple[int, ...]], config: dict[str, Any], path: Path
+) -> Iterator[tensors.Array]:
+    from gguf.quants import dequantize
+
+    for name, shape in shapes.items():
+        tensor = by_name[name]
+        values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        if values.shape != shape:
+            raise StageError(f"{path}: {tensor.name} has shape {values.shape}, expected {shape}")
+        for part, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            if part in name:
+                values = _unpermute(values, config[heads])
+        yield values
+
+
+def _unpermute(values: tensors.Array, heads: int) -> tensors.Array:
+    """GGUF pairs the rotary dimensions of a head as neighbours, `transformers` as halves."""
+    rows, columns = values.shape
+    return values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -1,0 +1,85 @@
+"""What is wrong with a configuration, all of it at once, before anything is planned."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from solar.config.growth import UpscaleConfig
+from solar.config.kinds import STAGES
+from solar.config.plain import as_plain
+from solar.config.references import pointers
+from solar.config.root import SolarConfig
+from solar.errors import ConfigError
+from solar.plan.graph import hint
+
+READS_WEIGHT_FILES = ("upscale", "merge", "synthesize")
+"""Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
+
+
+def check(config: SolarConfig) -> None:
+    """Raises `ConfigError` with one line for each problem."""
+    problems = list(_invalid(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _invalid(config: SolarConfig) -> Iterator[str]:
+    for name, stage in config.stages.items():
+        kind = STAGES.get(stage.kind)
+        if kind is None:
+            yield f"stages.{name}.kind: found '{stage.kind}'{hint(stage.kind, STAGES)}"
+        elif type(stage) is not kind.config:
+            yield (
+                f"stages.{name}: kind {stage.kind} is written without its schema; "
+                f"start it from `/stage@stages.{name}: {stage.kind}` or `/schema/{stage.kind}@stages.{name}`"
+            )
+        else:
+            yield from (f"stages.{name}.{problem}" for problem in stage.problems())
+            yield from _batches(name, stage, config)
+            yield from _without_weights(name, stage, config)
+    yield from (f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config)))
+    if not re.fullmatch(r"[\w][\w.-]*", config.name):
+        yield f"name: found '{config.name}', expected letters, digits, '.', '_' and '-': it names a folder"
+    if not config.paths.root:
+        yield "paths.root: found nothing, expected a folder"
+    for part in ("trainer", "logger"):
+        yield from (f"{part}.{problem}" for problem in getattr(config, part).problems())
+    for name in config.trainer.micro_batch_sizes:
+        if name not in config.stages:
+            yield f"trainer.micro_batch_sizes.{name}: no such stage{hint(name, config.stages)}"
+    if config.objective is not None and config.objective.split(".")[0] not in config.stages:
+        yield f"objective: found '{config.objective}', expected stage.metric{hint(config.objective, config.stages)}"
+
+
+def _without_weights(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
+    for pointer in pointers(stage, "reference") if stage.kind in READS_WEIGHT_FILES else ():
+        source = config.stages.get(pointer.value)
+        if pointer.to == "model" and isinstance(source, UpscaleConfig) and not source.materialize:
+            yield (
+                f"stages.{name}.{pointer.key}: '{pointer.value}' keeps no weights, but {stage.kind} reads their files; "
+                f"set stages.{pointer.value}.materialize to true"
+            )
+
+
+def _infinite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key, value
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from _infinite(inner, f"{key}.{name}" if key else name)
+
+
+def _batches(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
+    trainer, batch = config.trainer, getattr(stage, "global_batch_size", None)
+    if batch is None or trainer.devices < 1 or trainer.num_nodes < 1:
+        return
+    devices = trainer.devices * trainer.num_nodes
+    if batch % devices:
+        yield f"stages.{name}.global_batch_size: found {batch}, expected a multiple of the {devices} devices"
+        return
+    micro = trainer.micro_batch_of(name, batch)
+    if micro >= 1 and (batch // devices) % micro:
+        yield (
+            f"stages.{name}.global_batch_size: {batch} over {devices} devices is no multiple of micro-batches "
+            f"of {micro}; set trainer.micro_batch_sizes.{name} to a divisor of {batch // devices}"
+        )

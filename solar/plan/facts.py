@@ -1,0 +1,85 @@
+"""What is known of each stage's model before any exists: depth, sizes, parameters."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar.config.base import StageConfig
+from solar.config.growth import UpscaleConfig
+from solar.config.merging import MergeConfig
+from solar.config.model import ArchitectureConfig, ImportModelConfig, InitModelConfig
+from solar.config.training import TrainConfig
+from solar.errors import PlanError
+from solar.growth.plans import resolve
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's shape, as far as it is known."""
+
+    architecture: ArchitectureConfig | None
+    num_hidden_layers: int | None
+    bytes_per_parameter: int
+    """As stored."""
+    description: str = ""
+    """For a grown model: its layers in words."""
+
+    @property
+    def parameters(self) -> int | None:
+        """None where the architecture is not known."""
+        return self.architecture.parameters(self.num_hidden_layers) if self.architecture else None
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Size of the weights on disk."""
+        return None if self.parameters is None else self.parameters * self.bytes_per_parameter
+
+
+def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
+    """Facts of every stage that leaves a model; `stages` in the order they run.
+
+    Raises:
+        PlanError: a growth plan that its base is too shallow for.
+    """
+    facts: dict[str, ModelFacts] = {}
+    for name, stage in stages.items():
+        if isinstance(stage, InitModelConfig):
+            facts[name] = ModelFacts(stage.architecture, stage.architecture.num_hidden_layers, 4)
+        elif isinstance(stage, ImportModelConfig):
+            facts[name] = _imported(stage)
+        elif isinstance(stage, UpscaleConfig):
+            facts[name] = _grown(name, stage, facts[stage.model])
+        elif isinstance(stage, TrainConfig):
+            facts[name] = facts[stage.model]
+        elif isinstance(stage, MergeConfig):
+            facts[name] = facts[stage.models[0]]
+    return facts
+
+
+def _imported(stage: ImportModelConfig) -> ModelFacts:
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", 2)
+    if stage.expects is not None:
+        return ModelFacts(stage.expects, stage.expects.num_hidden_layers, size)
+    return ModelFacts(None, _depth_of_folder(stage.path), size)
+
+
+def _depth_of_folder(path: str | None) -> int | None:
+    """The layer count a local folder's config.json states under its usual name, if it does."""
+    try:
+        config = json.loads((Path(path or "") / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    depth = config.get("num_hidden_layers") if isinstance(config, dict) else None
+    return depth if isinstance(depth, int) else None
+
+
+def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", base.bytes_per_parameter)
+    if stage.select is not None or base.num_hidden_layers is None:
+        return ModelFacts(base.architecture if stage.select is None else None, None, size)
+    try:
+        plan = resolve(stage, base.num_hidden_layers)
+    except PlanError as error:
+        raise PlanError(f"stages.{name}.{error}") from None
+    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan))

@@ -1,0 +1,101 @@
+"""From references to an order: who reads whom, and what must come first."""
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from graphlib import CycleError, TopologicalSorter
+
+from solar.config.base import StageConfig
+from solar.config.kinds import STAGES, fits
+from solar.config.references import ALL, pointers
+from solar.errors import PlanError
+
+Edges = Mapping[str, tuple[str, ...]]
+"""Stage name -> names of the stages it reads, each once, in the order of its fields."""
+
+
+def expand(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
+    """Replace `["*"]` in lists of references by the stages it stands for."""
+    expanded = {}
+    for name, stage in stages.items():
+        stage = copy.deepcopy(stage)
+        for item in fields(stage):
+            if getattr(stage, item.name) == [ALL] and "reference" in item.metadata:
+                found = _matching(name, item.metadata["reference"], stages)
+                if not found:
+                    raise PlanError(f"stages.{name}.{item.name}: '*' matches no other stage of the plan; name them")
+                setattr(stage, item.name, found)
+        expanded[name] = stage
+    return expanded
+
+
+def _matching(reader: str, product: str, stages: Mapping[str, StageConfig]) -> list[str]:
+    own = STAGES[stages[reader].kind].produces
+    candidates = {name: STAGES[stage.kind].produces for name, stage in stages.items()}
+    return [name for name, made in candidates.items() if name != reader and made != own and fits(made, product)]
+
+
+def link(stages: Mapping[str, StageConfig]) -> Edges:
+    """The edges of the graph.
+
+    Raises:
+        PlanError: a reference names a stage that is not there, or one that leaves something else.
+    """
+    return {name: tuple(dict.fromkeys(_inputs(name, stages))) for name in stages}
+
+
+def _inputs(name: str, stages: Mapping[str, StageConfig]) -> Iterable[str]:
+    for pointer in pointers(stages[name], "reference"):
+        key = f"stages.{name}.{pointer.key}"
+        if pointer.value not in stages:
+            raise PlanError(
+                f"{key}: names the stage '{pointer.value}', which is not in the plan{hint(pointer.value, stages)}"
+            )
+        made = STAGES[stages[pointer.value].kind].produces
+        if not fits(made, pointer.to):
+            raise PlanError(f"{key}: '{pointer.value}' leaves {made}, expected a stage that leaves {pointer.to}")
+        yield pointer.value
+
+
+def order(edges: Edges) -> list[str]:
+    """Every stage after all that it reads; otherwise as written.
+
+    Raises:
+        PlanError: stages that wait for each other.
+    """
+    sorter = TopologicalSorter(edges)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise PlanError(f"stages: {circle} read each other in a circle; break one of the references") from None
+    rank, ordered = {name: i for i, name in enumerate(edges)}, []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=rank.__getitem__)
+        ordered.append(ready.pop(0))
+        sorter.done(ordered[-1])
+    return ordered
+
+
+def upstream(edges: Edges, stage: str) -> set[str]:
+    """A stage and everything it is made from."""
+    found, todo = set(), [stage]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(edges[name])
+    return found
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What may have been meant.
+
+    >>> hint("upscal", ["upscale", "sft"])
+    "; did you mean 'upscale'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known)) or 'none'}"

@@ -1,0 +1,77 @@
+"""A stage's name for ever: the hash of what it is told and of what it reads."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from solar.config.base import StageConfig
+from solar.config.kinds import STAGES
+from solar.config.references import Pointer, rewrite
+from solar.errors import ConfigError
+from solar.plan.digests import Digests
+
+ABSENT = "absent"
+"""Stands for the content of a package that is not installed; such a stage cannot run."""
+
+
+def identity(stage: StageConfig, inputs: Mapping[str, str], digests: Digests) -> str:
+    """Twelve hex digits; equal for equal work, in any process on any machine.
+
+    `inputs` maps the names of the stages it reads to their ids. Names themselves count only where they are in the
+    result: in tables of scores and reports.
+    """
+    kind = STAGES[stage.kind]
+    tells_names = kind.produces in ("scores", "report")
+
+    def replace(pointer: Pointer) -> Any:
+        if pointer.role == "content":
+            return _content(pointer, digests)
+        return [pointer.value, inputs[pointer.value]] if tells_names else inputs[pointer.value]
+
+    told = {"version": kind.version, "config": rewrite(stage, replace)}
+    return hashlib.sha256(canonical_json(told).encode()).hexdigest()[:12]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value.
+
+    Raises:
+        TypeError: for anything without a stable form; a permissive `str()` would let identities drift silently.
+
+    >>> canonical_json({"b": [1, None], "a": 0.1})
+    '{"a":0.1,"b":[1,null]}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _content(pointer: Pointer, digests: Digests) -> Any:
+    if pointer.to == "path":
+        return digests.of(Path(pointer.value), pointer.key)
+    try:
+        version = metadata.version(pointer.value)
+    except metadata.PackageNotFoundError:
+        version = ABSENT
+    known = {pointer.value: version}
+    return {**known, "python": platform.python_version()} if pointer.to == "documentation" else known
+
+
+def absent_packages(stage: StageConfig) -> list[str]:
+    """Distributions that a stage points at and that are not installed."""
+    from solar.config.references import pointers
+
+    named = [p.value for p in pointers(stage, "content") if p.to in ("package", "documentation")]
+    return [name for name in named if not _installed(name)]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    except ValueError as error:
+        raise ConfigError(f"found the package name {distribution!r}: {error}") from error
+    return True

@@ -1,0 +1,1 @@
+"""Look at it: plots and one HTML page a run."""

@@ -1,0 +1,89 @@
+"""The `README.md` of a model folder: what it is, what it was made of, how good it is, how to use it."""
+
+from pathlib import Path
+from typing import Any
+
+from solar.report.entries import Entry, Run
+from solar.report.numbers import compact, duration, plain
+from solar.report.tables import score_table
+
+_FRONT = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [depth-up-scaling]
+---
+"""
+_USE = """\
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/of/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
+```
+"""
+
+
+def write_card(entry: Entry, run: Run, output: Path) -> None:
+    """Write the card of one model to the file `output`; `run` holds the models it descends from."""
+    made = "\n".join(_step(step) for step in ancestry(entry, run))
+    parts = [_FRONT, f"# {entry.stage}", _summary(entry, run), *_growth(entry, run), f"## How it was made\n\n{made}"]
+    text = "\n\n".join(part.strip() for part in [*parts, *_scores(entry, run), _USE])
+    output.write_text(text + "\n", encoding="utf-8")
+
+
+def ancestry(entry: Entry, run: Run) -> list[Entry]:
+    """The models it descends from, oldest first, and itself."""
+    found: dict[str, Entry] = {}
+
+    def visit(model: Entry) -> None:
+        for parent in run.parents(model):
+            visit(parent)
+        found.setdefault(model.stage, model)
+
+    visit(entry)
+    return list(found.values())
+
+
+def _summary(entry: Entry, run: Run) -> str:
+    config: dict[str, Any] = entry.read("model/config.json") or {}
+    score = run.score(entry.stage)
+    size = f" of {compact(score['parameters'])} parameters" if "parameters" in score else ""
+    architecture = (config.get("architectures") or ["language model"])[0]
+    return (
+        f"A {architecture}{size} with {config.get('num_hidden_layers', '?')} layers; stage id `{entry.manifest['id']}`."
+    )
+
+
+def _growth(entry: Entry, run: Run) -> list[str]:
+    lines = []
+    for step in ancestry(entry, run):
+        if grown := step.growth():
+            layers = " ".join(map(str, grown["layers"]))
+            lines.append(
+                f"Grown in depth from {grown['base_layers']} to {len(grown['layers'])} layers "
+                f"({grown['plan']}); its layers were copied from these of the base: `{layers}`."
+            )
+    return lines
+
+
+def _step(entry: Entry) -> str:
+    config = entry.manifest["config"]
+    told = {key: config[key] for key in ("plan", "m", "duration", "method", "weights", "beta") if config.get(key)}
+    words = ", ".join(f"{key} {plain(value)}" for key, value in told.items())
+    kind, took = entry.kind.replace("_", " "), duration(entry.manifest["wall_seconds"])
+    return f"- **{entry.stage}** ({kind}, `{entry.manifest['id']}`): {words or 'as it came'}; {took}"
+
+
+def _scores(entry: Entry, run: Run) -> list[str]:
+    titles, rows = score_table(run)
+    family = {model.stage for model in ancestry(entry, run)}
+    kept = [(model, cells) for model, cells in rows if model.stage in family]
+    if not kept:
+        return []
+    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    for model, cells in kept:
+        lines.append(f"| {model.stage} | " + " | ".join(f"{cell.text} {cell.note}".strip() for cell in cells) + " |")
+    return ["## How good it is\n\nOn text that no training saw.\n\n" + "\n".join(lines)]

@@ -1,0 +1,117 @@
+"""One plot a sweep: what was changed, against what growing added to the loss and what training made of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solar.report.entries import Run
+from solar.report.recovery import Recovery, recoveries
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished run of a sweep."""
+
+    overrides: dict[str, str]
+    """Key -> value, as they were written on the command line."""
+    run: Run
+
+
+def swept(jobs: list[Job]) -> list[str]:
+    """The keys whose values differ between jobs.
+
+    >>> swept([Job({"stages.upscale.m": "1", "logger": "none"}, Run([])), Job({"stages.upscale.m": "2"}, Run([]))])
+    ['stages.upscale.m', 'logger']
+    """
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+
+
+def table(jobs: list[Job]) -> list[dict[str, Any]]:
+    """A row for each growth that was trained on: what was swept, and losses in nats a token on held-out text.
+
+    Losses are those of an evaluation that scored base, grown and trained model alike; where there is none, those
+    of the validation during training. `measured` says which.
+    """
+    rows = []
+    for job in jobs:
+        for recovery in recoveries(job.run):
+            measured, (base, step0, trained) = _losses(job.run, recovery)
+            entry = {entry.stage: entry for entry in job.run.entries}
+            growth = entry[recovery.grown].growth() or {}
+            rows.append(
+                {key: _value(job.overrides.get(key)) for key in swept(jobs)}
+                | {
+                    "trained": entry[recovery.healed].path.name,
+                    "layers": len(growth["layers"]),
+                    "seams": growth["seams"],
+                }
+                | {"base_loss": base, "step0_loss": step0, "trained_loss": trained}
+                | {"step0_gap": step0 - base, "trained_gap": trained - base}
+                | {"train_tokens": recovery.points[-1][0], "measured": measured}
+            )
+    return rows
+
+
+def write_sweep(jobs: list[Job], folder: Path) -> Path | None:
+    """Leaves `<what was swept>.json` and `.png` in the folder; None, and nothing, if no two growths can be compared."""
+    rows, keys = table(jobs), swept(jobs)
+    if len({row["trained"] for row in rows}) < 2:
+        return None
+    picture = folder / f"{'_'.join(key.rpartition('.')[2] for key in keys)}.png"
+    picture.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    _plot(rows, keys, picture)
+    return picture
+
+
+def _losses(run: Run, recovery: Recovery) -> tuple[str, list[float]]:
+    """Where they are from; of base, grown and trained model."""
+    scores = [run.score(stage).get("nats_per_token") for stage in (recovery.base, recovery.grown, recovery.healed)]
+    scored = [float(score) for score in scores if score is not None]
+    if len(scored) == len(scores):
+        return "evaluation", scored
+    return "validation", [recovery.base_loss, recovery.points[0][1], recovery.points[-1][1]]
+
+
+def _value(text: str | None) -> Any:
+    """The number that was written, if it was one."""
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return text
+
+
+def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    numeric = len(keys) == 1 and all(isinstance(row[keys[0]], int | float) for row in rows)
+    if numeric:
+        rows = sorted(rows, key=lambda row: float(row[keys[0]]))
+    places = [row[keys[0]] if numeric else number for number, row in enumerate(rows)]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.axhline(0, color="#888888", linestyle="--", linewidth=1, label="the base")
+    tokens = sorted({int(row["train_tokens"]) for row in rows})
+    trained = f"after {' or '.join(f'{count:,}' for count in tokens)} tokens of training"
+    for name, label, color, away in (
+        ("step0_gap", "grown, not trained (step-0 gap)", "#cc6677", 6),
+        ("trained_gap", trained, "#4477aa", -14),
+    ):
+        heights = [row[name] for row in rows]
+        axes.plot(places, heights, marker="o", linestyle="-" if numeric else "", color=color, label=label)
+        for place, height in zip(places, heights, strict=True):
+            axes.annotate(
+                f"{height:+.3f}", (place, height), (0, away), textcoords="offset points", ha="center", fontsize=8
+            )
+    words = [f"{row[keys[0]]}" if numeric else ", ".join(str(row[key]) for key in keys) for row in rows]
+    axes.set_xticks(places, [f"{word}\n{row['layers']} layers" for word, row in zip(words, rows, strict=True)])
+    axes.margins(y=0.15)
+    losses = [row["base_loss"] for row in rows]
+    base = f"{losses[0]:.3f}" if max(losses) - min(losses) < 5e-4 else f"{min(losses):.3f} to {max(losses):.3f}"
+    title = f"The base's loss is {base} ({', '.join(sorted({row['measured'] for row in rows}))})"
+    axes.set(title=title, xlabel=", ".join(keys), ylabel="loss above the base, nats a token")
+    axes.legend()
+    figure.savefig(path, dpi=120)

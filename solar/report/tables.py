@@ -1,0 +1,143 @@
+"""The tables of a report, as plain rows; the page draws them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from solar.report.entries import Entry, Run
+from solar.report.numbers import compact, duration, share
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value, in words."""
+
+    text: str
+    best: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure of all models."""
+
+    key: str
+    title: str
+    more_is_better: bool
+    percent: bool = False
+
+
+COLUMNS = (
+    Column("nats_per_token", "loss, nats a token", more_is_better=False),
+    Column("bits_per_byte", "bits a byte", more_is_better=False),
+    Column("choice_accuracy", "right choices", more_is_better=True, percent=True),
+)
+
+
+def score_table(run: Run) -> tuple[list[str], list[tuple[Entry, list[Cell]]]]:
+    """Titles, and a row of cells for each scored model in the order they were made; the best values are marked."""
+    rows = [(entry, run.score(entry.stage)) for entry in run.models()]
+    rows = [(entry, row) for entry, row in rows if row]
+    columns = [column for column in COLUMNS if any(column.key in row for _, row in rows)]
+    asked = dict.fromkeys(key for _, row in rows for key in row if key.startswith("accuracy_"))
+    columns += [Column(key, key.removeprefix("accuracy_"), more_is_better=True, percent=True) for key in asked]
+    tasks = list(dict.fromkeys(task for _, row in rows for task in row.get("details", {}).get("harness", {})))
+    columns += [Column(task, task, more_is_better=True, percent=True) for task in tasks]
+    if len(tasks) > 1:
+        columns.append(Column("harness_mean", "H6" if len(tasks) == 6 else "mean", more_is_better=True, percent=True))
+    values = {entry.stage: row | row.get("details", {}).get("harness", {}) for entry, row in rows}
+    best = {column.key: _best(column, list(values.values())) for column in columns}
+    table = []
+    for entry, row in rows:
+        cells = [Cell(str(row["layers"])), Cell(compact(row["parameters"]))]
+        for column in columns:
+            value = values[entry.stage].get(column.key)
+            cells.append(_cell(column, value, best[column.key], row))
+        table.append((entry, cells))
+    return ["model", "layers", "parameters", *(column.title for column in columns)], table
+
+
+def _best(column: Column, rows: list[dict[str, Any]]) -> float | None:
+    found = [row[column.key] for row in rows if column.key in row]
+    if len(set(found)) < 2:
+        return None
+    return float(max(found) if column.more_is_better else min(found))
+
+
+def _cell(column: Column, value: float | None, best: float | None, row: dict[str, Any]) -> Cell:
+    if value is None:
+        return Cell("")
+    note = ""
+    if column.key == "choice_accuracy" and "choice_stderr" in row.get("details", {}):
+        note = f"± {100 * row['details']['choice_stderr']:.1f}"
+    return Cell(share(value) if column.percent else f"{value:.3f}", value == best, note)
+
+
+def chance(run: Run) -> str:
+    """What guessing would score, in words; empty if no choices were asked."""
+    for row in run.scores():
+        details = row.get("details", {})
+        if "choice_chance" in details:
+            return f"{details['choice_questions']} questions; guessing scores {share(details['choice_chance'])}"
+    return ""
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One source of one prepared data set."""
+
+    stage: str
+    source: str
+    tokens: str
+    share: str
+    rows: str
+    dropped: str
+
+
+def data_table(run: Run) -> list[DataRow]:
+    """What each training set was made of, and what was left out."""
+    table = []
+    for entry in run.entries:
+        header = entry.read("tokens.json")
+        if header is None:
+            continue
+        told = entry.manifest["metrics"].get("sources", {})
+        for name, place in header["splits"]["train"]["sources"].items():
+            facts = told.get(name, {})
+            dropped = [f"{count:,} {reason}" for reason, count in facts.get("dropped", {}).items()]
+            realised = facts.get("realised_share")
+            table.append(
+                DataRow(
+                    entry.stage,
+                    name,
+                    compact(place["tokens"]),
+                    "" if realised is None else share(realised),
+                    f"{facts['rows']:,}" if "rows" in facts else "",
+                    ", ".join(dropped) or "none",
+                )
+            )
+    return table
+
+
+def samples(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each prompt with what the models wrote after it; models that wrote the same stand together."""
+    prompts: dict[str, dict[str, list[str]]] = {}
+    for row in run.scores():
+        for sample in row.get("samples", []):
+            prompts.setdefault(sample["prompt"], {}).setdefault(sample["text"], []).append(row["stage"])
+    return [
+        (prompt.strip(), [(", ".join(stages), text) for text, stages in texts.items()])
+        for prompt, texts in prompts.items()
+    ]
+
+
+def provenance(run: Run) -> list[tuple[Entry, str, str]]:
+    """Each stage with the time it took and what it read."""
+    names = {entry.manifest["id"]: entry.stage for entry in run.entries}
+    return [
+        (
+            entry,
+            duration(entry.manifest["wall_seconds"]),
+            ", ".join(names.get(identity, name) for name, identity in entry.manifest["inputs"].items()),
+        )
+        for entry in run.entries
+    ]

@@ -1,0 +1,126 @@
+"""`python -m solar.run`: compose, check, plan, then print or execute."""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from solar.artifacts.store import Store
+from solar.config.root import typed
+from solar.config.store import register
+from solar.engine.execute import Executor
+from solar.engine.launch import RESUMABLE
+from solar.engine.progress import Progress
+from solar.engine.record import open_run
+from solar.errors import Interrupted, SolarError
+from solar.explain import KNOWN, explain, refuse_null_groups
+from solar.plan.checks import check
+from solar.plan.lacks import lacks
+from solar.plan.plan import make_plan
+from solar.plan.show import show
+from solar.sweep import add_job
+
+DEFAULT_EXPERIMENT = "quickstart"
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+"""What the operating system says of a place that cannot take what is written."""
+
+
+def conf_folder() -> Path:
+    """The YAML files: inside the package when it was installed from a wheel, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def run(composed: DictConfig) -> float | None:
+    """Do what one composed configuration says; returns the objective of a sweep.
+
+    Raises:
+        SolarError: what the user must mend.
+    """
+    config = typed(composed)
+    check(config)
+    store = Store(Path(config.paths.root) / "artifacts")
+    plan = make_plan(config, store)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    show(plan, config.trainer, console)
+    missing = list(lacks(plan, config))
+    if config.dry_run:
+        for lack in missing:
+            console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
+        return None
+    if missing:
+        raise SolarError("\n".join(missing))
+    if not plan.to_run:
+        console.print("nothing to run: every stage is done already")
+    record = open_run(config, composed, plan)
+    artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    record.show_results(artifacts, console)
+    if picture := add_job(artifacts):
+        console.print(f"sweep   {picture}", highlight=False, soft_wrap=True)
+    return record.objective(artifacts)
+
+
+def main() -> None:
+    """The command line."""
+    arguments = [_as_hydra_takes_it(argument) for argument in sys.argv[1:]]
+    # Hydra's own parser takes its flags only before the first override; people type them anywhere.
+    arguments.sort(key=lambda argument: not argument.startswith("-") and bool(re.match(r"[+~]|[^=]+=", argument)))
+    if not any(re.match(r"[+~]*experiment(@|=)", argument) for argument in arguments):
+        arguments.append(f"+experiment={DEFAULT_EXPERIMENT}")
+    sys.argv[1:] = arguments
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us, whole
+    # On a busy machine, threads that spin while they wait for each other cost most of the time; short waits do not.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    register()
+    with _one_line_errors(arguments):
+        refuse_null_groups(arguments, conf_folder())
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
+
+
+def _job(composed: DictConfig) -> float | None:
+    """One job of Hydra. What the user must mend ends the process here, before Hydra adds its own words."""
+    with _one_line_errors(sys.argv[1:]):
+        return run(composed)
+
+
+@contextmanager
+def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as error:
+        sys.exit(_tell(str(error), RESUMABLE))
+    except KeyboardInterrupt:
+        sys.exit(_tell("stopped by the keyboard; run the same command to go on", 130))
+    except KNOWN as error:
+        sys.exit(_tell(explain(error, arguments, conf_folder()), 1))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        way_out = "free some space, or choose another folder with paths.root=DIR"
+        sys.exit(_tell(f"{where}{error.strerror}; {way_out}", 1))
+
+
+def _as_hydra_takes_it(argument: str) -> str:
+    """People type `experiment=x`, which Hydra wants with a plus, and `logger=null`, which makes it crash."""
+    plus = "+" if argument.startswith("experiment=") else ""
+    return {"logger=null": "logger=none"}.get(argument, plus + argument)
+
+
+def _tell(lines: str, code: int) -> int:
+    for line in lines.splitlines():
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    main()

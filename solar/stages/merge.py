@@ -1,0 +1,16 @@
+"""Several models into one."""
+
+from pathlib import Path
+
+from solar.config.merging import MergeConfig
+from solar.engine.context import Inputs, Metrics, RunContext
+from solar.merging.merge import merge
+
+
+def run(config: MergeConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
+    """Leaves `model/`, with tokenizer and configuration of the first model."""
+    context.progress(f"{config.method.value} of {', '.join(config.models)}")
+    base = None if config.base is None else inputs[config.base].path / "model"
+    report = merge([inputs[name].path / "model" for name in config.models], output / "model", config, base)
+    summary = f"{config.method.value} of {' and '.join(config.models)}"
+    return {"parameters": report.parameters, "tensors": report.tensors, "summary": summary}

@@ -1,0 +1,14 @@
+"""Continued pretraining, or pretraining of a fresh model: next-token loss on every token."""
+
+from pathlib import Path
+
+from solar.config.training import PretrainConfig
+from solar.engine.context import Inputs, Metrics, RunContext
+from solar.training.fit import fit
+from solar.training.language import ContinuedPretraining
+
+
+def run(config: PretrainConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
+    """Leaves `model/` and `logs/metrics.jsonl`."""
+    model, data = inputs[config.model].path / "model", inputs[config.data].path
+    return fit(ContinuedPretraining, config, model, data, output, context)

@@ -1,0 +1,24 @@
+"""Show a run on one page."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from solar.config.evaluation import ReportConfig
+from solar.engine.context import Inputs, Metrics, RunContext
+from solar.report.card import write_card
+from solar.report.entries import Entry, Run
+from solar.report.page import write_page
+
+
+def run(config: ReportConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
+    """Leaves `index.html`, and for each model that ends a chain `cards/<stage>.md`."""
+    entries = []
+    for stage in config.of:
+        manifest = inputs[stage].manifest
+        entries.append(Entry(stage, manifest.kind, inputs[stage].path, asdict(manifest)))
+    context.progress(f"{len(entries)} stages on one page")
+    write_page(entries, context.experiment, output / "index.html")
+    (output / "cards").mkdir()
+    for entry in Run(entries).last_models():
+        write_card(entry, Run(entries), output / "cards" / f"{entry.stage}.md")
+    return {"stages": len(entries)}

@@ -1,0 +1,62 @@
+"""Stage `synthesize`: synthetic mathematics from seed questions, as instructions and as preference pairs."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from solar.config.data import SynthesizeConfig
+from solar.data import sources
+from solar.data.drops import Drops
+from solar.data.formats import BadRow, Message, Reader
+from solar.data.synthesize import Prompts, seeds, synthesize
+from solar.data.writers import LocalWriter, Sampling, ServerWriter, Writer
+from solar.errors import DataError
+
+
+def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, context: Any) -> dict[str, Any]:
+    """Leaves `instruct.jsonl` and `alignment.jsonl`; goes on where an interrupted run stopped."""
+    counts: Counter[str] = Counter()
+    prompts = Prompts.read(*(Path(path) if path else None for path in (config.question_prompt, config.answer_prompt)))
+    return synthesize(
+        seeds(_conversations(config, inputs, counts), counts),
+        _writer(config, inputs),
+        prompts,
+        output,
+        config.questions_per_seed,
+        config.answers_per_question,
+        config.seed,
+        counts,
+        context.progress,
+    )
+
+
+def _writer(config: SynthesizeConfig, inputs: Mapping[str, Any]) -> Writer:
+    sampling = Sampling(config.temperature, config.max_new_tokens)
+    if config.base_url is not None and config.server_model is not None:
+        return ServerWriter(
+            config.base_url, config.server_model, sampling, config.requests_per_minute, config.connections
+        )
+    return LocalWriter(inputs[str(config.model)].path, sampling)
+
+
+def _conversations(
+    config: SynthesizeConfig, inputs: Mapping[str, Any], counts: Counter[str]
+) -> Iterator[list[Message]]:
+    source = config.seeds
+    folder = inputs[source.stage].path if source.stage is not None else None
+    reader = Reader(source.format, source.columns)
+    drops = Drops()
+    filters = [sources.keeping(source.keep)] if source.keep else []
+    read = partial(sources.rows, source, folder)
+    for where, row in sources.selected(read, filters, drops, _refuse, source.max_samples, config.seed):
+        try:
+            yield reader.conversation(row)
+        except BadRow as error:
+            _refuse(where, error)
+    counts.update(drops.counts)
+
+
+def _refuse(where: str, error: BadRow) -> None:
+    raise DataError(f"seeds: {where}: {error}")

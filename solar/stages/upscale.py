@@ -1,0 +1,68 @@
+"""Grow a model in depth."""
+
+import json
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from solar.artifacts.store import Artifact
+from solar.config.growth import UpscaleConfig
+from solar.config.growth_plan import GrowthPlan, SeamInit
+from solar.engine.context import Inputs, Metrics, RunContext
+from solar.growth.diagnosis import DIAGNOSIS_FILE
+from solar.growth.grow import grow
+from solar.growth.unmaterialized import keep_plan
+
+MEASURED_TOKENS = 4096
+
+
+def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
+    """Leaves `model/`; the plan is in its `config.json`. Without weights if `materialize` is false."""
+    base = inputs[config.model].path / "model"
+    plan: GrowthPlan = config if config.select is None else selected(inputs[config.select])
+    scales = None
+    if plan.seam is SeamInit.rms_match and config.data is not None:
+        scales = _seam_scales(base, inputs[config.data].path, plan)
+    context.progress(f"grow {inputs[config.model].manifest.stage}")
+    if not config.materialize:
+        job, built_from = keep_plan(base, output / "model", plan, scales), inputs[config.model].path.name
+        return {
+            "parameters_before": job.base.parameters,
+            "parameters": job.parameters,
+            "layers": list(job.layers.sources),
+            "bytes": 0,
+            "weights_built_from": built_from,
+            "summary": f"{job.layers}, {job.parameters:,} parameters, built from {built_from} when they are loaded",
+        }
+    report = grow(base, output / "model", plan, seam_scales=scales)
+    return {
+        "parameters_before": report.base_parameters,
+        "parameters": report.parameters,
+        "layers": list(report.layers.sources),
+        "bytes": report.bytes,
+        "summary": f"{report.layers}, {report.parameters:,} parameters",
+    }
+
+
+def selected(diagnosis: Artifact) -> GrowthPlan:
+    """The plan that a diagnosis ranked first."""
+    best = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["best"]
+    plan = OmegaConf.merge(OmegaConf.structured(GrowthPlan), diagnosis.manifest.config["plans"][best])
+    made = OmegaConf.to_object(plan)
+    assert isinstance(made, GrowthPlan)
+    return made
+
+
+def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:
+    import torch
+
+    from solar.data.held_out import held_out_rows
+    from solar.growth.models import load
+    from solar.growth.plans import resolve
+    from solar.growth.seams import seam_scales
+    from solar.growth.virtual import VirtualModel
+
+    model, _ = load(base)
+    depth = model.config.get_text_config(decoder=True).num_hidden_layers
+    rows_BT = torch.from_numpy(held_out_rows(data, MEASURED_TOKENS, min(512, model.config.max_position_embeddings)))
+    return seam_scales(VirtualModel(model, depth), resolve(plan, depth), rows_BT)

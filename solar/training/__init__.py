@@ -1,0 +1,1 @@
+"""Lightning lives here and only here: losses, optimizers, modules, fit."""

@@ -1,0 +1,45 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685): trained beside frozen weights, and folded into them in the end."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from solar.config.training import AdapterConfig
+from solar.errors import StageError
+
+NAME = "solar"
+
+
+def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> None:
+    """Put adapters beside the linear layers, in place, and freeze everything else. Needs `peft`."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise StageError("adapter: needs the package peft; `pip install peft` or set adapter to null") from None
+    torch.manual_seed(seed)
+    targets = list(config.targets) or "all-linear"
+    sizes = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    wanted = LoraConfig(**sizes, target_modules=targets)
+    inject_adapter_in_model(wanted, network, adapter_name=NAME)
+
+
+def folded(weights: dict[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
+    """Weights under the names they had before there were adapters: W + alpha / rank B A, computed in float32.
+
+    >>> config = AdapterConfig(rank=1, alpha=2.0)
+    >>> parts = {"q.base_layer.weight": torch.zeros(1, 2), "norm.weight": torch.ones(1)}
+    >>> parts |= {"q.lora_A.solar.weight": torch.tensor([[1.0, 3.0]]), "q.lora_B.solar.weight": torch.tensor([[0.5]])}
+    >>> folded(parts, config)
+    {'q.weight': tensor([[1., 3.]]), 'norm.weight': tensor([1.])}
+    """
+    found = {}
+    for name, weight in weights.items():
+        if ".lora_" in name:
+            continue
+        if not name.endswith(".base_layer.weight"):
+            found[name.replace(".base_layer.", ".")] = weight
+            continue
+        place = name.removesuffix(".base_layer.weight")
+        down, up = (weights[f"{place}.lora_{part}.{NAME}.weight"].float() for part in "AB")
+        found[f"{place}.weight"] = (weight.float() + config.alpha / config.rank * (up @ down)).to(weight.dtype)
+    return found

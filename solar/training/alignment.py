@@ -1,0 +1,141 @@
+"""Preference optimization: of two answers to a prompt, the chosen one becomes more likely than under the reference."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from solar.config.training import DpoConfig
+from solar.training.losses import segment_sums, token_logps
+from solar.training.microbatch import MicroBatch, from_pairs
+from solar.training.module import TrainingModule
+from solar.training.network import head_weight, load_network
+from solar.training.optim import Roles
+from solar.training.preference import REFERENCE_FREE, AnswerLogps, preference_loss
+from solar.training.reference import Key, ReferenceLogps, compute_reference, content_hash
+from solar.training.schedule import Schedule
+from solar.training.steps import Step, StepDataset
+from solar.training.validation import ValidationRows
+
+
+class PreferenceOptimization(TrainingModule):
+    """The policy trains alone in memory; the reference's log-probabilities are computed before the first step."""
+
+    assemble = staticmethod(from_pairs)
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        config: DpoConfig,
+        schedule: Schedule,
+        role_of: Roles,
+        *,
+        model_dir: Path,
+        reference_dir: Path,
+        data_dir: Path,
+    ) -> None:
+        super().__init__(network, config, schedule, role_of)
+        self.preference = config
+        self.model_dir, self.reference_dir, self.data_dir = model_dir, reference_dir, data_dir
+        self.reference: ReferenceLogps | None = None
+        self.reference_point = 0.0
+        """Mean log-ratio of policy and reference in the step before, at least 0: an estimate of their KL divergence."""
+
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        super().training_step(step, batch_idx)
+        if "chosen_reward" in self.record:
+            rewards = self.record["chosen_reward"] + self.record["rejected_reward"]
+            self.reference_point = max(0.0, rewards / (2 * self.preference.beta))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["solar"]["reference_point"] = self.reference_point
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.reference_point = checkpoint["solar"]["reference_point"]
+
+    def prepare(self, steps: StepDataset, held_out: ValidationRows, output: Path) -> None:
+        if self.preference.loss in REFERENCE_FREE:
+            self.reference = ReferenceLogps(torch.zeros(len(steps.rows), 2), torch.zeros(len(held_out.rows), 2))
+            return
+        path = output / "reference.safetensors"
+        key = Key(
+            model=content_hash(self.reference_dir, ("config.json", "*.safetensors")),
+            data=content_hash(self.data_dir, ("*",)),
+            precision=self.config.precision.value,
+            rows=steps.budget.rows,
+            seed=self.config.seed,
+        )
+        if not path.exists():
+            is_policy = self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
+            network = None if is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
+            values = self._reference_pass(network, steps, held_out)
+            if self.trainer.is_global_zero:
+                values.save(path, key)
+            self.trainer.strategy.barrier()
+        self.reference = ReferenceLogps.load(path, key)
+
+    def _reference_pass(
+        self, network: PreTrainedModel | None, steps: StepDataset, held_out: ValidationRows
+    ) -> ReferenceLogps:
+        """With the policy as it is, if no other network is given."""
+
+        def logps(batch: MicroBatch) -> Tensor:
+            with self.trainer.precision_plugin.forward_context():
+                return self.answer_logps(batch.to(self.device), network)
+
+        def over_ranks(values: Tensor) -> Tensor:
+            summed: Tensor = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
+            return summed.cpu()
+
+        self.network.eval()
+        if network is not None:
+            network.eval()
+        values = compute_reference(logps, steps, held_out, over_ranks)
+        self.network.train()
+        return values
+
+    def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
+        """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
+        hidden_ND = self.hidden(batch, network)
+        logps_N = token_logps(hidden_ND, head_weight(network or self.network), batch.targets_N)
+        pairs = batch.answers // 2
+        return segment_sums(logps_N, batch.answers_N, 2 * pairs).view(pairs, 2)
+
+    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        policy_P2 = self.answer_logps(batch)
+        reference_P2 = self._looked_up(batch).to(policy_P2.device)
+        tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
+        logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
+        loss_P = preference_loss(logps, self.preference, self.reference_point)
+        return loss_P.sum(), watched(logps, self.preference.beta)
+
+    def _looked_up(self, batch: MicroBatch) -> Tensor:
+        assert self.reference is not None, "prepare comes before the first step"
+        table = self.reference.train if self.network.training else self.reference.valid
+        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+
+    def divisor(self, step: Step) -> int:
+        return step.rows
+
+    def validation_divisor(self, batch: MicroBatch) -> int:
+        return batch.answers // 2
+
+
+def watched(logps: AnswerLogps, beta: float) -> dict[str, Tensor]:
+    """Sums over pairs of what tells a healthy run from one where both answers become unlikely."""
+    numbers = {
+        "accuracy": logps.margins_P > 0,
+        "margin": beta * logps.margins_P,
+        "chosen_reward": beta * logps.chosen_rewards_P,
+        "rejected_reward": beta * logps.rejected_rewards_P,
+        "chosen_logps": logps.chosen_P,
+        "rejected_logps": logps.rejected_P,
+        "chosen_fell": logps.chosen_rewards_P < 0,
+        "chosen_tokens": logps.chosen_tokens_P,
+        "rejected_tokens": logps.rejected_tokens_P,
+    }
+    return {name: value.detach().float().sum() for name, value in numbers.items()}

@@ -1,0 +1,101 @@
+"""What happens around the steps: held-out text is read, checkpoints are saved."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from solar.errors import Interrupted
+from solar.training.checkpoint import checkpoint_path, prune
+from solar.training.interrupt import StopRequest
+from solar.training.module import TrainingModule, training_module
+from solar.training.recorder import Recorder, Stopwatch
+from solar.training.validation import ValidationRows, validate
+
+
+class Validator(pl.Callback):
+    """Reads the validation split before the first step, after the last, and every so often between."""
+
+    def __init__(self, batches: ValidationRows, every_steps: int | None, recorder: Recorder, stop: StopRequest) -> None:
+        self.batches, self.every_steps, self.recorder, self.stop = batches, every_steps, recorder, stop
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = training_module(pl_module)
+        if module.steps_done == 0:
+            self._run(trainer, module, "first")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        module = training_module(pl_module)
+        step = module.steps_done
+        if self.every_steps and module.record and step % self.every_steps == 0 and step < module.total_steps:
+            self._run(trainer, module, "last")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._run(trainer, training_module(pl_module), "last")
+
+    def _run(self, trainer: pl.Trainer, module: TrainingModule, when: str) -> None:
+        if not len(self.batches):
+            return
+        with self.recorder.stopwatch.stopped():
+            self.recorder.progress(f"step {module.steps_done}/{module.total_steps}  reading held-out text")
+            result = validate(module, self.batches, lambda: self.stop.received)
+            self.recorder.summary |= {f"{name}_{when}": value for name, value in result.items()}
+            if result:
+                counts = {"step": module.steps_done, "tokens": module.tokens_done, "flops": module.flops_done}
+                self.recorder.write(trainer, counts | result)
+
+
+class Saver(pl.Callback):
+    """Saves every so many seconds and when asked to stop; then leaves with `Interrupted`."""
+
+    def __init__(self, folder: Path, every_seconds: float, keep: int, stop: StopRequest, stopwatch: Stopwatch) -> None:
+        self.folder, self.every_seconds, self.keep = folder, every_seconds, keep
+        self.stop, self.stopwatch = stop, stopwatch
+        self._saved_at, self._saved_step = time.monotonic(), -1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.stop.listen()  # Lightning has put handlers of its own
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = training_module(pl_module)
+        self._saved_at, self._saved_step = time.monotonic(), module.steps_done
+        self._leave_if_asked(trainer, module, module.agree([False, bool(self.stop.received)]))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        due = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.every_seconds
+        training_module(pl_module).wishes = [due, bool(self.stop.received)]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        module = training_module(pl_module)
+        if trainer.world_size == 1:
+            module.wishes[1] = bool(self.stop.received)
+        self._leave_if_asked(trainer, module, module.wishes)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = training_module(pl_module)
+        self._leave_if_asked(trainer, module, module.agree([False, bool(self.stop.received)]))
+
+    def _leave_if_asked(self, trainer: pl.Trainer, module: TrainingModule, wishes: list[bool]) -> None:
+        save, stop = wishes
+        if (save or stop) and self._saved_step != module.steps_done:
+            with self.stopwatch.stopped():
+                self._save(trainer, module)
+        if stop:
+            name = self.stop.received.name if self.stop.received else "another process"
+            raise Interrupted(
+                f"stopped by {name} after step {module.steps_done} of {module.total_steps}, which is saved in "
+                f"{self.folder}; the same command goes on from there"
+            )
+
+    def _save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
+        if trainer.is_global_zero:
+            prune(self.folder, self.keep)
+        self._saved_at, self._saved_step = time.monotonic(), module.steps_done

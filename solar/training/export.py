@@ -1,0 +1,44 @@
+"""The trained weights as a Hugging Face folder, in the number format they came in, with all that lay beside them."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
+from solar.training.network import quiet
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)
+"""What a trained model replaces; every other file of the folder travels along unchanged."""
+
+
+def save_model(network: PreTrainedModel, weights: dict[str, Tensor], source: Path, target: Path) -> None:
+    """Write `weights` (names as in `network`) to `target`, everything else as it is in `source`.
+
+    The folder appears under its name only when it is complete.
+    """
+    building = target.with_name(f"{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    dtype = stored_dtype(source)
+    with quiet():
+        network.save_pretrained(building, state_dict={n: t.detach().to(dtype) for n, t in weights.items()})
+    for path in source.iterdir():
+        if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
+            shutil.copyfile(path, building / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    building.rename(target)
+
+
+def stored_dtype(model_dir: Path) -> torch.dtype:
+    """Number format of the largest tensor of a model folder's first weights file."""
+    if is_unmaterialized(model_dir):
+        return max(weights(model_dir).items(), key=lambda item: (item[1].numel(), item[0]))[1].dtype
+    with safe_open(min(model_dir.glob("*.safetensors")), framework="pt") as file:  # type: ignore[no-untyped-call]
+        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        largest = max(sizes, key=lambda name: (torch.Size(sizes[name]).numel(), name))
+        dtype: torch.dtype = file.get_tensor(largest).dtype
+    return dtype

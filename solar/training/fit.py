@@ -1,0 +1,230 @@
+"""Train a model folder on a tokens folder: the only place where a Lightning `Trainer` is made."""
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.strategies import Strategy as LightningStrategy
+from transformers import PreTrainedModel
+
+from solar.config.duration import Duration
+from solar.config.plain import as_plain
+from solar.config.root import LoggerConfig, Strategy, TrainerConfig
+from solar.config.training import AverageKind, Precision, TrainConfig
+from solar.data.dataset import TokenDataset
+from solar.data.order import Order
+from solar.errors import DataError, StageError
+from solar.growth.roles import roles
+from solar.training.adapter import add_adapter, folded
+from solar.training.callbacks import Saver, Validator
+from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
+from solar.training.export import save_model
+from solar.training.interrupt import StopRequest, listening
+from solar.training.microbatch import Row
+from solar.training.module import TrainingModule
+from solar.training.network import load_network
+from solar.training.optim import Roles, freeze
+from solar.training.parts import chosen_rows
+from solar.training.recorder import Recorder
+from solar.training.schedule import Schedule
+from solar.training.sharded_loading import empty_network
+from solar.training.sharding import ShardedStrategy
+from solar.training.steps import Budget, Rows, StepDataset, step_loader
+from solar.training.trackers import build_loggers, finish
+from solar.training.validation import ValidationRows
+
+Metrics = dict[str, float]
+MakeModule = Callable[[PreTrainedModel, Any, Schedule, Roles], TrainingModule]
+"""Network, the stage's configuration, learning rates, roles of parameters -> what Lightning runs."""
+
+PRECISIONS = {Precision.fp32: "32-true", Precision.bf16_true: "bf16-true", Precision.bf16_mixed: "bf16-mixed"}
+
+
+class Surroundings(Protocol):
+    """How and where: nothing in it changes what is computed."""
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def trainer(self) -> TrainerConfig: ...
+    @property
+    def logger(self) -> LoggerConfig: ...
+    @property
+    def run_dir(self) -> Path: ...
+    @property
+    def progress(self) -> Callable[[str], None]: ...
+
+
+def fit(
+    make_module: MakeModule, config: TrainConfig, model_dir: Path, data_dir: Path, output: Path, where: Surroundings
+) -> Metrics:
+    """Train, and leave `model/`, `logs/metrics.jsonl` and, while unfinished, `checkpoints/` in `output`.
+
+    A second call with the same arguments goes on from the newest whole checkpoint. Raises `Interrupted` after a signal
+    (everything is saved), `DataError` or `StageError` where data and model do not allow the training.
+    """
+    _silence()
+    if where.trainer.threads is not None:
+        torch.set_num_threads(where.trainer.threads)
+    with listening() as stop:
+        rank, world_size = _place(where.trainer, config)
+        rows = TokenDataset(data_dir, "train")
+        if not len(rows):
+            raise DataError(f"{data_dir}: the train split is empty, expected at least one row")
+        order = chosen_rows(config, rows, Order.of(rows, config.seed))
+        budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
+        sharded = where.trainer.strategy is Strategy.fsdp
+        network = (empty_network if sharded else load_network)(model_dir, config.precision)
+        _check_vocabulary(network, rows.header.vocab_size, model_dir, data_dir)
+        role_of = _roles(model_dir)
+        if config.adapter.rank:
+            add_adapter(network, config.adapter, config.seed)
+        freeze(network, config, role_of)
+        if config.activation_checkpointing:
+            network.activation_checkpointing_enable({"use_reentrant": False})
+        if where.trainer.compile:
+            network.base_model.compile(dynamic=True)
+        module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
+        module.source = model_dir
+        size = where.trainer.micro_batch_sizes.get(where.stage, where.trainer.micro_batch_size)
+        steps = StepDataset(rows, order, module.assemble, budget, size, rank, world_size)
+        valid: Rows | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
+        held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, rank, world_size)
+        return train(module, steps, held_out, model_dir, output, where, stop)
+
+
+def train(
+    module: TrainingModule,
+    steps: StepDataset,
+    held_out: ValidationRows,
+    model_dir: Path,
+    output: Path,
+    where: Surroundings,
+    stop: StopRequest,
+) -> Metrics:
+    """Run all steps that no checkpoint in `output` has done yet, and save the model beside the files of `model_dir`."""
+    settings, folder = where.trainer, output / "checkpoints"
+    resume, passed_over = newest_whole(folder)
+    for line in passed_over:
+        warnings.warn(line, stacklevel=2)
+    recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, where.progress)
+    callbacks = [
+        LambdaCallback(
+            on_train_start=lambda *_: module.prepare(steps, held_out, output),
+            on_train_end=lambda *_: module.average.put_in(),
+        ),
+        recorder,
+        Validator(held_out, module.config.validate_every_steps, recorder, stop),
+        Saver(folder, settings.checkpoint_every_seconds, settings.keep_checkpoints, stop, recorder.stopwatch),
+    ]
+    trainer = _trainer(module.config, callbacks, steps, output, where)
+    try:
+        loader = step_loader(steps, step_of(resume) if resume else 0, settings.num_workers)
+        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        weights = trainer.strategy.lightning_module_state_dict()
+    finally:
+        finish(trainer)
+    if trainer.is_global_zero:
+        prefix = "network."
+        named = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+        if module.config.adapter.rank:
+            named = folded(named, module.config.adapter)
+        save_model(module.network, named, model_dir, output / "model")
+        shutil.rmtree(folder, ignore_errors=True)
+    trainer.strategy.barrier()
+    return recorder.summary | {
+        "steps": float(module.steps_done),
+        "train_tokens": float(module.tokens_done),
+        "train_flops": module.flops_done,
+        "skipped_steps": float(module.guard.skipped),
+        "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
+    }
+
+
+def _trainer(
+    config: TrainConfig, callbacks: list[pl.Callback], steps: StepDataset, output: Path, where: Surroundings
+) -> pl.Trainer:
+    loggers = (
+        build_loggers(where.logger, where.experiment, where.stage, where.run_dir, as_plain(config))
+        if steps.rank == 0
+        else []
+    )
+    if where.trainer.strategy is Strategy.fsdp and config.average.kind is not AverageKind.none:
+        raise StageError("average: found with trainer.strategy fsdp, which cannot keep one; expected single or ddp")
+    sharded = where.trainer.strategy is Strategy.fsdp
+    environment: list[Any] = [TorchElasticEnvironment()] if steps.world_size > 1 else []
+    return pl.Trainer(
+        accelerator=where.trainer.accelerator,
+        devices=where.trainer.devices,
+        num_nodes=where.trainer.num_nodes,
+        strategy=_strategy(where.trainer, steps.world_size),
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+        max_epochs=1,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=environment if sharded else [SafetensorsCheckpointIO(), *environment],
+        default_root_dir=output,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def _place(trainer: TrainerConfig, config: TrainConfig) -> tuple[int, int]:
+    """This process's rank among how many; several need a launcher (torchrun) that has started them all."""
+    world_size = trainer.devices * trainer.num_nodes
+    if world_size == 1:
+        return 0, 1
+    if not TorchElasticEnvironment.detect():
+        raise StageError(f"trainer.devices: found {trainer.devices} without torchrun, expected to be started by it")
+    if config.global_batch_size % world_size:
+        raise StageError(
+            f"global_batch_size: found {config.global_batch_size}, expected a multiple of the {world_size} devices"
+        )
+    return int(os.environ["RANK"]), world_size
+
+
+def _strategy(trainer: TrainerConfig, world_size: int) -> LightningStrategy | str:
+    if trainer.strategy is Strategy.fsdp:
+        return ShardedStrategy(world_size)
+    if trainer.strategy is Strategy.ddp:
+        from pytorch_lightning.strategies import DDPStrategy
+
+        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True)
+    return "auto"
+
+
+def _check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path, data_dir: Path) -> None:
+    rows = network.get_input_embeddings().weight.shape[0]
+    if vocab_size > rows:
+        raise DataError(
+            f"{data_dir}: tokens of a vocabulary of {vocab_size}, but {model_dir} embeds {rows}; "
+            "prepare the data with the model's own tokenizer"
+        )
+
+
+def _roles(model_dir: Path) -> Roles:
+    """Roles of parameters, from what the model's config.json says of its growth."""
+    return roles(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
+
+
+def _silence() -> None:
+    """One line a stage: what Lightning has to say about itself is not said."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")

@@ -1,0 +1,32 @@
+"""Continued pretraining and instruction tuning: next-token loss; what is trained is decided by the data's labels."""
+
+from torch import Tensor
+
+from solar.training.losses import cross_entropy_sum
+from solar.training.microbatch import MicroBatch, from_rows
+from solar.training.module import TrainingModule
+from solar.training.steps import Step
+
+
+class NextToken(TrainingModule):
+    """The loss of every trained token counts the same, in whatever micro-batch, row or device it is."""
+
+    assemble = staticmethod(from_rows)
+
+    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = cross_entropy_sum(self.hidden(batch), self.head(), batch.targets_N)
+        return loss, {}
+
+    def divisor(self, step: Step) -> int:
+        return step.trained_tokens
+
+    def validation_divisor(self, batch: MicroBatch) -> int:
+        return batch.trained_tokens
+
+
+class ContinuedPretraining(NextToken):
+    """Every token of every document is trained."""
+
+
+class InstructionTuning(NextToken):
+    """The assistant's tokens are trained, the end of its turn among them."""

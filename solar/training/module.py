@@ -1,0 +1,201 @@
+"""One optimizer step, the same for every kind of training: a Lightning module whose batch is a whole step.
+
+Because a batch is a whole step, the loss is divided by the step's trained tokens over all micro-batches and devices
+before the backward pass, and a checkpoint can never fall between two micro-batches.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from solar.config.training import AverageKind, TrainConfig
+from solar.training.average import Average
+from solar.training.flops import Work
+from solar.training.guard import Guard
+from solar.training.microbatch import MicroBatch, Row
+from solar.training.network import Decoder, head_weight
+from solar.training.optim import Roles, build_optimizers, parameter_groups, set_learning_rate
+from solar.training.schedule import Schedule
+from solar.training.sharded_loading import fill
+from solar.training.sharding import ShardedStrategy, shard, whole
+from solar.training.steps import Step, StepDataset
+
+if TYPE_CHECKING:
+    from solar.training.validation import ValidationRows
+
+
+class TrainingModule(pl.LightningModule):
+    """What the three kinds of training share; they say what a micro-batch's summed loss is and what it is divided by.
+
+    `record` holds the numbers of the last step, equal on all ranks.
+    """
+
+    assemble: Callable[[Sequence[Row]], MicroBatch]
+    """How rows become a micro-batch."""
+
+    def __init__(self, network: PreTrainedModel, config: TrainConfig, schedule: Schedule, role_of: Roles) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.decoders = [Decoder(network)]
+        """In a list, so that the network's parameters belong to this module once."""
+        self.config = config
+        self.schedule = schedule
+        self.total_steps = schedule.total_steps
+        self.role_of = role_of
+        self.source = Path()
+        """Model folder that a network without numbers is filled from."""
+        self.steps_done = 0
+        self.tokens_done = 0
+        self.wishes = [False, False]
+        """Raised on any rank before a step and then granted on all ranks at once: (save, stop)."""
+        self.work = Work(network)
+        self.flops_done = 0.0
+        averaged = list(network.parameters()) if config.average.kind is not AverageKind.none else []
+        trained = [parameter for parameter in averaged if parameter.requires_grad]
+        self.average = Average(config.average, trained, self.total_steps)
+        self.guard = Guard(config.guard)
+        self.record: dict[str, float] = {}
+
+    @abstractmethod
+    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss summed over what `divisor` counts, and sums of other numbers worth watching."""
+
+    @abstractmethod
+    def divisor(self, step: Step) -> int:
+        """What the summed loss of a whole step is divided by."""
+
+    @abstractmethod
+    def validation_divisor(self, batch: MicroBatch) -> int:
+        """The same for a micro-batch of held-out text."""
+
+    def prepare(self, steps: StepDataset, held_out: "ValidationRows", output: Path) -> None:
+        """What has to be known before the first step; called when the model is on its device."""
+
+    def hidden(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
+        """Hidden states of the trained positions, [N, D]; of the trained network, if no other is given."""
+        decoder = self.decoders[0] if network is None else Decoder(network)
+        states_TD: Tensor = decoder(batch.input_ids_T, batch.position_ids_T, batch.segments)[0]
+        return states_TD if batch.trained_tokens == len(states_TD) else states_TD[batch.positions_N]
+
+    def head(self) -> Tensor:
+        return head_weight(self.network)
+
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        if not step.micro_batches:
+            return
+        torch.manual_seed(_step_seed(self.config.seed, self.steps_done, self.global_rank))
+        divisor = max(1, self.divisor(step))
+        sums = self._accumulate_gradients(step, divisor)
+        self.flops_done += sums.pop("flops")
+        optimizers = self._optimizers()
+        grad_norm = self._clip()
+        set_learning_rate(optimizers, self.schedule.factor(self.steps_done))
+        means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
+        accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
+        for optimizer in optimizers:
+            if accepted:
+                optimizer.step()
+            optimizer.zero_grad()
+        self.steps_done += 1
+        if self.config.average.kind is not AverageKind.none:
+            self.average.step_done(self.steps_done)
+        self.tokens_done += step.tokens
+        rate = max(group["lr"] for optimizer in optimizers for group in optimizer.param_groups)
+        counts = {"step": self.steps_done, "tokens": self.tokens_done, "flops": self.flops_done, "lr": rate}
+        self.record = counts | (means if accepted else {"skipped": 1.0})
+
+    def _accumulate_gradients(self, step: Step, divisor: int) -> dict[str, float]:
+        """Gradients of the whole step's mean; returns sums over all ranks."""
+        world_size = self.trainer.world_size
+        totals: dict[str, Tensor] = {}
+        last = len(step.micro_batches) - 1
+        for number, micro_batch in enumerate(step.micro_batches):
+            with self._synchronised_if(number == last):
+                loss, others = self.loss_sum(micro_batch.to(self.device))
+                self.manual_backward(loss * (world_size / divisor))  # ranks' gradients are averaged
+            others["flops"] = torch.tensor(self.work.flops(micro_batch.segments, micro_batch.trained_tokens)).double()
+            for name, value in {"loss": loss.detach(), **others}.items():
+                totals[name] = totals[name] + value if name in totals else value
+        wishes = {f"wish {number}": torch.tensor(wish) for number, wish in enumerate(self.wishes)}
+        sums = self.over_ranks(totals | wishes)
+        self.wishes = [sums.pop(name) > 0 for name in wishes]
+        return sums
+
+    def over_ranks(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Sums over all ranks, in one exchange."""
+        values = torch.stack([value.double().to(self.device) for value in totals.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return dict(zip(totals, values.tolist(), strict=True))
+
+    def agree(self, wishes: list[bool]) -> list[bool]:
+        """What any rank wishes."""
+        sums = self.over_ranks({str(number): torch.tensor(wish) for number, wish in enumerate(wishes)})
+        return [value > 0 for value in sums.values()]
+
+    def _synchronised_if(self, last: bool) -> AbstractContextManager[Any]:
+        """Data-parallel gradients travel once a step, with the last micro-batch."""
+        model = self.trainer.strategy.model
+        if last or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
+
+    def _clip(self) -> float:
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.optimizer.max_grad_norm > 0:
+            clip_grads_with_norm_(parameters, self.config.optimizer.max_grad_norm, norm)
+        return float(whole(norm))
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ShardedStrategy) and not isinstance(self.decoders[0], FSDPModule):
+            mesh = self.trainer.strategy.device_mesh["data_parallel"]
+            shard(self.decoders[0], self.network, mesh, self.config.precision)
+            if next(self.network.parameters()).is_meta:
+                fill(self.network, self.source, self.trainer.strategy.root_device)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        return build_optimizers(parameter_groups(self.network, self.config, self.role_of), self.config.optimizer)
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["solar"] = {"steps_done": self.steps_done, "tokens_done": self.tokens_done}
+        checkpoint["solar"] |= {"flops_done": self.flops_done, "guard": self.guard.state()}
+        checkpoint["solar"]["average"] = self.average.state()
+        checkpoint.pop("loops")  # where we are is steps_done; Lightning starts its own count anew
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["solar"]["steps_done"]
+        self.tokens_done = checkpoint["solar"]["tokens_done"]
+        self.flops_done = checkpoint["solar"]["flops_done"]
+        self.average.restore(checkpoint["solar"]["average"])
+        self.guard.restore(checkpoint["solar"]["guard"])
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Randomness is a function of (seed, step, rank): nothing to save, and logging or evaluating cannot shift it."""
+    return (seed * 1_000_003 + step) * 65_537 + rank & (2**63 - 1)
+
+
+def training_module(module: pl.LightningModule) -> TrainingModule:
+    """A callback's module by its own type."""
+    assert isinstance(module, TrainingModule)
+    return module

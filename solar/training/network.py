@@ -1,0 +1,134 @@
+"""A Hugging Face decoder as training needs it: loaded in the right number format, read as hidden states and a head."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from solar.config.training import Precision
+from solar.errors import StageError
+from solar.growth import unmaterialized
+from solar.training.attention import NAME as SEGMENT_ATTENTION
+from solar.training.attention import Segment
+
+DTYPES = {
+    Precision.fp32: torch.float32,
+    Precision.bf16_mixed: torch.float32,
+    Precision.bf16_true: torch.bfloat16,
+}
+"""The number format weights are trained in."""
+
+UNSUPPORTED = (
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "attention_chunk_size",
+    "logits_scaling",
+    "logit_scale",
+)
+"""Keys of a model's config that change attention or logits in ways that the chunked loss would silently skip."""
+
+
+def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
+    """The model of a Hugging Face folder, every weight from its file, nothing from outside the folder.
+
+    Raises `StageError` if weights are missing or of another shape, or if the architecture cannot be trained here.
+    """
+    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    check_architecture(config, model_dir)
+    with quiet():
+        network, report = unmaterialized.load(
+            model_dir,
+            AutoModelForCausalLM,
+            config=config,
+            dtype=DTYPES[precision],
+            attn_implementation=SEGMENT_ATTENTION,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(kind):
+            raise StageError(
+                f"{model_dir}: {kind.replace('_', ' ')} {sorted(map(str, report[kind]))[:3]}, expected none"
+            )
+    sinks = [name for name, _ in network.named_parameters() if name.endswith("sinks")]
+    if sinks:
+        raise StageError(f"{model_dir}: {sinks[0]} is an attention sink, which training does not support")
+    if not network._supports_attention_backend:
+        raise StageError(
+            f"{model_dir}: model type {config.model_type} has no exchangeable attention, cannot be trained"
+        )
+    network.config.use_cache = False
+    network.train()
+    return network
+
+
+def check_architecture(config: Any, model_dir: Path) -> None:
+    """Raises `StageError` for what would silently be computed differently here."""
+    for key in UNSUPPORTED:
+        if getattr(config, key, None) not in (None, 1, 1.0):
+            raise StageError(f"{model_dir}/config.json: {key} is set, which training does not support")
+    mixers = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    if mixers:
+        raise StageError(
+            f"{model_dir}/config.json: layer_types has {', '.join(mixers)}, whose state would run on from one document "
+            "into the next; expected full_attention and sliding_attention only"
+        )
+
+
+def head_weight(network: PreTrainedModel) -> Tensor:
+    """Matrix [V, D] that turns hidden states into logits."""
+    head = network.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise StageError(f"{type(network).__name__}: expected an output layer without bias")
+    weight: Tensor = head.weight
+    return weight
+
+
+class Decoder(nn.Module):
+    """A network read as hidden states: the module through whose forward a sharded network must be called."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
+        """The last hidden state of every token of one row of documents, [1, T, D]."""
+        output = self.network.base_model(
+            input_ids=input_ids_T[None],
+            position_ids=position_ids_T[None],
+            attention_mask=None,
+            use_cache=False,
+            segments=segments,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and warnings of transformers; what its loader would say is checked and raised here."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """Parameters in all and those that are trained."""
+    parameters = list(network.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+    }

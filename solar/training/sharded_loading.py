@@ -1,0 +1,88 @@
+"""A network of which no process holds more than its shard: made without memory, filled straight from safetensors."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from solar.config.training import Precision
+from solar.errors import StageError
+from solar.growth.unmaterialized import is_unmaterialized
+from solar.training.attention import NAME as SEGMENT_ATTENTION
+from solar.training.network import DTYPES, check_architecture, quiet
+
+
+def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
+    """The network of a model folder on the meta device: names and shapes, no numbers."""
+    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    check_architecture(config, model_dir)
+    with torch.device("meta"), quiet():
+        network = AutoModelForCausalLM.from_config(
+            config, dtype=DTYPES[precision], attn_implementation=SEGMENT_ATTENTION, trust_remote_code=False
+        )
+    network.config.use_cache = False
+    return network.train()
+
+
+def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> None:
+    """Give every parameter its numbers, each process reading only the rows of its own shards.
+
+    Raises `StageError` for a parameter that the files do not hold under its own name and shape.
+    """
+    if is_unmaterialized(model_dir):
+        raise StageError(f"{model_dir}: no weights to read in shards; grow with materialize: true, or use trainer ddp")
+    buffers = _computed_buffers(network)
+    network.to_empty(device=device)
+    network.tie_weights()
+    files = _files_by_tensor(model_dir)
+    for name, parameter in network.named_parameters():
+        if name not in files:
+            raise StageError(f"{model_dir}: no tensor {name}; this model cannot be loaded in shards, use trainer ddp")
+        with safe_open(model_dir / files[name], framework="pt") as file:  # type: ignore[no-untyped-call]
+            stored = file.get_slice(name)
+            if tuple(stored.get_shape()) != tuple(parameter.shape):
+                shapes = f"found {stored.get_shape()}, expected {list(parameter.shape)}"
+                raise StageError(f"{model_dir}/{files[name]}: {name}: {shapes}")
+            _copy_rows(parameter, stored)
+    for name, buffer in network.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+@torch.no_grad()
+def _copy_rows(parameter: nn.Parameter, stored: object) -> None:
+    """The rows of a tensor on disk that belong here (shards are cut along the first dimension)."""
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(stored[:])  # type: ignore[index]
+        return
+    local = parameter.to_local()
+    start = parameter.device_mesh.get_local_rank() * -(-parameter.shape[0] // parameter.device_mesh.size())
+    if len(local):
+        local.copy_(stored[start : start + len(local)])  # type: ignore[index]
+
+
+def _computed_buffers(network: PreTrainedModel) -> dict[str, Tensor]:
+    """What the network computes instead of loading (rotary frequencies), from a copy of it that is nearly empty."""
+    config = type(network.config).from_dict(network.config.to_dict() | {"vocab_size": 8, "num_hidden_layers": 1})
+    small = AutoModelForCausalLM.from_config(config)
+    found = dict(small.named_buffers())
+    missing = [name for name, _ in network.named_buffers() if name not in found]
+    if missing:
+        raise StageError(f"{type(network).__name__}: {missing[0]} cannot be computed alone; use trainer ddp")
+    return found
+
+
+def _files_by_tensor(model_dir: Path) -> dict[str, str]:
+    """Tensor name -> file of the folder; a name with a separator is not taken for a file of it."""
+    index = model_dir / "model.safetensors.index.json"
+    if index.exists():
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        strange = [file for file in weight_map.values() if Path(file).name != file]
+        if strange:
+            raise StageError(f"{index}: found '{strange[0]}', expected the name of a file beside it")
+        return weight_map
+    with safe_open(model_dir / "model.safetensors", framework="pt") as file:  # type: ignore[no-untyped-call]
+        return dict.fromkeys(file.keys(), "model.safetensors")

@@ -1,0 +1,54 @@
+"""Experiment trackers as Lightning loggers; none of them asks a question or needs a network unless told to."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+
+from solar.config.root import LoggerConfig, LoggerName
+
+
+def build_loggers(
+    config: LoggerConfig, experiment: str, stage: str, run_dir: Path, settings: dict[str, Any]
+) -> list[Logger]:
+    """The tracker by name, on rank 0 (call it nowhere else); `settings` is shown beside the curves."""
+    if config.name is LoggerName.wandb:
+        return [_wandb(config, experiment, stage, run_dir, settings)]
+    if config.name is LoggerName.tensorboard:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return [TensorBoardLogger(run_dir / "tensorboard", name=stage, version="")]
+    return []
+
+
+def _wandb(config: LoggerConfig, experiment: str, stage: str, run_dir: Path, settings: dict[str, Any]) -> Logger:
+    """Offline unless configuration and environment (`WANDB_MODE`) both allow a connection and there is a key for it."""
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    mode: Any = os.environ.get("WANDB_MODE", config.mode)
+    if mode == "online" and not wandb.api.api_key:
+        warnings.warn("wandb: no key is configured, so the run is kept offline", stacklevel=2)
+        mode = "offline"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = {"name": f"{experiment}/{stage}", "project": config.project, "dir": str(run_dir)}
+    common |= {"group": experiment, "job_type": stage, "config": settings, "reinit": "finish_previous"}
+    quiet = wandb.Settings(silent=True, console="off", init_timeout=20, x_disable_stats=True)
+    try:
+        run = wandb.init(mode=mode, settings=quiet, **common)
+    except wandb.errors.Error as error:
+        warnings.warn(f"wandb: {error}; the run is kept offline", stacklevel=2)
+        run = wandb.init(mode="offline", settings=quiet, **common)
+    return WandbLogger(experiment=run)
+
+
+def finish(trainer: pl.Trainer) -> None:
+    """Close the trackers' runs, so that the next stage of this process starts its own."""
+    for logger in trainer.loggers:
+        logger.finalize("success")
+        run = getattr(logger, "experiment", None)
+        if run is not None and hasattr(run, "finish"):
+            run.finish()

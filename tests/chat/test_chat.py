@@ -1,0 +1,155 @@
+"""Talking to a model: whole answers as they come, and one clear line where that cannot be."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from solar import chat
+from solar.chat import Options, Speaker, find_model, main
+from solar.errors import ConfigError
+
+STORIES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "stories260K"
+
+
+@pytest.fixture
+def stories() -> Path:
+    if not STORIES.is_dir():
+        pytest.skip("the model stories260K is not on this machine")
+    return STORIES
+
+
+@pytest.fixture
+def talking(stories, tmp_path) -> Path:
+    """The same model with a chat template."""
+    from solar.data.templates import TEMPLATES
+
+    for path in stories.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    settings = json.loads((stories / "tokenizer_config.json").read_text())
+    settings["chat_template"] = TEMPLATES["solar"].jinja
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def make_run(root: Path, when: str, stages: dict[str, str], age: int) -> None:
+    run = root / "runs" / "quickstart" / when
+    run.mkdir(parents=True)
+    (run / "artifacts.json").write_text(json.dumps(stages))
+    os.utime(run / "artifacts.json", (1_000_000 - age, 1_000_000 - age))
+    for stage, folder in stages.items():
+        (root / "artifacts" / folder / ("model" if stage != "docs" else "data")).mkdir(parents=True, exist_ok=True)
+
+
+def test_one_prompt_is_answered_once(stories, capsys):
+    assert main([str(stories), "prompt=Once upon a time", "max_new_tokens=24"]) == 0
+    assert capsys.readouterr().out == ", there was a little girl named Lily. She loved to play outside in the p\n"
+
+
+def test_lines_on_standard_input_are_answered_one_by_one(stories, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time\n\nOne day\n"))
+    assert main([str(stories), "max_new_tokens=8"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_artifact_is_as_good_as_its_model_folder(stories, tmp_path):
+    (tmp_path / "model").symlink_to(stories)
+    assert find_model(str(tmp_path), Path("outputs")) == tmp_path / "model"
+
+
+def test_a_stage_is_found_in_the_run_that_ended_last(tmp_path):
+    make_run(tmp_path, "b", {"sft": "sft-old"}, age=10)
+    make_run(tmp_path, "a", {"sft": "sft-new", "docs": "docs-1"}, age=0)
+    assert find_model("sft", tmp_path) == tmp_path / "artifacts" / "sft-new" / "model"
+    with pytest.raises(ConfigError, match=r"dpo: no such folder, and no model of the last run .* which has sft$"):
+        find_model("dpo", tmp_path)
+    with pytest.raises(ConfigError, match="docs: "):
+        find_model("docs", tmp_path)
+
+
+def test_a_conversation_remembers_and_new_forgets(talking):
+    speaker = Speaker(talking, Options(max_new_tokens=8, system="Be brief."))
+    first = "".join(speaker.answer("Who is Lily?"))
+    assert [message["role"] for message in speaker.said] == ["system", "user", "assistant"]
+    assert speaker.said[-1]["content"] == first.strip()
+    list(speaker.answer("And Tom?"))
+    assert len(speaker.said) == 5
+    chat.talk(speaker, iter(["/new"]))
+    assert [message["role"] for message in speaker.said] == ["system"]
+
+
+def test_the_model_is_asked_in_its_own_template(talking, monkeypatch):
+    speaker = Speaker(talking, Options())
+    asked = []
+    monkeypatch.setattr(speaker, "_write", lambda prompt, stop: iter([asked.append(prompt) or "yes"]))
+    assert "".join(speaker.answer("Hello?")) == "yes"
+    text = speaker.tokenizer.decode(asked[0], skip_special_tokens=True)
+    assert text == "### User:\nHello?\n\n### Assistant:\n"
+
+
+def test_without_a_template_the_text_goes_on_and_nothing_is_remembered(stories):
+    speaker = Speaker(stories, Options(max_new_tokens=8))
+    first = "".join(speaker.answer("Once upon a time"))
+    assert "".join(speaker.answer("Once upon a time")) == first and speaker.said == []
+
+
+def test_stopping_an_answer_forgets_it_and_the_conversation_goes_on(talking, monkeypatch, capsys):
+    speaker = Speaker(talking, Options(max_new_tokens=8))
+    write = speaker._write
+
+    def interrupted(prompt, stop):
+        yield "half"
+        raise KeyboardInterrupt
+
+    def texts():
+        monkeypatch.setattr(speaker, "_write", interrupted)
+        yield "Who?"
+        monkeypatch.setattr(speaker, "_write", write)
+        yield "Lily?"
+
+    chat.talk(speaker, texts())
+    assert capsys.readouterr().out.startswith("half [stopped]\n")
+    assert [message["content"] for message in speaker.said if message["role"] == "user"] == ["Lily?"]
+
+
+@pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
+def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
+    lines = iter(["hello", "  ", end()])
+
+    def typed(prompt):
+        line = next(lines)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", typed)
+    assert list(chat.typed()) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere"], "error: nowhere: no such folder, and no run under"),
+        (["nowhere", "temprature=1"], "error: temprature=1: not an option, expected key=value with one of prompt"),
+        (["nowhere", "seed=x"], "error: seed: found 'x', expected a number"),
+        (["nowhere", "top_p=0"], "error: expected max_new_tokens of 1 or more"),
+        (["."], "error: .: holds no model (no config.json), and no run under"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(says) and told.count("\n") == 1
+
+
+def test_help_needs_no_torch_and_no_words_are_a_mistake(capsys):
+    import subprocess
+
+    code = "import sys; from solar.chat import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert main([]) == 2

@@ -1,0 +1,205 @@
+"""Files of every kind, and what each way of breaking a line leads to."""
+
+import gzip
+import json
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from solar.config.data import Format, SourceConfig
+from solar.data import files, sources
+from solar.data.files import find, read
+from solar.data.formats import BadRow, Reader
+from solar.errors import DataError
+
+GOOD = b'{"text": "good"}'
+
+LINES = [
+    (b'{"text": "plain"}', "plain"),
+    (b'{"text": "carriage return"}\r', "carriage return"),
+    (b'  {"text": "spaces around"}  ', "spaces around"),
+    (b'{"text": "other", "keys": [1, {"deep": null}]}', "other"),
+    ('{"text": "naïve 日本 🙂"}'.encode(), "naïve 日本 🙂"),
+    (b'{"text": "\\ud83d\\ude42"}', "🙂"),
+    ('{"text": "line\u2028separator"}'.encode(), "line\u2028separator"),
+    (b'{"text": "tab\\t and newline\\n"}', "tab\t and newline\n"),
+    (b'{"text": "\xc2\x85"}x'[:-1].replace(b"\xc2\x85", b"a\xc2\x85b"), "a\x85b"),
+    (b'{"text": "big int", "n": 123456789012345678901234567890}', "big int"),
+    (b'{"text": "cut off', "invalid_json"),
+    (b'{"text": "cut off"', "invalid_json"),
+    (b'{"text": "two"} {"text": "objects"}', "invalid_json"),
+    (b'{"text": "comma"},', "invalid_json"),
+    (b"{'text': 'python'}", "invalid_json"),
+    (b'{"text": "trailing comma",}', "invalid_json"),
+    (b"not json", "invalid_json"),
+    (b'{"text": "raw\x00nul"}', "invalid_json"),
+    (b'{"text": "raw\x07bell"}', "invalid_json"),
+    (b'{"text": "bad \\x escape"}', "invalid_json"),
+    (b'{"text": "long int", "n": ' + b"9" * 5000 + b"}", "invalid_json"),
+    (b'{"text": "escaped \\u0000 nul"}', "nul"),
+    (b'{"text": "lone \\ud800 surrogate"}', "surrogate"),
+    (b'{"text": "lone \\udc00 surrogate"}', "surrogate"),
+    (b'{"text": "latin \xe9"}', "invalid_utf8"),
+    (b'{"text": "half \xf0\x9f\x99"}', "invalid_utf8"),
+    (b'{"text": "encoded surrogate \xed\xa0\x80"}', "invalid_utf8"),
+    (b"\xff\xfe{\x00", "invalid_utf8"),
+    (b'{"text": "x", "score": NaN}', "not_finite"),
+    (b'{"text": "x", "score": Infinity}', "not_finite"),
+    (b'{"text": "x", "score": -Infinity}', "not_finite"),
+    (b'{"text": "x", "score": 1e400}', "not_finite"),
+    (b"[" * 100_000, "too_deep"),
+    (b'{"text": ' + b'{"a":' * 100_000, "too_deep"),
+    (b'{"text": "a", "text": "b"}', "duplicate_key"),
+    (b'["text"]', "wrong_type"),
+    (b'"text"', "wrong_type"),
+    (b"12", "wrong_type"),
+    (b"null", "wrong_type"),
+    (b'{"text": null}', "wrong_type"),
+    (b'{"text": 12}', "wrong_type"),
+    (b'{"text": ["a"]}', "wrong_type"),
+    (b'{"text": {"a": "b"}}', "wrong_type"),
+    (b'{"text": ""}', "empty"),
+    (b'{"text": " \\n\\t "}', "empty"),
+    (b'{"txt": "typo"}', "missing_field"),
+    (b"{}", "missing_field"),
+]
+
+
+def _verdict(row) -> str:
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        return Reader(Format.text, {}).document(row)
+    except BadRow as error:
+        return error.reason
+
+
+@pytest.mark.parametrize(("line", "verdict"), LINES, ids=[str(number) for number in range(len(LINES))])
+def test_each_kind_of_line_has_its_verdict_and_its_neighbours_are_read(tmp_path, line, verdict):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\n".join([GOOD, line, GOOD]) + b"\n")
+    found = list(read(file))
+    assert [_verdict(row) for _, row in found] == ["good", verdict, "good"]
+    assert [where for where, _ in found] == [f"{file}:{number}" for number in (1, 2, 3)]
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n\n   \n" + GOOD)
+    assert [(where.rsplit(":")[-1], _verdict(row)) for where, row in read(file)] == [("1", "good"), ("5", "good")]
+
+
+def test_a_huge_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(GOOD + b'\n{"text": "' + b"a" * 5000 + b'"}\n' + GOOD + b"\n")
+    assert [_verdict(row) for _, row in read(file)] == ["good", "too_long", "good"]
+
+
+def _zst(content: bytes) -> bytes:
+    return pyarrow.compress(content, "zstd", asbytes=True)
+
+
+ROWS = [{"text": f"row {number}", "n": number} for number in range(3000)]
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", JSONL),
+        ("rows.ndjson", JSONL),
+        ("rows.json", JSONL),
+        ("rows.json", json.dumps(ROWS, indent=1).encode()),
+        ("rows.jsonl.gz", gzip.compress(JSONL)),
+        ("rows.json.zst", _zst(JSONL)),
+        ("rows.jsonl.zst", _zst(JSONL)),
+    ],
+)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert [row for _, row in read(tmp_path / name)] == ROWS
+
+
+def test_parquet_gives_its_rows_and_their_numbers(tmp_path):
+    file = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), file, row_group_size=700)
+    found = list(read(file))
+    assert [row for _, row in found] == ROWS and found[-1][0] == f"{file} row 3000"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst"])
+def test_a_compressed_file_that_was_cut_off_is_told_after_its_good_rows(tmp_path, name):
+    content = gzip.compress(JSONL) if name.endswith("gz") else _zst(JSONL)
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    *good, (_, last) = read(tmp_path / name)
+    assert _verdict(last) == "damaged_file" and [row for _, row in good] == ROWS[: len(good)]
+
+
+def test_a_parquet_file_that_is_none_is_told(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
+    assert [_verdict(row) for _, row in read(tmp_path / "rows.parquet")] == ["damaged_file"]
+
+
+@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.jsonl.zst"])
+def test_a_bomb_is_refused(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED_BYTES", 2**20)
+    content = GOOD + b"\n" + b" " * 2**26
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else _zst(content))
+    with pytest.raises(DataError, match="unpacks to over 500 times its size"):
+        list(read(tmp_path / name))
+
+
+def test_plain_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path, topics):
+    file = tmp_path / "book.txt"
+    text = "\n\n\n".join(topic.strip().replace("\n\n\n", "\n") for topic in topics)
+    file.write_text(text, encoding="utf-8")
+    documents = [row["text"] for _, row in read(file)]
+    assert len(documents) > 50 and all(len(document.encode()) >= 4000 for document in documents[:-1])
+    assert "".join("".join(documents).split()) == "".join(text.split())
+    starts = [int(where.rsplit(":", 1)[1]) for where, _ in read(file)]
+    lines = text.split("\n")
+    assert [lines[start - 1] for start in starts] == [document.split("\n")[0] for document in documents]
+
+
+def test_folders_and_globs_are_read_in_order_of_name(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl.gz", "notes.cfg"):
+        content = json.dumps({"text": name}).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [file.name for file in find(tmp_path)] == ["a.jsonl", "b.jsonl", "c.jsonl.gz"]
+    assert [file.name for file in find(tmp_path / "*.jsonl")] == ["a.jsonl", "b.jsonl"]
+    source = SourceConfig(path=str(tmp_path), format=Format.text)
+    assert [row["text"] for _, row in sources.rows(source)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl.gz"]
+
+
+def test_what_is_not_there_or_not_known_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothing: no such file, expected a file, a folder or a glob"):
+        find(tmp_path / "nothing")
+    (tmp_path / "a.docx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.docx: unknown kind of file"):
+        list(read(tmp_path / "a.docx"))
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    source = SourceConfig(hub="no-such/thing", revision="0" * 40, format=Format.text)
+    with pytest.raises(DataError, match=r"no-such/thing@0{40}: cannot be read from the hub \(.*\)$"):
+        next(iter(sources.rows(source)))
+
+
+def test_a_hub_is_streamed_at_its_pinned_commit(monkeypatch):
+    """The hub is played by rows at hand; what it is asked for is what matters."""
+    asked = {}
+
+    def load_dataset(name, subset, **options):
+        asked.update(options, name=name, subset=subset)
+        return datasets.IterableDataset.from_generator(lambda: iter(ROWS[:3]))
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    source = SourceConfig(hub="org/set", subset="small", split="test", revision="a" * 40, format=Format.text)
+    assert list(sources.rows(source)) == [(f"org/set@{'a' * 40} test row {n + 1}", ROWS[n]) for n in range(3)]
+    assert asked == {"name": "org/set", "subset": "small", "split": "test", "revision": "a" * 40, "streaming": True}

@@ -1,0 +1,247 @@
+"""Synthetic mathematics: only answers that come to the seed's result are kept, and nothing is written twice."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import write_rows
+
+from solar.config.data import Format, SourceConfig, SynthesizeConfig
+from solar.data.synthesize import JOURNAL, Prompts, Seed, seeds, synthesize
+from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
+from solar.errors import DataError
+from solar.stages.synthesize import run
+
+PROMPTS = Prompts.read(None, None)
+SEEDS = [Seed(f"What is two times {n}?", f"2 * {n} = {2 * n} #### {2 * n}", str(2 * n)) for n in range(20)]
+
+
+class Rephraser:
+    """Answers by rule and remembers what it was asked; stops working after a number of calls."""
+
+    def __init__(self, calls: int = 10**6, answer=lambda number: f"It doubles. The answer is: {2 * number}") -> None:
+        self.asked: list[str] = []
+        self.calls = calls
+        self.answer = answer
+
+    def write(self, prompts, seed):
+        self.calls -= 1
+        if self.calls < 0:
+            raise DataError("base_url: away")
+        self.asked += prompts
+        found = []
+        for prompt in prompts:
+            number = int(re.findall(r"\d+", prompt.rsplit("Problem:", 1)[1])[0])
+            turned = f"Take {number} twice; how much is it? Twice {number}?"
+            found.append(turned if prompt.endswith("Rewritten:") else self.answer(number))
+        return found
+
+
+def _run(tmp_path, writer, found=SEEDS, questions=1, answers=1):
+    return synthesize(iter(found), writer, PROMPTS, tmp_path, questions, answers, 0)
+
+
+def _read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_kept_answers_become_instructions_and_pairs(tmp_path):
+    rephraser = Rephraser()
+    rephraser.answer = lambda number: f"It doubles. The answer is: {2 * number if number % 2 else 1}"
+    metrics = _run(tmp_path, rephraser)
+    assert metrics == {"seeds": 20, "kept": 10, "left_out": {"wrong_final_answer": 10}}
+    first = _read(tmp_path / "instruct.jsonl")[0]["messages"]
+    assert first[0]["content"].startswith("Take 1 twice") and first[1]["content"] == "It doubles. The answer is: 2"
+    pair = _read(tmp_path / "alignment.jsonl")[0]
+    assert pair == {"prompt": first[0]["content"], "chosen": first[1]["content"], "rejected": SEEDS[1].answer}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        ("", "The answer is: 6", "empty_question"),
+        ("what is TWO times  3?", "The answer is: 6", "question_not_rephrased"),
+        ("Twice 3?", "It is 6", "no_final_answer"),
+        ("Twice 3?", "The answer is: 7", "wrong_final_answer"),
+        ("Twice 3?", SEEDS[3].answer, "answer_not_rephrased"),
+        ("Twice 3?", r"So it is $\boxed{6.0}$.", None),
+        ("Twice 3?", "The answer is: 6\n\nProblem: another one", None),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_counted(tmp_path, question, answer, reason):
+    class Fixed:
+        def write(self, prompts, seed):
+            return [question if prompt.endswith("Rewritten:") else answer for prompt in prompts]
+
+    if reason is None:
+        assert _run(tmp_path, Fixed(), [SEEDS[3]])["kept"] == 1
+    else:
+        with pytest.raises(DataError, match=rf"none of the answers to 1 seeds can be kept \(1 {reason}\)"):
+            _run(tmp_path, Fixed(), [SEEDS[3]])
+
+
+def test_several_questions_and_answers_a_seed_and_repetitions_are_counted(tmp_path):
+    metrics = _run(tmp_path, Rephraser(), SEEDS[:3], questions=2, answers=3)
+    assert metrics["kept"] == 3 and metrics["left_out"] == {"repeated": 15}
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = Rephraser()
+    _run(tmp_path / "whole", whole)
+    parts = [Rephraser(calls=3), Rephraser(calls=2), Rephraser()]
+    for rephraser in parts[:-1]:
+        with pytest.raises(DataError, match="away"):
+            _run(tmp_path / "parts", rephraser)
+        with (tmp_path / "parts" / JOURNAL).open("a") as journal:
+            journal.write('[{"question": "half a line')
+    _run(tmp_path / "parts", parts[-1])
+    for name in ("instruct.jsonl", "alignment.jsonl", JOURNAL):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(parts[2].asked) == 8, "only the last group of 4 seeds was left to ask"
+
+
+def test_seeds_without_a_final_answer_are_left_out_and_counted(gsm8k):
+    rows = _read(gsm8k)[:300]
+    talks = [
+        [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}] for row in rows
+    ]
+    talks.append([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}])
+    counts: Counter[str] = Counter()
+    found = list(seeds(iter(talks), counts))
+    assert len(found) == 300 and counts == {"seed_without_final_answer": 1}
+    assert [one.final for one in found] == [row["answer"].split("#### ")[1] for row in rows]
+
+
+def test_braces_in_questions_and_answers_stay_as_they_are(tmp_path):
+    class Echo:
+        asked: list[str]
+
+        def write(self, prompts, seed):
+            self.asked = list(prompts)
+            return [r"\frac{1}{2} and {answer} and {question}"] * len(prompts)
+
+    echo, one = Echo(), Seed("Q {answer}", r"\boxed{5} {question}", "5")
+    with pytest.raises(DataError):
+        synthesize(iter([one]), echo, Prompts("Ask {question}", "Q {question} A {answer}"), tmp_path, 1, 1, 0)
+    assert echo.asked == [r"Q \frac{1}{2} and {answer} and {question} A \boxed{5} {question}"]
+
+
+def test_a_prompt_file_without_a_place_for_the_question_is_refused(tmp_path):
+    (tmp_path / "prompt.txt").write_text("Say something.")
+    with pytest.raises(DataError, match=r"prompt.txt: no \{question\} in the prompt"):
+        Prompts.read(tmp_path / "prompt.txt", None)
+
+
+@pytest.fixture
+def server(tmp_path):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    log = tmp_path / "requests.jsonl"
+    program = [sys.executable, str(Path(__file__).parent / "fake_server.py"), str(log), "3"]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline())
+    yield SimpleNamespace(url=f"http://127.0.0.1:{port}/v1", log=log)
+    process.kill()
+    process.wait()
+
+
+def _config(tmp_path, **changes) -> SynthesizeConfig:
+    rows = [{"question": seed.question, "answer": seed.answer} for seed in SEEDS]
+    source = SourceConfig(
+        path=str(write_rows(tmp_path / "seeds.jsonl", rows)),
+        format=Format.prompt_completion,
+        columns={"prompt": "question", "completion": "answer"},
+    )
+    values = {
+        "kind": "synthesize", "seeds": source, "questions_per_seed": 1, "answers_per_question": 1, "temperature": 0.7,
+        "max_new_tokens": 50, "seed": 0,
+    }  # fmt: skip
+    config = SynthesizeConfig(**(values | changes))
+    assert not list(config.problems())
+    return config
+
+
+CONTEXT = SimpleNamespace(progress=lambda line: None)
+
+
+def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatch):
+    """The server turns three requests away, answers odd numbers wrongly, and its key is not in what is written."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-test")
+    config = _config(tmp_path, base_url=server.url, server_model="fake", connections=4)
+    output = tmp_path / "out"
+    output.mkdir()
+    metrics = run(config, {}, output, CONTEXT)
+    assert metrics == {"seeds": 20, "kept": 10, "left_out": {"wrong_final_answer": 10}}
+    requests = _read(server.log)
+    assert len(requests) == 43 and {request["path"] for request in requests} == {"/v1/chat/completions"}
+    assert requests[0]["temperature"] == 0.7 and requests[0]["model"] == "fake"
+    assert not any("secret" in file.read_text() for file in output.iterdir())
+
+
+def test_a_server_that_is_away_is_one_line(monkeypatch):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    writer = ServerWriter("http://127.0.0.1:9/v1", "fake", Sampling(0.0, 5), None, 1)
+    writer._client = writer._client.with_options(max_retries=0)
+    with pytest.raises(DataError, match=r"base_url: http://127.0.0.1:9/v1 does not answer \(.*\); what it has written"):
+        writer.write(["x"], 0)
+
+
+def test_requests_are_paced(monkeypatch):
+    now, slept = [100.0], []
+    monkeypatch.setattr("solar.data.writers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("solar.data.writers.time.sleep", slept.append)
+    wait = _pace(120)
+    for _ in range(4):
+        wait()
+    assert slept == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_a_local_model_writes_the_same_alone_and_beside_longer_prompts(stories):
+    writer = LocalWriter(stories, Sampling(0.0, 12))
+    prompts = ["Once upon a time", "One day, a little girl named Lily went to the"]
+    together = writer.write(prompts, 0)
+    assert together == [writer.write([prompt], 0)[0] for prompt in prompts]
+    assert all(text for text in together)
+
+
+def test_drawn_answers_depend_on_the_seed_alone(stories):
+    writer = LocalWriter(stories, Sampling(1.0, 12))
+    torch.rand(3)
+    first = writer.write(["Once upon a time"] * 2, 5)
+    torch.rand(5)
+    assert writer.write(["Once upon a time"] * 2, 5) == first != writer.write(["Once upon a time"] * 2, 6)
+    assert first[0] != first[1]
+
+
+def test_the_stage_with_a_local_model(tmp_path, stories):
+    """A model of 260 thousand parameters rephrases nothing; the stage says so in one line."""
+    config = _config(tmp_path, model="writer", max_new_tokens=4)
+    output = tmp_path / "out"
+    output.mkdir()
+    with pytest.raises(DataError, match=r"none of the answers to 20 seeds can be kept \(20 .*try a better writer"):
+        run(config, {"writer": SimpleNamespace(path=stories)}, output, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "m", "base_url": "http://x", "server_model": "y"}, "model, base_url: expected exactly one"),
+        ({}, "model, base_url: expected exactly one"),
+        ({"base_url": "http://x"}, "server_model: expected with base_url"),
+        ({"model": "m", "temperature": -1.0}, "temperature: found -1.0"),
+        ({"model": "m", "questions_per_seed": 0}, "questions_per_seed: found 0"),
+    ],
+)
+def test_a_stage_that_makes_no_sense_is_told_before_any_work(tmp_path, changes, problem):
+    config = _config(tmp_path, model="m")
+    config.model = None
+    for name, value in changes.items():
+        setattr(config, name, value)
+    assert any(problem in found for found in config.problems())

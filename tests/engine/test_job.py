@@ -1,0 +1,42 @@
+"""What a rank is told is what the stage was told."""
+
+from pathlib import Path
+
+from solar.artifacts.manifest import Manifest
+from solar.artifacts.store import Artifact
+from solar.config.root import LoggerConfig, LoggerName, Strategy, TrainerConfig
+from solar.config.training import (
+    OptimizerConfig,
+    OptimizerName,
+    Precision,
+    PretrainConfig,
+    ScheduleConfig,
+    ScheduleName,
+)
+from solar.engine.context import RunContext
+from solar.engine.job import Job
+
+
+def test_job_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "base-0"
+    folder.mkdir()
+    manifest = Manifest("base", "pretrain", "0" * 12, 1, {}, {}, {}, {}, {}, 0.0)
+    manifest.write(folder)
+    config = PretrainConfig(
+        kind="pretrain",
+        model="base",
+        data="tokens",
+        duration="10 steps",
+        global_batch_size=8,
+        precision=Precision.fp32,
+        optimizer=OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.95], 1e-8, 0.1, 1.0),
+        schedule=ScheduleConfig(ScheduleName.wsd, 0.1, 0.0, 0.2),
+        lr_factors={"old": 0.5},
+        seed=3,
+    )
+    trainer = TrainerConfig("cpu", 2, 1, Strategy.ddp, 4, {"sft": 2}, log_every_steps=1, checkpoint_every_seconds=1.0)
+    context = RunContext("test", "heal", trainer, LoggerConfig(LoggerName.none), tmp_path, print)
+    inputs = {"base": Artifact(folder, manifest)}
+    file = tmp_path / "job.json"
+    file.write_text(Job.of(config, inputs, tmp_path / "out", context).to_json())
+    assert Job.read(file).arguments(print) == (config, inputs, tmp_path / "out", context)

@@ -1,0 +1,131 @@
+"""`python -m solar.grow` and `convert`."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from solar.config.growth_plan import Init, PlanName
+from solar.errors import ConfigError
+from solar.grow import main, parse
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_m_alone_means_dus_and_every_alone_means_interleave():
+    assert parse(["m=8"]).plan is PlanName.dus
+    assert parse(["every=4", "init=zero_out"]).plan is PlanName.interleave
+    assert parse(["slices=[[0,24],[8,32]]"]).slices == [[0, 24], [8, 32]]
+    assert parse(["init=zero_out", "m=1"]).init is Init.zero_out
+    assert parse(["m_fraction=0.25", "m=null"]).m_fraction == 0.25
+    assert parse(["m=2", "dry_run=true", "text=a=b"]).text == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mm=8"], "mm: unknown key; did you mean m?"),
+        (["m"], "m: found a word without '='"),
+        (["m=eight"], "m: eight found, expected a whole number"),
+        (["m=1.5"], "m: 1.5 found, expected a whole number"),
+        (["m=true"], "m: true found, expected a whole number"),
+        (["m_fraction=x"], "m_fraction: x found, expected a number"),
+        (["layers=[0,x]"], "layers: [0,x] found, expected a list of layers"),
+        (["slices=[0,1]"], "slices: [0,1] found, expected a list of ranges"),
+        (["dry_run=yes"], "dry_run: yes found, expected true or false"),
+        (["plan=dsu"], "plan: dsu found, expected one of dus, stack"),
+        (["link=maybe"], "link: maybe found, expected one of auto, never"),
+    ],
+)
+def test_a_word_that_is_no_option_is_refused(words, said):
+    with pytest.raises(ConfigError) as error:
+        parse(words)
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_growing_prints_plan_seam_sizes_and_the_verification(tiny, tmp_path, capsys):
+    assert main([str(tiny("llama")), str(tmp_path / "out"), "m=2"]) == 0
+    said = capsys.readouterr().out
+    assert "8 -> 12 layers: 0-5, 2-7; 4 new; seam 5|2 at 6 (distance 3)" in said
+    assert "verified: bytes" in said and "parameters" in said and "MB" in said
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "out").num_hidden_layers == 12
+
+
+def test_a_dry_run_writes_nothing(tiny, tmp_path, capsys):
+    assert main([str(tiny("llama")), str(tmp_path / "out"), "m=2", "dry_run=true"]) == 0
+    assert "nothing written" in capsys.readouterr().out and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["m=9"], "error: m: 9 found, expected 0..4 (half of the base's 8 layers); choose a smaller m\n"),
+        (["times=2"], "error: plan: not set, expected one of dus, stack, "),
+        (["m=2", "seam=rms_match"], "error: text: not set, but seam rms_match measures on it; give text=FILE\n"),
+        (["m=2", "init=noise"], "error: noise_std: not set, but init noise needs it\n"),
+    ],
+)
+def test_a_refusal_is_one_line_and_status_1_and_leaves_nothing(words, said, tiny, tmp_path, capsys):
+    assert main([str(tiny("llama")), str(tmp_path / "out"), *words]) == 1
+    assert capsys.readouterr().err.startswith(said) and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_help_is_the_modules_own_words(words, capsys):
+    assert main(words) == 0 and "python -m solar.grow BASE OUT m=8" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pickled(tiny, tmp_path):
+    """The tiny llama as pytorch_model.bin."""
+    folder = tmp_path / "pickled"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny("llama_tied"))
+    folder.mkdir()
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def test_converted_weights_are_the_same_weights(pickled, tiny, tmp_path, capsys):
+    assert main(["convert", str(pickled), str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    ids = torch.arange(3, 20)[None]
+    before, after = (
+        transformers.AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+        for folder in (tiny("llama_tied"), tmp_path / "out")
+    )
+    assert torch.equal(before, after)
+    assert main([str(tmp_path / "out"), str(tmp_path / "grown"), "m=2"]) == 0
+
+
+def test_growing_never_reads_a_pickle(pickled, tmp_path, capsys):
+    assert main([str(pickled), str(tmp_path / "out"), "m=2"]) == 1
+    assert "solar.grow convert" in capsys.readouterr().err
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_pickle_that_runs_code_does_not_run_it(save, pickled, tmp_path, capsys):
+    marker = tmp_path / "marker"
+    save({"a": Payload(str(marker))}, pickled / "pytorch_model.bin")
+    assert main(["convert", str(pickled), str(tmp_path / "out")]) == 1
+    assert "more than tensors found" in capsys.readouterr().err
+    assert not marker.exists() and not (tmp_path / "out").exists()
+
+
+def test_a_matched_seam_is_measured_on_a_text(tmp_path, capsys):
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here: the trained test model and text")
+    text = SHARED / "text" / "tinyshakespeare.txt"
+    words = [str(SHARED / "stories260K"), str(tmp_path / "out"), "m=1", "seam=rms_match", f"text={text}"]
+    assert main(words) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["solar"]["seam"] == "rms_match"

@@ -1,0 +1,312 @@
+"""Growth on disk: bytes, files, links, provenance, publication, verification."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
+from solar.errors import ArtifactError, PlanError
+from solar.growth import grow as growing
+from solar.growth import verify
+from solar.growth.checkpoint import open_checkpoint
+from solar.growth.grow import grow, work_out
+from solar.growth.plans import LayerPlan
+from solar.growth.verify import Verify, check_files
+from solar.growth.writer import Link
+
+DUS = GrowthPlan(PlanName.dus, m=2)
+SOURCES = [0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7]
+
+
+def weights(folder):
+    """All tensors of a folder, read by the official reader."""
+    return {name: one for path in sorted(folder.glob("*.safetensors")) for name, one in load_file(path).items()}
+
+
+@pytest.fixture
+def sharded(tiny, tmp_path):
+    """The tiny llama in shards of a few tensors, with the files that travel along."""
+    folder = tmp_path / "sharded"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny("llama"))
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "LICENSE").write_text("free")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "README.md").write_text("about the base")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    (folder / "optimizer.pt").write_bytes(b"pickle")
+    return folder
+
+
+def reordered(base, sources):
+    """A base's tensors by hand: those outside the layers, and each layer under its new numbers."""
+    expected = {name: one for name, one in base.items() if ".layers." not in name}
+    for position, source in enumerate(sources):
+        old, new = f"model.layers.{source}.", f"model.layers.{position}."
+        expected |= {name.replace(old, new): one for name, one in base.items() if name.startswith(old)}
+    return expected
+
+
+@pytest.mark.parametrize("max_shard_bytes", [None, 30_000, 1])
+@pytest.mark.parametrize("link", list(Link))
+def test_every_tensor_is_its_sources_bit_for_bit(link, max_shard_bytes, sharded, tmp_path):
+    report = grow(sharded, tmp_path / "out", DUS, link=link, max_shard_bytes=max_shard_bytes)
+    expected, grown = reordered(weights(sharded), SOURCES), weights(tmp_path / "out")
+    assert grown.keys() == expected.keys()
+    assert all(torch.equal(grown[name], expected[name]) for name in expected)
+    assert report.parameters == sum(one.numel() for one in expected.values())
+
+
+@pytest.mark.parametrize("sources", [[0, 1, 2, 3, 1, 3, 7], [7, 0, 7, 0, 7], [5], [0, 2, 4, 6]])
+def test_ranges_with_gaps_between_them_are_not_joined(sources, tiny, tmp_path):
+    plan = GrowthPlan(PlanName.explicit, layers=sources)
+    grow(tiny("llama"), tmp_path / "out", plan, verify=Verify.none)
+    expected, grown = reordered(weights(tiny("llama")), sources), weights(tmp_path / "out")
+    assert grown.keys() == expected.keys()
+    assert all(torch.equal(grown[name], expected[name]) for name in expected)
+
+
+def test_files_that_equal_the_bases_are_links_only_when_asked_for(sharded, tmp_path):
+    linked = grow(sharded, tmp_path / "linked", DUS, link=Link.auto)
+    copied = grow(sharded, tmp_path / "copied", DUS, link=Link.never)
+    assert linked.linked_bytes > 0 and copied.linked_bytes == 0
+    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "copied").iterdir())
+    for name, one in weights(tmp_path / "copied").items():
+        assert torch.equal(one, weights(tmp_path / "linked")[name])
+
+
+def test_the_result_does_not_depend_on_threads(sharded, tmp_path):
+    for threads in (1, 4):
+        grow(sharded, tmp_path / str(threads), DUS, threads=threads, max_shard_bytes=30_000)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / str(threads)).iterdir()} for threads in (1, 4)
+    )
+    assert first == second
+
+
+def test_what_a_model_needs_travels_along_and_nothing_else(sharded, tmp_path):
+    grow(sharded, tmp_path / "out", DUS)
+    others = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"}
+    needed = {"config.json", "generation_config.json", "chat_template.jinja", "tokenizer_config.json", "LICENSE"}
+    assert others == needed | {"model.safetensors.index.json"}
+
+
+def test_provenance_survives_transformers(sharded, tmp_path):
+    grow(sharded, tmp_path / "out", DUS)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model.save_pretrained(tmp_path / "again")
+    for folder in ("out", "again"):
+        said = json.loads((tmp_path / folder / "config.json").read_text())["solar"]
+        assert said["layers"] == SOURCES and said["new"] == [6, 7, 8, 9] and said["seams"] == [[6, 5, 2]]
+        assert (said["plan"], said["m"], said["base_layers"], said["init"]) == ("dus", 2, 8, "copy")
+
+
+def test_a_grown_model_grows_again_and_remembers_both(sharded, tmp_path):
+    grow(sharded, tmp_path / "once", DUS)
+    grow(tmp_path / "once", tmp_path / "twice", GrowthPlan(PlanName.stack, times=2), verify=Verify.bytes)
+    said = json.loads((tmp_path / "twice" / "config.json").read_text())["solar"]
+    assert said["base_layers"] == 12 and said["grown_from"]["layers"] == SOURCES
+
+
+def test_half_dropped_is_the_base_again(tiny, tmp_path):
+    grow(tiny("llama"), tmp_path / "out", GrowthPlan(PlanName.dus, m=4))
+    base, grown = weights(tiny("llama")), weights(tmp_path / "out")
+    assert base.keys() == grown.keys() and all(torch.equal(base[name], grown[name]) for name in base)
+
+
+def test_the_base_is_left_as_it_was(sharded, tmp_path):
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sharded.iterdir()}
+    grow(sharded, tmp_path / "out", DUS, link=Link.auto)
+    assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sharded.iterdir()}
+
+
+def test_a_target_that_exists_is_refused_and_kept(sharded, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("keep")
+    with pytest.raises(ArtifactError, match="exists already"):
+        grow(sharded, tmp_path / "out", DUS)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match="exists already"):
+        grow(sharded, tmp_path / "link", DUS)
+    assert (tmp_path / "out" / "mine").read_text() == "keep"
+
+
+def test_a_target_inside_the_base_is_refused(sharded):
+    with pytest.raises(ArtifactError, match="inside"):
+        grow(sharded, sharded / "out", DUS)
+    assert not (sharded / "out").exists()
+
+
+def test_an_error_while_writing_leaves_nothing(sharded, tmp_path, monkeypatch):
+    monkeypatch.setattr(growing, "write_shards", lambda *parts: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(ArtifactError, match="No space left"):
+        grow(sharded, tmp_path / "new" / "out", DUS)
+    assert not [*(tmp_path / "new").iterdir()]
+
+
+@pytest.mark.parametrize("damage", ["byte", "name", "lost"])
+def test_verification_finds_a_wrong_byte_a_wrong_name_and_a_lost_tensor(damage, tiny, tmp_path):
+    grow(tiny("llama"), tmp_path / "out", DUS)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    name = "model.layers.9.mlp.up_proj.weight"
+    if damage == "byte":
+        tensors[name].view(torch.uint8)[7] ^= 1
+    elif damage == "name":
+        tensors["model.layers.12.x"] = tensors.pop(name)
+    else:
+        del tensors[name]
+    save_file(tensors, tmp_path / "out" / "model.safetensors")
+    job = work_out(tiny("llama"), DUS)
+    with pytest.raises(ArtifactError, match=r"layers\.(9|12)\."):
+        check_files(tmp_path / "out", job.base, job.decoder, job.layers, job.recipes, every_byte=True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_every_byte_of_a_small_model_is_compared(whole, tiny, tmp_path, monkeypatch):
+    """A byte far from every sample: seen in a small model, not in a large one."""
+    monkeypatch.setattr(verify, "_SAMPLE_BYTES", 1)
+    grow(tiny("llama"), tmp_path / "out", DUS)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    tensors["model.layers.9.mlp.up_proj.weight"].view(torch.uint8).view(-1)[1000] ^= 1
+    save_file(tensors, tmp_path / "out" / "model.safetensors")
+    job = work_out(tiny("llama"), DUS)
+    if whole:
+        with pytest.raises(ArtifactError, match=r"layers\.9\.mlp\.up_proj\.weight: bytes"):
+            growing.check(job, tmp_path / "out", Verify.bytes)
+    else:
+        monkeypatch.setattr(growing, "COMPARED_WHOLE_BYTES", 0)
+        growing.check(job, tmp_path / "out", Verify.bytes)
+
+
+def test_samples_reach_both_ends_and_the_middle_of_a_tensor():
+    from solar.growth.verify import _parts
+
+    parts = _parts(10**9, every_byte=False)
+    assert parts[0][0] == 0 and parts[-1][1] == 10**9 and len(parts) == 8
+    assert _parts(100, every_byte=False) == [(0, 100)]
+
+
+def test_a_failed_verification_removes_the_result(tiny, tmp_path, monkeypatch):
+    def judge(*parts):
+        raise ArtifactError("logits differ")
+
+    monkeypatch.setattr(growing, "ask", judge)
+    with pytest.raises(ArtifactError, match="logits differ"):
+        grow(tiny("llama"), tmp_path / "out", DUS, verify=Verify.logits)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_small_models_of_unproven_families_are_verified_by_logits(tiny, tmp_path):
+    shutil.copytree(tiny("llama"), tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config |= {"model_type": "iquestcoder", "architectures": None}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    assert grow(tiny("llama"), tmp_path / "proven", DUS).verified is Verify.bytes
+    assert grow(tmp_path / "base", tmp_path / "unproven", DUS).verified is Verify.logits
+
+
+def test_code_keys_of_the_config_do_not_travel(tiny, tmp_path):
+    shutil.copytree(tiny("llama"), tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "evil.Config"}, "_attn_implementation_internal": "someone/kernel"}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    report = grow(tmp_path / "base", tmp_path / "out", DUS)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "auto_map" not in written and "_attn_implementation_internal" not in written
+    assert any("auto_map" in note for note in report.notes)
+
+
+def test_layers_above_the_decoder_are_left_out_and_told(tiny, tmp_path):
+    shutil.copytree(tiny("llama"), tmp_path / "base")
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    tensors |= {
+        name.replace("layers.7.", "layers.8."): one.clone() for name, one in tensors.items() if "layers.7." in name
+    }
+    save_file(tensors, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    with pytest.raises(PlanError, match="above the 8 layers"):
+        grow(tmp_path / "base", tmp_path / "out", DUS)
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": 1}))
+    report = grow(tmp_path / "base", tmp_path / "out", DUS)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 0
+    assert any("multi-token prediction" in note for note in report.notes)
+    assert report.parameters == sum(one.numel() for one in weights(tmp_path / "out").values())
+
+
+def test_zero_out_keeps_the_stored_dtype_and_silences_only_new_layers(tiny, tmp_path):
+    grow(tiny("llama"), tmp_path / "out", GrowthPlan(PlanName.dus, m=2, init=Init.zero_out))
+    grown = weights(tmp_path / "out")
+    silent = {name for name, one in grown.items() if not one.any()}
+    assert silent == {
+        f"model.layers.{k}.{name}.weight" for k in (6, 7, 8, 9) for name in ("self_attn.o_proj", "mlp.down_proj")
+    }
+
+
+def test_mean_is_the_mean_of_a_layer_and_the_one_after_it(tiny, tmp_path):
+    grow(tiny("llama"), tmp_path / "out", GrowthPlan(PlanName.interleave, every=4, init=Init.mean))
+    base, grown = weights(tiny("llama")), weights(tmp_path / "out")
+    name = "mlp.up_proj.weight"
+    expected = (base[f"model.layers.3.{name}"].double() + base[f"model.layers.4.{name}"].double()) / 2
+    assert torch.equal(grown[f"model.layers.4.{name}"], expected.float())
+    assert torch.equal(grown[f"model.layers.9.{name}"], base[f"model.layers.7.{name}"]), "nothing comes after the last"
+
+
+def test_noise_has_its_size_its_seed_and_its_place(tiny, tmp_path):
+    grown = {}
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        plan = GrowthPlan(PlanName.dus, m=2, init=Init.noise, noise_std=0.1, seed=seed)
+        grow(tiny("llama"), tmp_path / out, plan)
+        grown[out] = weights(tmp_path / out)
+    base, name = weights(tiny("llama")), "mlp.up_proj.weight"
+    assert all(torch.equal(grown["a"][key], grown["b"][key]) for key in grown["a"])
+    assert not torch.equal(grown["a"][f"model.layers.6.{name}"], grown["c"][f"model.layers.6.{name}"])
+    assert torch.equal(grown["a"][f"model.layers.5.{name}"], base[f"model.layers.5.{name}"])
+    noise = grown["a"][f"model.layers.6.{name}"] - base[f"model.layers.2.{name}"]
+    assert noise.std() / base[f"model.layers.2.{name}"].square().mean().sqrt() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", list(WeightDtype))
+def test_another_number_format_rounds_as_torch_does(dtype, tiny, tmp_path):
+    grow(tiny("llama"), tmp_path / "out", GrowthPlan(PlanName.dus, m=2, dtype=dtype))
+    base, grown = weights(tiny("llama")), weights(tmp_path / "out")
+    expected = getattr(torch, dtype.value)
+    assert {one.dtype for one in grown.values()} == {expected}
+    assert torch.equal(
+        grown["model.layers.7.mlp.up_proj.weight"], base["model.layers.3.mlp.up_proj.weight"].to(expected)
+    )
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype.value
+
+
+def test_a_seam_to_be_matched_needs_a_measurement(tiny, tmp_path):
+    plan = GrowthPlan(PlanName.dus, m=2, seam=SeamInit.rms_match)
+    with pytest.raises(PlanError, match="nothing was measured"):
+        grow(tiny("llama"), tmp_path / "out", plan)
+
+
+def test_a_plan_made_for_another_depth_is_refused(tiny, tmp_path):
+    with pytest.raises(PlanError, match="made for 4 layers, but"):
+        grow(tiny("llama"), tmp_path / "out", LayerPlan(4, (0, 1, 1, 2, 3)))
+
+
+def test_the_real_processes_answer(tiny, tmp_path):
+    """qwen3's derived lists, gpt2's writers and the oracle, each in a process of its own."""
+    grow(tiny("qwen3"), tmp_path / "a", DUS, verify=Verify.logits)
+    grow(
+        tiny("gpt2"), tmp_path / "b", GrowthPlan(PlanName.interleave, every=4, init=Init.zero_out), verify=Verify.logits
+    )
+    assert open_checkpoint(tmp_path / "a").config["layer_types"] == ["full_attention"] * 12
+
+
+def test_growing_brings_neither_torch_nor_transformers(tiny, tmp_path):
+    code = (
+        "import sys; from solar.grow import main; "
+        "assert main(sys.argv[1:]) == 0; sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    words = [str(tiny("llama")), str(tmp_path / "out"), "m=2", "verify=bytes", "link=never"]
+    assert subprocess.run([sys.executable, "-c", code, *words], capture_output=True).returncode == 0

@@ -1,0 +1,74 @@
+"""`python -m solar.merge`."""
+
+import subprocess
+import sys
+
+import pytest
+from small_models import read_model
+
+from solar.merge import main
+
+
+@pytest.fixture
+def pair(model):
+    return [str(model([1.0, 2.0])), str(model([3.0, 6.0]))]
+
+
+def test_it_merges(pair, tmp_path, capsys):
+    assert main([*pair, str(tmp_path / "out"), "method=average", "weights=[0.25,0.75]"]) == 0
+    assert read_model(tmp_path / "out")["w"].tolist() == [2.5, 5.0]
+    assert "2 models, 1 tensors, 2 parameters" in capsys.readouterr().out
+
+
+def test_settings_may_stand_anywhere_and_folders_may_hold_an_equals_sign(pair, tmp_path):
+    assert main(["method=slerp", *pair, "t=0.5", str(tmp_path / "t=0.5")]) == 0
+    assert (tmp_path / "t=0.5" / "model.safetensors").exists()
+
+
+def test_a_dry_run_checks_tells_and_writes_nothing(pair, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert main([*pair, str(tmp_path / "out"), "method=average", "dry_run=true"]) == 0
+    assert "nothing written" in capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["method=slerp"], "t: not set"),
+        (["method=slrp", "t=0.5"], "slrp"),
+        (["methd=slerp"], "methd: unknown setting, expected method"),
+        (["method=average", "weights=[0.5]"], "weights: found 1 for 2 models"),
+        (["method=average", "weights=half"], "weights=half"),
+        (["method=average", "weights=[0.5"], "weights=[0.5"),
+        (["method=average", "threads=0"], "threads: found 0"),
+        (["method=average", "dry_run=maybe"], "dry_run: found maybe"),
+        (["t=0.5"], "method"),
+        (["method=ties", "density=0.5", "base=/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(pair, tmp_path, capsys, settings, said):
+    before = sorted(tmp_path.iterdir())
+    assert main([*pair, str(tmp_path / "out"), *settings]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_folders_that_are_missing_on_the_command_line(capsys):
+    assert main(["method=average"]) == 1
+    assert "found 0 folders" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_line(pair, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*pair, str(tmp_path / "file" / "out"), "method=average"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_it_starts_without_torch(pair, tmp_path):
+    code = "import sys, solar.merge; solar.merge.main(sys.argv[1:]); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, *pair, str(tmp_path / "out"), "method=average"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("False\n")

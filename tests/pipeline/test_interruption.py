@@ -1,0 +1,54 @@
+"""Kill it at any moment; the next run goes on, and ends with the same bytes."""
+
+import hashlib
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run, command
+
+
+def _sha256(root: Path, stage: str) -> str:
+    (folder,) = [p for p in (root / "artifacts").iterdir() if re.fullmatch(rf"{stage}-[0-9a-f]{{12}}", p.name)]
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing to interrupt turned up"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), ((signal.SIGKILL, -9), (signal.SIGTERM, 75)))
+def test_interrupted_training_goes_on_to_the_same_weights(
+    number: signal.Signals, code: int, finished: Path, run: Run, tmp_path: Path
+) -> None:
+    steps = ["trainer.checkpoint_every_seconds=0.1", "until=base"]
+    process = subprocess.Popen(command(tmp_path, *steps), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: list(tmp_path.glob("artifacts/base-*.partial/checkpoints/*/*")), process)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode == code
+    assert not list(tmp_path.glob("artifacts/base-????????????"))
+    done = run(tmp_path, *steps)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith("4 done, 1 to run")
+    assert _sha256(tmp_path, "base") == _sha256(finished, "base")
+    assert not list(tmp_path.glob("artifacts/*.partial"))
+
+
+def test_killed_between_stages_keeps_what_is_done(run: Run, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "until=base"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(lambda: list(tmp_path.glob("artifacts/tokenizer-????????????")), process)
+    process.kill()
+    process.communicate()
+    done = run(tmp_path, "until=tokenizer")
+    assert done.stdout.splitlines()[0].endswith("2 done, 0 to run")

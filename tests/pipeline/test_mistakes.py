@@ -1,0 +1,92 @@
+"""What people get wrong comes back as one clear line, exit code 1, and nothing on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+MISTAKES = {
+    "stages.upscal.m=3": "stages.upscal: no such key in stages; did you mean 'upscale'?",
+    "stages.upscale.mm=3": "stages.upscale.mm: no such key in stages.upscale; did you mean 'm'?",
+    "stages.upscale.m=two": "stages.upscale.m: found 'two', expected a whole number",
+    "stages.upscale.m=5": "stages.upscale.m: 5 found, expected 0..4 (half of the base's 8 layers); choose a smaller m",
+    "stages.upscale.plan=dos": "stages.upscale.plan: found 'dos', expected dus, stack, repeat_each",
+    "stages.dpo_a.optimizer.lrr=1": "no such key in stages.dpo_a.optimizer; did you mean 'lr'?",
+    "stages.dpo_a.beta=-1": "stages.dpo_a.beta: found -1.0, expected more than 0",
+    "stages.sft.duration=long": "stages.sft.duration: found 'long', expected a number and a unit such as '200k tokens'",
+    "stages.sft.model=sftt": "stages.sft.model: names the stage 'sftt', which is not in the plan; did you mean 'sft'?",
+    "stages.upscale.model=docs": "stages.upscale.model: 'docs' leaves text, expected a stage that leaves model",
+    "stages.init.tokenizer=sft": "read each other in a circle; break one of the references",
+    "~stages.tokenizer": "names the stage 'tokenizer', which is not in the plan",
+    "stages.pretrain_data.sources.docs={stage: null, path: nowhere/*.jsonl, format: text}": (
+        "stages.pretrain_data.sources.docs.path: found nothing at nowhere/*.jsonl"
+    ),
+    "until=pretrian": "until: names the stage 'pretrian', which is not in the plan; did you mean 'pretrain'?",
+    "trainer=cpuu": "trainer: there is no 'cpuu'; did you mean 'cpu'?",
+    "+experiment=quickstrt": "experiment: there is no 'quickstrt'; did you mean 'quickstart'?",
+    "+stages.dpo_a.betta=1": "stages.dpo_a.betta: no such key",
+    "stages.dpo_a.beta=inf": "stages.dpo_a.beta: found inf, expected a finite number",
+    "stages.dpo_a.duration=0": "stages.dpo_a.duration: found '0', expected a number and a unit",
+    "stages.init.architecture.num_attention_heads=0": "num_attention_heads: found 0, expected at least 1",
+    "stages.evaluation.max_tokens=-1": "stages.evaluation.max_tokens: found -1, expected at least 1 or null",
+    "name=../elsewhere": "name: found '../elsewhere', expected letters",
+    "trainer=null": "trainer: found 'null', expected one of cpu, ddp",
+    "+experiment=quickstart,dus_10b": "experiment: several values; add --multirun to run each",
+    "stages.evaluation.models=[]": "stages.evaluation.models: found none, expected stages whose models are scored",
+    "+stages.extra.kind=sft": "stages.extra: a stage starts from a recipe or a schema",
+    "sed=3": "sed: no such key in the configuration; did you mean 'seed'?",
+    "stages.dpo_a.seed=${nothing}": "stages.dpo_a.seed: Interpolation key 'nothing' not found",
+    "trainer.micro_batch_size=3": "is no multiple of micro-batches of 3; set trainer.micro_batch_sizes.",
+    "objective=evaluatoin.base": "objective: found 'evaluatoin.base', expected stage.metric",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_clear_line(mistake: str, run: Run, tmp_path: Path) -> None:
+    done = run(tmp_path / "root", mistake)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines and all(line.startswith("error: ") for line in lines), done.stderr
+    assert any(MISTAKES[mistake] in line for line in lines), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "root").glob("artifacts/*"))
+
+
+def test_all_problems_are_told_together(run: Run, tmp_path: Path) -> None:
+    done = run(tmp_path, "stages.dpo_a.beta=-1", "stages.sft.duration=long", "trainer.devices=0")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_empty_data_set_is_an_error_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    source = f"stages.pretrain_data.sources.docs={{stage: null, path: {tmp_path}/empty.jsonl, format: text}}"
+    done = run(tmp_path, source, "until=pretrain_data")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no training sample in its 0 rows" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("artifacts/pretrain_data*"))
+
+
+def test_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    done = run(tmp_path / "file", "until=docs")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    import resource
+    import subprocess
+
+    from .conftest import command
+
+    limit = 200_000  # bytes a file: the text of the documentation is more
+
+    done = subprocess.run(
+        command(tmp_path, "until=docs"),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("artifacts/docs*"))

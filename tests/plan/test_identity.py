@@ -1,0 +1,118 @@
+"""An id says what is computed: nothing more, nothing less."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from solar.artifacts.store import Store
+from solar.config.root import SolarConfig, typed
+from solar.config.store import register
+from solar.errors import ConfigError
+from solar.plan.digests import Digests
+from solar.plan.identity import canonical_json
+from solar.plan.plan import make_plan
+from solar.run import conf_folder
+
+
+def _config(root: Path, *overrides: str) -> SolarConfig:
+    register()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return typed(compose("config", overrides=["+experiment=quickstart", f"paths.root={root}", *overrides]))
+
+
+def _ids(root: Path, *overrides: str) -> dict[str, str]:
+    plan = make_plan(_config(root, *overrides), Store(root / "artifacts"))
+    return {name: stage.id for name, stage in plan.stages.items()}
+
+
+def test_beta_of_one_dpo_stage_changes_that_stage_and_what_reads_it(tmp_path: Path) -> None:
+    before, after = _ids(tmp_path), _ids(tmp_path, "stages.dpo_a.beta=0.2")
+    assert {name for name in before if before[name] != after[name]} == {"dpo_a", "merge", "evaluation", "report"}
+
+
+def test_m_leaves_everything_upstream_of_the_growth_alone(tmp_path: Path) -> None:
+    before, after = _ids(tmp_path), _ids(tmp_path, "stages.upscale.m=1")
+    kept = {name for name in before if before[name] == after[name]}
+    assert kept == {"docs", "tokenizer", "pretrain_data", "init", "base", "diagnosis", "sft_data", "dpo_data"}
+
+
+def test_where_and_how_it_runs_does_not_matter(tmp_path: Path) -> None:
+    elsewhere = _ids(
+        tmp_path / "other", "trainer.micro_batch_size=4", "trainer.num_workers=2", "logger=none", "name=again"
+    )
+    assert _ids(tmp_path) == elsewhere
+
+
+def test_the_name_of_a_stage_does_not_matter(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    renamed = copy.deepcopy(config)
+    renamed.stages["corpus"] = renamed.stages.pop("docs")
+    for stage in renamed.stages.values():
+        if getattr(stage, "text", None) == "docs":
+            stage.text = "corpus"
+    for name in ("pretrain_data", "sft_data", "dpo_data"):
+        renamed.stages[name].sources["docs"].stage = "corpus"
+    renamed.stages["evaluation"].choices = "corpus"
+    store = Store(tmp_path / "artifacts")
+    assert make_plan(renamed, store).stages["sft"].id == make_plan(config, store).stages["sft"].id
+
+
+def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "solar.run", "dry_run=true", f"paths.root={tmp_path}"]
+    told = [
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("0", "1", "12345")
+    ]
+    assert told[0] == told[1] == told[2]
+    for identity in _ids(tmp_path).values():
+        assert identity in told[0]
+
+
+def test_a_file_is_known_by_its_content_not_its_name_or_time(tmp_path: Path) -> None:
+    digests = Digests(tmp_path / "memory.json")
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    first.write_text("same")
+    second.write_text("same")
+    assert digests.of(first, "key") == digests.of(second, "key")
+    second.write_text("else")
+    assert digests.of(first, "key") != digests.of(second, "key")
+    os.utime(first, (1, 1))
+    assert digests.of(first, "key") == Digests(tmp_path / "none.json").of(first, "key")
+
+
+def test_a_folder_is_known_by_the_names_and_contents_of_its_files(tmp_path: Path) -> None:
+    digests = Digests(tmp_path / "memory.json")
+    for name, files in {"x": {"a": "1", "b": "2"}, "y": {"a": "1", "b": "2"}, "z": {"a": "2", "b": "1"}}.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+    assert digests.of(tmp_path / "x", "key") == digests.of(tmp_path / "y", "key") != digests.of(tmp_path / "z", "key")
+
+
+def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> None:
+    memory, file = tmp_path / "memory.json", tmp_path / "data.txt"
+    file.write_text("one")
+    digests = Digests.load(memory)
+    before = digests.of(file, "key")
+    digests.save()
+    file.write_text("two")
+    assert Digests.load(memory).of(file, "key") != before
+
+
+def test_nothing_at_a_path_is_an_error_with_the_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing at .*gone"):
+        Digests(tmp_path / "memory.json").of(tmp_path / "gone", "sources.a.path")
+
+
+def test_what_json_cannot_say_is_refused() -> None:
+    with pytest.raises(TypeError):
+        canonical_json({"a": object()})
+    with pytest.raises(ValueError, match=r"not JSON compliant|Out of range"):
+        canonical_json({"a": float("nan")})

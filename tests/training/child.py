@@ -1,0 +1,36 @@
+"""A training in a process of its own, through `fit`: `python child.py KIND FOLDER OUTPUT SECONDS_BETWEEN_SAVES`."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from tiny import Place, settings
+
+from solar.config.training import DpoConfig, PreferenceLoss, PretrainConfig
+from solar.errors import Interrupted
+from solar.training.alignment import PreferenceOptimization
+from solar.training.fit import fit
+from solar.training.language import ContinuedPretraining
+
+
+def main(kind: str, folder: Path, output: Path, seconds: float) -> None:
+    torch.set_num_threads(1)
+    said = {"duration": "300 steps", "global_batch_size": 4}
+    model, data = folder / "base", folder / kind
+    where = Place(output, checkpoint_every_seconds=seconds, log_every_steps=10)
+    where.progress = lambda line: print(line, flush=True)
+    if kind == "dpo":
+        config = DpoConfig(**settings(**said, reference="base", loss=PreferenceLoss.sigmoid, beta=0.1))
+        module = partial(PreferenceOptimization, model_dir=model, reference_dir=model, data_dir=data)
+    else:
+        config, module = PretrainConfig(**settings(**said)), ContinuedPretraining
+    try:
+        fit(module, config, model, data, output, where)
+    except Interrupted as error:
+        print(error, flush=True)
+        sys.exit(75)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))

@@ -1,0 +1,66 @@
+"""One rank of a training on several processes: `torchrun ranks.py KIND STRATEGY FOLDER [STOP_AT]`, rows in memory."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from tiny import InOrder, MemoryRows, Place, pair, row, settings
+
+from solar.config.duration import Duration
+from solar.config.root import Strategy
+from solar.config.training import DpoConfig, PreferenceLoss, PretrainConfig
+from solar.errors import Interrupted
+from solar.training.alignment import PreferenceOptimization
+from solar.training.fit import train
+from solar.training.interrupt import StopRequest
+from solar.training.language import ContinuedPretraining
+from solar.training.network import load_network
+from solar.training.sharded_loading import empty_network
+from solar.training.steps import Budget, StepDataset
+from solar.training.validation import ValidationRows
+
+ROWS = {
+    "cpt": [row(3 + 2 * (n % 5), 6, seed=n, sample=n) for n in range(10)],
+    "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
+}
+SAID = {"duration": "2 epochs", "global_batch_size": 4}
+
+
+def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    torch.set_num_threads(1)
+    more = {"reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1}
+    config = DpoConfig(**settings(**SAID, **more)) if kind == "dpo" else PretrainConfig(**settings(**SAID))
+    data, base, output = MemoryRows(ROWS[kind]), folder / "base", folder / strategy
+    order = InOrder(data)
+    budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
+    stop = StopRequest()
+    dirs = {"model_dir": base, "reference_dir": base, "data_dir": folder / "data"} if kind == "dpo" else {}
+    parent = PreferenceOptimization if kind == "dpo" else ContinuedPretraining
+
+    class Stopping(parent):
+        def training_step(self, step, batch_idx):
+            super().training_step(step, batch_idx)
+            if self.steps_done == stop_at and rank == world_size - 1:
+                stop.received = 15
+
+    load = empty_network if strategy == "fsdp" else load_network
+    network, schedule = load(base, config.precision), budget.schedule(config.schedule, order)
+    module = partial(Stopping, **dirs)(network, config, schedule, lambda name: "old")
+    module.source = base
+    steps = StepDataset(data, order, module.assemble, budget, 1, rank, world_size)
+    held_out = ValidationRows(MemoryRows(ROWS[kind][:3]), module.assemble, 1, None, rank, world_size)
+    where = Place(output, devices=world_size, strategy=Strategy(strategy))
+    try:
+        metrics = train(module, steps, held_out, base, output, where, stop)
+    except Interrupted:
+        sys.exit(75)
+    if rank == 0:
+        (output / "metrics.json").write_text(json.dumps(metrics))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)

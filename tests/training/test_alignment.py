@@ -1,0 +1,121 @@
+"""Preference optimization: an exact start, the right reference, and the same answers however a step is cut."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import llama, llama_folder, pair, row, settings, train_rows
+
+from solar.config.training import DpoConfig, OptimizerConfig, OptimizerName, PreferenceLoss
+from solar.errors import StageError
+from solar.training.alignment import PreferenceOptimization
+
+PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
+
+
+def _config(**changes):
+    said = {"duration": "1 epoch", "reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1} | changes
+    return DpoConfig(**settings(**said))
+
+
+def _run(tmp_path, name, config=None, module=PreferenceOptimization, reference=None, **trainer):
+    base, data = tmp_path / "base", tmp_path / "data"
+    if not base.exists():
+        llama_folder(base)
+        data.mkdir()
+    make = partial(module, model_dir=base, reference_dir=reference or base, data_dir=data)
+    call = dict(module=make, held_out=PAIRS[:3], **trainer)
+    metrics, built = train_rows(PAIRS, config or _config(), base, tmp_path / name, **call)
+    return metrics, built, load_file(tmp_path / name / "reference.safetensors")
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+def test_the_first_loss_is_exactly_ln_2_and_the_first_margin_exactly_0(tmp_path, micro_batch_size):
+    metrics, _, _ = _run(tmp_path, "out", micro_batch_size=micro_batch_size)
+    assert metrics["margin_first"] == 0.0 and metrics["valid_margin_first"] == 0.0
+    assert metrics["loss_first"] == metrics["valid_loss_first"] == torch.tensor(math.log(2)).item()
+
+
+def test_training_separates_the_answers(tmp_path):
+    metrics, _, _ = _run(tmp_path, "out", _config(duration="12 epochs"))
+    assert metrics["loss_last"] < 0.4 and metrics["accuracy_last"] > 0.9
+    assert metrics["margin_last"] == pytest.approx(metrics["chosen_reward_last"] - metrics["rejected_reward_last"])
+
+
+def _alone(model, ids, prompt):
+    logits = model(input_ids=torch.as_tensor(ids)[None], use_cache=False).logits[0].log_softmax(-1)
+    return sum(logits[at - 1, ids[at]].item() for at in range(prompt, len(ids)))
+
+
+def test_the_reference_is_that_of_each_answer_computed_alone(tmp_path):
+    _, _, cached = _run(tmp_path, "out")
+    model = llama().eval()
+    for item, values in zip(PAIRS, cached["train"], strict=True):
+        split = item.document_lengths[0]
+        prompt = int((item.labels[:split] == -100).sum())
+        expected = [_alone(model, ids, prompt) for ids in (item.input_ids[:split], item.input_ids[split:])]
+        assert values.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_reference_has_no_dropout_and_is_not_the_policy_after_training(tmp_path):
+    _, _, expected = _run(tmp_path, "quiet")
+    noisy = llama_folder(tmp_path / "noisy", attention_dropout=0.5)
+    metrics, built, found = _run(tmp_path, "loud", reference=noisy)
+    assert torch.equal(expected["train"], found["train"]) and torch.equal(expected["valid"], found["valid"])
+    assert built.reference is not None and torch.equal(built.reference.train, found["train"])
+    assert metrics["margin_last"] != 0
+
+
+def test_another_reference_is_not_mistaken_for_the_policy(tmp_path):
+    other = llama_folder(tmp_path / "other", seed=9)
+    metrics, _, found = _run(tmp_path, "out", reference=other)
+    assert metrics["margin_first"] != 0 and not torch.equal(found["train"], _run(tmp_path, "own")[2]["train"])
+
+
+def test_a_stale_reference_is_refused_and_says_what_differs(tmp_path):
+    _run(tmp_path, "out")
+    other = llama_folder(tmp_path / "other", seed=9)
+    with pytest.raises(StageError, match=r"reference\.safetensors: made for another reference \(model: found"):
+        _run(tmp_path, "out", reference=other)
+
+
+class Keeping(PreferenceOptimization):
+    def _clip(self):
+        self.kept = {name: p.grad.clone() for name, p in self.network.named_parameters()}
+        return super()._clip()
+
+
+@pytest.mark.parametrize("loss", list(PreferenceLoss))
+def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, loss):
+    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
+    config = _config(duration="1 steps", global_batch_size=10, optimizer=optimizer, loss=loss, alpha=0.5)
+    base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    data.mkdir()
+    kept = []
+    for size in (10, 3, 1):
+        make = partial(Keeping, model_dir=base, reference_dir=base, data_dir=data)
+        kept.append(train_rows(PAIRS, config, base, tmp_path / str(size), module=make, micro_batch_size=size)[1].kept)
+    for name, gradient in kept[0].items():
+        for other in kept[1:]:
+            assert (gradient - other[name]).norm() <= 2e-6 * gradient.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("loss", [PreferenceLoss.simpo, PreferenceLoss.orpo])
+def test_a_loss_without_a_reference_computes_none(tmp_path, loss):
+    base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    data.mkdir()
+    make = partial(PreferenceOptimization, model_dir=base, reference_dir=base, data_dir=data)
+    config = _config(loss=loss, duration="8 epochs")
+    metrics, _ = train_rows(PAIRS, config, base, tmp_path / "out", module=make)
+    assert not (tmp_path / "out/reference.safetensors").exists()
+    assert metrics["loss_last"] < metrics["loss_first"]
+
+
+def test_rows_that_are_not_pairs_are_not_trained_as_pairs(tmp_path):
+    base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    data.mkdir()
+    make = partial(PreferenceOptimization, model_dir=base, reference_dir=base, data_dir=data)
+    with pytest.raises(AssertionError, match="a pair is two documents"):
+        train_rows([row(5, seed=1)] * 4, _config(), base, tmp_path / "out", module=make)

@@ -1,0 +1,233 @@
+"""Checkpoints are whole or absent, whatever happens while one is written, and no file of one can run code."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from solar.errors import StageError
+from solar.training import checkpoint as module
+from solar.training.checkpoint import (
+    MANIFEST,
+    STATE,
+    TENSORS,
+    SafetensorsCheckpointIO,
+    checkpoint_path,
+    checkpoints,
+    damage,
+    newest_whole,
+    prune,
+    step_of,
+)
+from solar.training.tree import flatten, same, unflatten
+
+
+def _state(step):
+    weight = torch.full((3, 4), float(step))
+    moments = {"exp_avg": torch.ones(3, 4) * step, "step": torch.tensor(float(step))}
+    group = {"lr": 0.1, "betas": (0.9, 0.95), "params": [0], "fused": True, "foreach": None}
+    return {
+        "state_dict": {"embed": weight, "head": weight},
+        "optimizer_states": [{"state": {0: moments}, "param_groups": [group]}],
+        "solar": {"steps_done": step},
+    }
+
+
+def _save(folder, step):
+    SafetensorsCheckpointIO().save_checkpoint(_state(step), checkpoint_path(folder, step))
+
+
+def _load(path):
+    return SafetensorsCheckpointIO().load_checkpoint(path)
+
+
+def test_what_was_saved_comes_back_to_the_last_bit_with_its_types(tmp_path):
+    _save(tmp_path, 7)
+    state = _load(checkpoint_path(tmp_path, 7))
+    assert same(state, _state(7))
+    assert isinstance(state["optimizer_states"][0]["param_groups"][0]["betas"], tuple)
+    assert list(state["optimizer_states"][0]["state"]) == [0]
+
+
+def test_a_tensor_held_twice_is_stored_once(tmp_path):
+    _save(tmp_path, 7)
+    assert len(load_file(checkpoint_path(tmp_path, 7) / TENSORS)) == 3
+
+
+def test_a_transposed_view_of_a_tensor_is_not_taken_for_it():
+    weight = torch.arange(9.0).view(3, 3)
+    plain, tensors = flatten([weight, weight.T])
+    back = unflatten(plain, {name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert torch.equal(back[0], weight) and torch.equal(back[1], weight.T)
+
+
+def test_what_json_cannot_say_is_refused_by_its_place():
+    with pytest.raises(TypeError, match=r"a\.1: set"):
+        flatten({"a": [1, {2}]})
+
+
+def test_the_files_are_json_and_safetensors_and_nothing_else(tmp_path):
+    _save(tmp_path, 7)
+    assert {path.name for path in checkpoint_path(tmp_path, 7).iterdir()} == {TENSORS, STATE, MANIFEST}
+    json.loads((checkpoint_path(tmp_path, 7) / STATE).read_text())
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def _become_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _become_link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _become_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _become_pickle(path):
+    path.write_bytes(pickle.dumps(Planted()))
+
+
+class Planted:
+    def __reduce__(self):
+        return os.system, (f"touch {Path(__file__).parent / 'planted'}",)
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "half": _cut,
+    "one bit": _flip,
+    "absent": Path.unlink,
+    "folder": _become_folder,
+    "link": _become_link,
+    "pipe": _become_pipe,
+    "pickle": _become_pickle,
+}
+
+
+@pytest.mark.parametrize("name", [TENSORS, STATE, MANIFEST])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(tmp_path, name, how):
+    _save(tmp_path, 1)
+    _save(tmp_path, 2)
+    DAMAGES[how](checkpoint_path(tmp_path, 2) / name)
+    path, passed_over = newest_whole(tmp_path)
+    assert path == checkpoint_path(tmp_path, 1)
+    assert len(passed_over) == 1 and name in passed_over[0]
+    with pytest.raises(StageError, match=name):
+        _load(checkpoint_path(tmp_path, 2))
+    assert not (Path(__file__).parent / "planted").exists()
+
+
+def test_swapped_tensor_files_are_noticed(tmp_path):
+    _save(tmp_path, 1)
+    _save(tmp_path, 2)
+    one, two = (checkpoint_path(tmp_path, step) / TENSORS for step in (1, 2))
+    shutil.copy(one, tmp_path / "other")
+    shutil.copy(two, one)
+    shutil.copy(tmp_path / "other", two)
+    path, passed_over = newest_whole(tmp_path)
+    assert path is None and len(passed_over) == 2
+
+
+def test_the_newest_is_the_highest_step_not_the_latest_file(tmp_path):
+    _save(tmp_path, 10)
+    _save(tmp_path, 9)
+    assert newest_whole(tmp_path)[0] == checkpoint_path(tmp_path, 10)
+
+
+def test_only_the_newest_are_kept_and_nothing_of_cut_short_savings(tmp_path):
+    for step in (1, 2, 3):
+        _save(tmp_path, step)
+    (tmp_path / "step-00000004.building").mkdir()
+    prune(tmp_path, 2)
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [2, 3]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+CALLS = ("mkdir", "rename", "fsync", "unlink", "rmdir", "open")
+
+
+def _killed_at(call, folder):
+    """Save step 2 and prune in a child that is killed right before its `call`-th call into the system."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(function):
+            def wrapper(*arguments, **keywords):
+                nonlocal count
+                if count == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                return function(*arguments, **keywords)
+
+            return wrapper
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        module.save_file = counted(module.save_file)
+        Path.write_text = counted(Path.write_text)
+        _save(folder, 2)
+        prune(folder, 1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
+    call = 0
+    while True:
+        folder = tmp_path / str(call)
+        _save(folder, 1)
+        killed = _killed_at(call, folder)
+        path, _ = newest_whole(folder)
+        assert path is not None, f"killed at call {call}: nothing to resume from"
+        assert same(_load(path), _state(step_of(path)))
+        assert len([p for p in folder.iterdir() if p.suffix == ".building"]) <= 1
+        _save(folder, 2)
+        prune(folder, 1)
+        assert [step_of(path) for path in checkpoints(folder)] == [2] and len(list(folder.iterdir())) == 1
+        if not killed:
+            break
+        call += 1
+    assert call > 10
+
+
+@pytest.mark.parametrize("failing", ["save_file", "_flush"])
+def test_a_failing_save_leaves_the_old_one(tmp_path, monkeypatch, failing):
+    _save(tmp_path, 1)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, failing, fail)
+    with pytest.raises(OSError, match="No space"):
+        _save(tmp_path, 2)
+    assert newest_whole(tmp_path)[0] == checkpoint_path(tmp_path, 1)
+    assert damage(checkpoint_path(tmp_path, 1)) is None
+
+
+def test_a_checkpoint_holds_the_values_of_the_moment_it_was_saved(tmp_path):
+    state = _state(3)
+    SafetensorsCheckpointIO().save_checkpoint(state, checkpoint_path(tmp_path, 3))
+    state["state_dict"]["embed"].zero_()
+    assert same(_load(checkpoint_path(tmp_path, 3)), _state(3))

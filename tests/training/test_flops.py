@@ -1,0 +1,41 @@
+"""Counted operations against torch's own counter."""
+
+import pytest
+import torch
+from tiny import llama, pair, row
+from torch.utils.flop_counter import FlopCounterMode
+
+from solar.training.attention import NAME
+from solar.training.flops import Work, attention_flops, matrix_parameters
+from solar.training.losses import cross_entropy_sum
+from solar.training.microbatch import from_pairs, from_rows
+from solar.training.network import Decoder, head_weight
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrices_by_hand(tied):
+    # a layer: q and o 32 x 32, k and v 32 x 16, three of 32 x 64; head 97 x 32
+    layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
+    assert matrix_parameters(llama(tie_word_embeddings=tied)) == 2 * layer + 97 * 32
+
+
+def test_attention_by_hand():
+    # 3 tokens see 1 + 2 + 3 keys; 2 more see 1 + 2; two products of 2 x 8 x 4 heads each, in 2 layers
+    assert attention_flops(llama(), from_rows([row(3, 2)]).segments) == 2 * 2 * 2 * 4 * 8 * (6 + 3)
+
+
+@pytest.mark.parametrize("assemble,rows", [(from_rows, [row(40, 24)]), (from_pairs, [pair(20, 12, 9)])])
+def test_torch_counts_the_same_matrix_products(assemble, rows):
+    network = llama()
+    network.set_attn_implementation(NAME)
+    batch = assemble(rows)
+    with FlopCounterMode(display=False) as counter:
+        hidden = Decoder(network)(batch.input_ids_T, batch.position_ids_T, batch.segments)[0][batch.positions_N]
+        loss, _ = cross_entropy_sum(hidden, head_weight(network), batch.targets_N)
+        loss.backward()
+    counts = counter.get_flop_counts()["Global"]
+    matrices = sum(count for kind, count in counts.items() if kind is not torch.ops.aten.scaled_dot_product_attention)
+    attention = sum(count for kind, count in counts.items() if "attention" in str(kind))
+    unseen = 2 * 97 * 32 * batch.trained_tokens  # the head's gradient is an addmm_, which torch does not count
+    ours = Work(network).flops(batch.segments, batch.trained_tokens)
+    assert ours - 3 * attention_flops(network, batch.segments) == matrices - attention + unseen

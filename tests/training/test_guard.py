@@ -1,0 +1,101 @@
+"""A step that would do harm is skipped, counted and forgotten."""
+
+import json
+import math
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import llama_folder, row, settings, train_rows
+
+from solar.config.training import GuardConfig, PretrainConfig
+from solar.errors import Interrupted, StageError
+from solar.training.guard import Guard
+from solar.training.interrupt import StopRequest
+from solar.training.language import ContinuedPretraining
+
+ROWS = [row(9, 6, seed=n) for n in range(8)]
+
+
+def _poisoned(bad, stop=None, stop_at=None):
+    """Training whose loss is NaN in the steps `bad` (from 1); keeps the weights after each step."""
+
+    class Poisoned(ContinuedPretraining):
+        def loss_sum(self, batch):
+            loss, others = super().loss_sum(batch)
+            return (loss * math.nan if self.steps_done + 1 in bad and self.network.training else loss), others
+
+        def training_step(self, step, batch_idx):
+            super().training_step(step, batch_idx)
+            weights = torch.cat([p.detach().flatten() for p in self.network.parameters()])
+            self.history = [*getattr(self, "history", []), weights.clone()]
+            if self.steps_done == stop_at:
+                stop.received = signal.SIGTERM
+
+    return Poisoned
+
+
+def test_a_step_with_nan_changes_no_weight_and_the_next_one_goes_on(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="5 steps"))
+    metrics, module = train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({3}))
+    two, three, four, five = module.history[1:]
+    assert torch.equal(two, three) and not torch.equal(three, four) and five.isfinite().all()
+    assert metrics["skipped_steps"] == 1 and math.isfinite(metrics["loss_last"])
+    assert all(math.isfinite(value) for value in [*module.guard.losses, *module.guard.norms])
+    lines = [json.loads(line) for line in (tmp_path / "out/logs/metrics.jsonl").read_text().splitlines()]
+    assert [line.get("skipped", 0) for line in lines] == [0, 0, 1, 0, 0] and "loss" not in lines[2]
+
+
+def test_resuming_across_a_skipped_step_is_bitwise(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="6 steps"))
+    train_rows(ROWS, config, folder, tmp_path / "straight", module=_poisoned({3}))
+    for stop_at in (2, 3):
+        stop = StopRequest()
+        with pytest.raises(Interrupted):
+            train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({3}, stop, stop_at), stop=stop)
+    metrics, _ = train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({3}))
+    assert metrics["skipped_steps"] == 1
+    files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("straight", "other")]
+    assert files[0] == files[1]
+
+
+def test_steps_that_stay_bad_stop_the_training_in_one_line(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="9 steps", guard=GuardConfig(patience=3)))
+    with pytest.raises(StageError, match="training diverged: 3 steps up to step 5"):
+        train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({3, 4, 5}))
+    assert not (tmp_path / "out/model").exists()
+
+
+def test_a_nan_never_reaches_the_saved_model(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    train_rows(ROWS, PretrainConfig(**settings()), folder, tmp_path / "out", module=_poisoned({1, 6}))
+    assert all(t.isfinite().all() for t in load_file(tmp_path / "out/model/model.safetensors").values())
+
+
+def test_a_spike_by_hand():
+    guard = Guard(GuardConfig(spike_sigmas=2.0, window=4))
+    for loss in (1.0, 2.0, 3.0, 2.0):  # mean 2, deviation sqrt(2 / 3) = 0.816: the limit is 3.633
+        assert guard.accepts(loss, 1.0, 1)
+    assert not guard.accepts(3.64, 1.0, 5)
+    assert guard.skipped == 1 and list(guard.losses) == [2.0, 3.0, 2.0, 3.64]
+
+
+def test_a_spike_of_the_gradient_alone_is_one_too_and_nan_never_enters_the_window():
+    guard = Guard(GuardConfig(spike_sigmas=6.0, window=3))
+    for norm in (1.0, 1.1, 0.9):
+        assert guard.accepts(1.0, norm, 1)
+    assert not guard.accepts(1.0, 100.0, 4)
+    assert not guard.accepts(math.nan, 1.0, 5) and not guard.accepts(1.0, math.inf, 6)
+    assert all(math.isfinite(value) for value in [*guard.losses, *guard.norms])
+
+
+def test_the_window_survives_a_restart():
+    guard, other = Guard(GuardConfig(spike_sigmas=2.0, window=2)), Guard(GuardConfig(spike_sigmas=2.0, window=2))
+    for loss in (1.0, 2.0, 9.0, math.nan):
+        guard.accepts(loss, 1.0, 1)
+    other.restore(json.loads(json.dumps(guard.state())))
+    assert other.state() == guard.state()

@@ -1,0 +1,104 @@
+"""Real processes, real data on disk, real signals: whatever hits a training, the same bytes come out in the end."""
+
+import hashlib
+import itertools
+import json
+import os
+import pydoc_data.topics
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import llama_folder
+
+from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
+from solar.data import tokenizer
+from solar.data.prepare import prepare
+from solar.training.checkpoint import newest_whole
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base and, for each kind, tokens made from the language reference."""
+    place = tmp_path_factory.mktemp("killed")
+    texts = [text for _, text in sorted(pydoc_data.topics.topics.items())]
+    (place / "text").mkdir()
+    _write(place / "text/rows.jsonl", [{"text": text} for text in texts])
+    tokenizer.train(place / "text", 600, "solar", place / "tokenizer/tokenizer")
+    pairs = [
+        {"prompt": one[:60], "chosen": one[60:160], "rejected": two[60:160]} for one, two in itertools.pairwise(texts)
+    ]
+    _write(place / "pairs.jsonl", pairs)
+    said = {
+        "cpt": (place / "text/rows.jsonl", Format.text, Task.pretrain, Packing.concatenate),
+        "dpo": (place / "pairs.jsonl", Format.preference, Task.preference, Packing.none),
+    }
+    for name, (path, format, task, packing) in said.items():
+        source = SourceConfig(format=format)
+        source.path = str(path)
+        values = {"tokenizer": "t", "task": task, "sequence_length": 64, "packing": packing, "seed": 0}
+        config = PrepareDataConfig(kind="prepare_data", sources={"x": source}, held_out_fraction=0.05, **values)
+        (place / name).mkdir()
+        prepare(config, {}, place / "tokenizer", place / name)
+    llama_folder(place / "base", vocab_size=600, attention_dropout=0.1)
+    return place
+
+
+def _write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _start(kind, folder, output, seconds):
+    paths = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    command = [sys.executable, str(HERE / "child.py"), kind, str(folder), str(output), str(seconds)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _results(output):
+    lines = [json.loads(line) for line in (output / "logs/metrics.jsonl").read_text().splitlines()]
+    weights = hashlib.sha256((output / "model/model.safetensors").read_bytes()).hexdigest()
+    return weights, [{n: v for n, v in line.items() if n != "tokens_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """What an undisturbed training of each kind leaves."""
+    found = {}
+    for kind in ("cpt", "dpo"):
+        process = _start(kind, folder, folder / f"{kind}-expected", 1e9)
+        assert process.wait(200) == 0, process.stderr.read()[-2000:]
+        found[kind] = _results(folder / f"{kind}-expected")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["cpt", "dpo"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_hit_again_and_again_it_ends_with_the_same_bytes(folder, expected, kind, number):
+    output, moments = folder / f"{kind}-{number.name}", random.Random(number)
+    for hits in range(1, 4):
+        process = _start(kind, folder, output, 0.0 if number is signal.SIGKILL else 1e9)
+        process.stdout.readline()
+        time.sleep(moments.uniform(0.0, 0.5))
+        sent = time.monotonic()
+        process.send_signal(number)
+        code = process.wait(60)
+        if code == 0 or (output / "model").exists():
+            break  # too late: all was done
+        assert code == (-signal.SIGKILL if number is signal.SIGKILL else 75), process.stderr.read()[-2000:]
+        assert time.monotonic() - sent < 30
+        checkpoints = output / "checkpoints"
+        if number is not signal.SIGKILL and any(checkpoints.glob("step-*")):
+            assert newest_whole(checkpoints)[1] == []
+        if hits == 3:
+            process = _start(kind, folder, output, 1e9)
+            assert process.wait(200) == 0, process.stderr.read()[-2000:]
+    assert (output / "model").exists() and _results(output) == expected[kind]
+    assert not (output / "checkpoints").exists()

@@ -1,0 +1,96 @@
+"""Learning rates and budgets: numbers worked by hand, and a past that an extension does not change."""
+
+import json
+import math
+
+import pytest
+from tiny import InOrder, MemoryRows, llama_folder, row, settings, train_rows
+
+from solar.config.duration import Duration
+from solar.config.training import PretrainConfig, ScheduleConfig, ScheduleName
+from solar.training.schedule import Schedule
+from solar.training.steps import Budget, StepDataset
+
+
+def _factors(name, total, **said):
+    config = ScheduleConfig(ScheduleName(name), **({"warmup_fraction": 0.0, "final_fraction": 0.0} | said))
+    schedule = Schedule.of(config, total, lambda tokens: tokens // 100)
+    return [schedule.factor(step) for step in range(total)]
+
+
+def test_warm_up_rises_to_the_peak_and_is_the_same_for_all_shapes():
+    for name in ScheduleName:
+        assert _factors(name, 10, warmup_fraction=0.4)[:4] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_linear_falls_by_equal_parts():
+    assert _factors("linear", 4) == [1.0, 0.75, 0.5, 0.25]
+    assert _factors("linear", 4, final_fraction=0.2) == pytest.approx([1.0, 0.8, 0.6, 0.4])
+
+
+def test_cosine_is_half_way_in_the_middle():
+    factors = _factors("cosine", 8, final_fraction=0.1)
+    assert factors[0] == 1.0 and factors[4] == pytest.approx(0.55)
+    assert factors[2] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+
+
+def test_wsd_is_flat_and_then_falls_by_one_minus_the_root():
+    factors = _factors("wsd", 10, decay_fraction=0.4)
+    assert factors[:7] == [1.0] * 7
+    assert factors[7:] == pytest.approx([0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75)])
+
+
+def test_wsd_without_decay_goes_on_for_ever():
+    assert _factors("wsd", 50, warmup_fraction=0.1)[5:] == [1.0] * 45
+
+
+def test_extending_a_wsd_run_does_not_change_its_past():
+    said = {"warmup": "3 steps", "decay": "4 steps"}
+    short, long = _factors("wsd", 20, **said), _factors("wsd", 50, **said)
+    assert short[:16] == long[:16] and short[16:] == long[46:]
+
+
+def test_lengths_may_be_said_in_tokens():
+    assert _factors("wsd", 20, warmup="300 tokens", decay="400 tokens") == _factors(
+        "wsd", 20, warmup="3 steps", decay="4 steps"
+    )
+
+
+def test_the_rates_of_a_training_are_the_formula(tmp_path):
+    schedule = ScheduleConfig(ScheduleName.wsd, 0.25, 0.0, decay_fraction=0.5)
+    config = PretrainConfig(**settings(duration="8 steps", schedule=schedule))
+    train_rows([row(9, seed=n) for n in range(4)], config, llama_folder(tmp_path / "base"), tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out/logs/metrics.jsonl").read_text().splitlines()]
+    expected = [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75)]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-2 * factor for factor in expected])
+
+
+@pytest.mark.parametrize(
+    "duration,rows,steps", [("3 steps", 12, 3), ("1 epoch", 10, 3), ("1.5 epochs", 15, 4), ("41 tokens", 8, 2)]
+)
+def test_a_budget_by_hand(duration, rows, steps):
+    order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))  # 10 rows of 8 tokens, 4 a step
+    budget = Budget.of(Duration.parse(duration), order, 4)
+    assert (budget.rows, budget.steps) == (rows, steps)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_every_row_of_an_epoch_is_read_once_by_whatever_ranks(world_size, micro_batch_size):
+    rows = MemoryRows([row(5, seed=n, sample=n) for n in range(11)])
+    order = InOrder(rows)
+    budget = Budget.of(Duration.parse("1 epoch"), order, 4)
+    from solar.training.microbatch import from_rows
+
+    seen = []
+    for step in range(budget.steps):
+        parts = [
+            StepDataset(rows, order, from_rows, budget, micro_batch_size, rank, world_size)[step]
+            for rank in range(world_size)
+        ]
+        assert len({len(part.micro_batches) for part in parts}) == 1, "ranks must agree on the number of micro-batches"
+        assert all(part.trained_tokens == 4 * part.rows for part in parts)
+        here = [sample for part in parts for batch in part.micro_batches for sample in batch.sample_ids]
+        assert sorted(here) == list(range(4 * step, min(4 * step + 4, 11)))
+        seen += here
+    assert sorted(seen) == list(range(11))

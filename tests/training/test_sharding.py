@@ -1,0 +1,88 @@
+"""Sharding without the devices: a plan for 10.7 billion parameters, and shards read straight from files."""
+
+import json
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import llama, llama_folder
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from solar.config.training import Precision
+from solar.errors import StageError
+from solar.training.network import Decoder
+from solar.training.sharded_loading import empty_network, fill
+from solar.training.sharding import shard
+
+GIB = 2**30
+
+
+@pytest.fixture
+def ranks():
+    """Pretends that so many processes exist, this being the given one."""
+
+    def pretend(world_size, rank=0):
+        dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
+        return init_device_mesh("cpu", (world_size,), mesh_dim_names=("data_parallel",))
+
+    yield pretend
+    dist.destroy_process_group()
+
+
+def _local_bytes(network):
+    return sum(parameter.to_local().numel() * parameter.element_size() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("world_size,expected_gib", [(8, 19.99), (64, 2.50)])
+def test_the_plan_for_10_7_billion_parameters_fits(ranks, world_size, expected_gib):
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 48, "num_attention_heads": 32}
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(LlamaConfig(**sizes, num_key_value_heads=8, vocab_size=32000))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 10_731_524_096
+    shard(Decoder(network), network, ranks(world_size), Precision.bf16_mixed)
+    state = 4 * _local_bytes(network)  # weights, gradients and two moments, all float32
+    assert state / GIB == pytest.approx(expected_gib, rel=0.01)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_shards_of_all_ranks_are_the_tensors_of_the_files(tmp_path, ranks, tied):
+    folder = llama_folder(tmp_path / "base", tie_word_embeddings=tied)
+    expected = dict(llama(tie_word_embeddings=tied).named_parameters())
+    parts = {name: [] for name in expected}
+    for rank in range(3):
+        mesh = ranks(3, rank)
+        network = empty_network(folder, Precision.fp32)
+        assert next(network.parameters()).is_meta
+        shard(Decoder(network), network, mesh, Precision.fp32)
+        fill(network, folder, torch.device("cpu"))
+        for name, parameter in network.named_parameters():
+            parts[name].append(parameter.to_local().clone())
+        buffers = dict(network.named_buffers())
+        if rank < 2:
+            dist.destroy_process_group()
+    for name, parameter in expected.items():
+        assert torch.equal(torch.cat(parts[name]), parameter), name
+    for name, buffer in llama(tie_word_embeddings=tied).named_buffers():
+        assert torch.equal(buffers[name], buffer)
+
+
+def test_a_file_outside_the_folder_is_not_read(tmp_path, ranks):
+    folder = llama_folder(tmp_path / "base")
+    names = dict.fromkeys((name for name, _ in llama().named_parameters()), "../elsewhere.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    network = empty_network(folder, Precision.fp32)
+    shard(Decoder(network), network, ranks(2), Precision.fp32)
+    with pytest.raises(StageError, match="expected the name of a file beside it"):
+        fill(network, folder, torch.device("cpu"))
+
+
+def test_a_missing_tensor_is_named(tmp_path, ranks):
+    folder = llama_folder(tmp_path / "base", num_hidden_layers=1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2, "layer_types": None}))
+    network = empty_network(folder, Precision.fp32)
+    shard(Decoder(network), network, ranks(2), Precision.fp32)
+    with pytest.raises(StageError, match=r"no tensor model\.layers\.1\."):
+        fill(network, folder, torch.device("cpu"))

@@ -1,0 +1,129 @@
+"""One optimizer step: the loss of every trained token counts the same, however the step is cut."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import llama, llama_folder, row, settings, train_rows
+
+from solar.config.training import OptimizerConfig, OptimizerName, Precision, PretrainConfig, SftConfig
+from solar.training.language import ContinuedPretraining, InstructionTuning
+
+UNEQUAL = [row(3, seed=1), row(17, 5, seed=2), row(2, seed=3), row(11, seed=4)]
+MASKED = [row(9, seed=1), row(12, seed=2, prompt=1.0), row(8, seed=3, prompt=1.0), row(10, seed=4)]
+
+
+class Keeping(ContinuedPretraining):
+    """Keeps the gradients of every step, as they are before clipping."""
+
+    def _clip(self):
+        self.kept = {name: p.grad.clone() for name, p in self.network.named_parameters()}
+        return super()._clip()
+
+
+def _gradients(tmp_path, rows, micro_batch_size, **changes):
+    folder = tmp_path / "base"
+    if not folder.exists():
+        llama_folder(folder)
+    config = PretrainConfig(**settings(duration="1 epoch", **changes))
+    name = f"out-{micro_batch_size}-{len(list(tmp_path.iterdir()))}"
+    metrics, module = train_rows(
+        rows, config, folder, tmp_path / name, module=Keeping, micro_batch_size=micro_batch_size
+    )
+    return metrics, module.kept
+
+
+def _assert_equal(left, right):
+    """To 1e-6 of the norm of each tensor's gradient."""
+    for name, gradient in left.items():
+        difference = (gradient - right[name]).norm()
+        assert difference <= 1e-6 * gradient.norm() + 1e-9, f"{name}: {difference} of {gradient.norm()}"
+
+
+@pytest.mark.parametrize("rows", [UNEQUAL, MASKED], ids=["unequal lengths", "a masked micro-batch"])
+def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, rows):
+    whole, expected = _gradients(tmp_path, rows, 4)
+    for size in (1, 2, 3):
+        cut, found = _gradients(tmp_path, rows, size)
+        assert cut["loss_first"] == pytest.approx(whole["loss_first"], rel=1e-6)
+        _assert_equal(expected, found)
+
+
+def test_the_gradient_is_that_of_transformers_own_mean_loss(tmp_path):
+    metrics, found = _gradients(tmp_path, UNEQUAL, 1)
+    model = llama()
+    total = sum(int((item.labels != -100).sum()) for item in UNEQUAL)
+    losses = []
+    for item in UNEQUAL:
+        start = 0
+        for length in item.document_lengths:
+            ids = torch.as_tensor(item.input_ids[start : start + length])[None]
+            start += length
+            losses.append(model(input_ids=ids, labels=ids).loss * (length - 1))
+    loss = torch.stack(losses).sum() / total
+    loss.backward()
+    assert metrics["loss_first"] == pytest.approx(loss.item(), rel=1e-6)
+    _assert_equal({name: p.grad for name, p in model.named_parameters()}, found)
+
+
+def test_a_short_last_window_is_the_mean_of_its_own_tokens(tmp_path):
+    slow = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
+    _, found = _gradients(tmp_path, UNEQUAL, 2, global_batch_size=3, optimizer=slow)
+    _, expected = _gradients(tmp_path, UNEQUAL[3:], 2, global_batch_size=3, optimizer=slow)
+    _assert_equal(expected, found)
+
+
+def test_prompt_tokens_carry_no_loss(tmp_path):
+    rows = [row(12, seed=1, prompt=0.5), row(10, seed=2, prompt=0.5)]
+    changed = [replace(item, labels=item.labels.copy()) for item in rows]
+    folder = llama_folder(tmp_path / "base")
+    config = SftConfig(**settings(duration="1 steps", global_batch_size=2))
+    metrics, _ = train_rows(rows, config, folder, tmp_path / "a", module=InstructionTuning)
+    model = llama()
+    expected = 0.0
+    for item in changed:
+        ids, labels = torch.as_tensor(item.input_ids)[None], torch.as_tensor(item.labels)[None]
+        expected += model(input_ids=ids, labels=labels).loss.item() * int((labels != -100).sum())
+    assert metrics["loss_first"] == pytest.approx(expected / (6 + 5), rel=1e-5)
+
+
+def test_the_norm_is_clipped_to_the_limit_and_logged_before(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    clipped = []
+
+    class Watching(ContinuedPretraining):
+        def _clip(self):
+            norm = super()._clip()
+            squares = [p.grad.square().sum() for p in self.network.parameters()]
+            clipped.append((norm, torch.stack(squares).sum().sqrt().item()))
+            return norm
+
+    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.95], 1e-8, 0.0, 0.01)
+    config = PretrainConfig(**settings(duration="2 steps", optimizer=optimizer))
+    train_rows(UNEQUAL, config, folder, tmp_path / "out", module=Watching)
+    assert all(before > 0.1 and after == pytest.approx(0.01, rel=1e-3) for before, after in clipped)
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_loss_falls_in_every_precision_and_the_saved_format_is_that_of_the_base(tmp_path, precision):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="30 steps", precision=precision))
+    metrics, _ = train_rows(UNEQUAL, config, folder, tmp_path / "out", held_out=UNEQUAL)
+    assert metrics["loss_last"] < metrics["loss_first"] - 1
+    assert metrics["valid_loss_last"] < metrics["valid_loss_first"] - 1
+    from safetensors.torch import load_file
+
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out/model/model.safetensors").values()} == {torch.float32}
+
+
+def test_activation_checkpointing_changes_no_gradient(tmp_path):
+    _, expected = _gradients(tmp_path, UNEQUAL, 2)
+
+    class Checkpointing(Keeping):
+        def __init__(self, network, *rest):
+            network.activation_checkpointing_enable({"use_reentrant": False})
+            super().__init__(network, *rest)
+
+    config = PretrainConfig(**settings(duration="1 epoch"))
+    _, module = train_rows(UNEQUAL, config, tmp_path / "base", tmp_path / "again", module=Checkpointing)
+    _assert_equal(expected, module.kept)
