@@ -8,7 +8,8 @@ from solar.config.evaluation import EvaluateConfig, ReportConfig
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ImportModelConfig, InitModelConfig, TrainTokenizerConfig
-from solar.config.training import DpoConfig, PretrainConfig, SftConfig
+from solar.config.preference import DpoConfig
+from solar.config.training import PretrainConfig, SftConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from solar.config.data import PrepareDataConfig
 from solar.config.duration import Duration, Unit
 from solar.config.growth import UpscaleConfig
-from solar.config.training import DpoConfig, Precision, TrainConfig
+from solar.config.preference import DpoConfig
+from solar.config.training import Precision, TrainConfig
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import PlannedStage
 

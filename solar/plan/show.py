@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from solar.config import data, evaluation, growth, merging, model, training
+from solar.config import data, evaluation, growth, merging, model, preference, training
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.plan.cost import cost
@@ -61,7 +61,7 @@ def describe(stage: PlannedStage) -> str:
             return stage.facts.description if stage.facts and stage.facts.description else f"grow ({config.plan})"
         case growth.DiagnoseConfig() as config:
             return f"measure {len(config.plans)} growth plans"
-        case training.DpoConfig() as config:
+        case preference.DpoConfig() as config:
             return f"dpo {_training(config)}, beta {config.beta:g}"
         case training.TrainConfig() as config:
             return f"{config.kind} {_training(config)}"

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from solar.config.training import DpoConfig
+from solar.config.preference import DpoConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import fit

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from solar.config.training import DpoConfig
+from solar.config.preference import DpoConfig
 from solar.training.losses import segment_sums, token_logps
 from solar.training.microbatch import MicroBatch, from_pairs
 from solar.training.module import TrainingModule

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from solar.config.training import OptimizerConfig, OptimizerName, Trainable, TrainConfig
+from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.training import Trainable, TrainConfig
 from solar.errors import StageError
 
 Roles = Callable[[str], str]

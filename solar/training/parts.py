@@ -5,7 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from solar.config.training import DpoConfig, TrainConfig
+from solar.config.preference import DpoConfig
+from solar.config.training import TrainConfig
 from solar.data.dataset import TokenDataset
 from solar.errors import DataError
 from solar.training.microbatch import Ints

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solar.config.duration import Duration, Unit
-from solar.config.training import ScheduleConfig, ScheduleName
+from solar.config.optimizer import ScheduleConfig, ScheduleName
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from solar.config.duration import Duration, Unit
-from solar.config.training import ScheduleConfig
+from solar.config.optimizer import ScheduleConfig
 from solar.training.microbatch import Ints, MicroBatch, Row
 from solar.training.schedule import Schedule
 

@@ -4,15 +4,9 @@ from pathlib import Path
 
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact
+from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.root import LoggerConfig, LoggerName, Strategy, TrainerConfig
-from solar.config.training import (
-    OptimizerConfig,
-    OptimizerName,
-    Precision,
-    PretrainConfig,
-    ScheduleConfig,
-    ScheduleName,
-)
+from solar.config.training import Precision, PretrainConfig
 from solar.engine.context import RunContext
 from solar.engine.job import Job
 

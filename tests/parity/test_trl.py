@@ -17,14 +17,8 @@ from tokenizers import Tokenizer, pre_tokenizers  # noqa: E402
 from tokenizers.models import WordLevel  # noqa: E402
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback  # noqa: E402
 
-from solar.config.training import (  # noqa: E402
-    DpoConfig,
-    OptimizerConfig,
-    OptimizerName,
-    PreferenceLoss,
-    ScheduleConfig,
-    ScheduleName,
-)
+from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName  # noqa: E402
+from solar.config.preference import DpoConfig, PreferenceLoss  # noqa: E402
 from solar.training.alignment import PreferenceOptimization  # noqa: E402
 
 EOS, STEPS, BATCH = 1, 6, 2

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from tiny import Place, settings
 
-from solar.config.training import DpoConfig, PreferenceLoss, PretrainConfig
+from solar.config.preference import DpoConfig, PreferenceLoss
+from solar.config.training import PretrainConfig
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import fit

@@ -10,8 +10,9 @@ import torch
 from tiny import InOrder, MemoryRows, Place, pair, row, settings
 
 from solar.config.duration import Duration
+from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.root import Strategy
-from solar.config.training import DpoConfig, PreferenceLoss, PretrainConfig
+from solar.config.training import PretrainConfig
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import train

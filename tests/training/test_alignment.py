@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import llama, llama_folder, pair, row, settings, train_rows
 
-from solar.config.training import DpoConfig, OptimizerConfig, OptimizerName, PreferenceLoss
+from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
 from solar.training.alignment import PreferenceOptimization
 

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import llama, llama_folder, row, settings, train_rows
 
-from solar.config.training import OptimizerConfig, OptimizerName, PretrainConfig, Trainable
+from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.training import PretrainConfig, Trainable
 from solar.errors import StageError
 from solar.growth.roles import roles
 from solar.training.language import ContinuedPretraining

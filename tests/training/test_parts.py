@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import InOrder, MemoryRows, pair
 
-from solar.config.training import DpoConfig, PretrainConfig
+from solar.config.preference import DpoConfig
+from solar.config.training import PretrainConfig
 from solar.errors import DataError
 from solar.training.parts import chosen_rows
 

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from solar.config.training import DpoConfig, PreferenceLoss
+from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.training.preference import LOSSES, AnswerLogps, preference_loss
 
 PAIR = [-2.0, -4.0, -3.0, -3.5, 2.0, 4.0]

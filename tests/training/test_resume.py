@@ -8,7 +8,8 @@ import warnings
 import pytest
 from tiny import llama_folder, pair, row, settings, train_rows
 
-from solar.config.training import DpoConfig, PreferenceLoss, PretrainConfig, SftConfig
+from solar.config.preference import DpoConfig, PreferenceLoss
+from solar.config.training import PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
 from solar.training.checkpoint import TENSORS, checkpoint_path, checkpoints

@@ -7,7 +7,8 @@ import pytest
 from tiny import InOrder, MemoryRows, llama_folder, row, settings, train_rows
 
 from solar.config.duration import Duration
-from solar.config.training import PretrainConfig, ScheduleConfig, ScheduleName
+from solar.config.optimizer import ScheduleConfig, ScheduleName
+from solar.config.training import PretrainConfig
 from solar.training.schedule import Schedule
 from solar.training.steps import Budget, StepDataset
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny import llama, llama_folder, row, settings, train_rows
 
-from solar.config.training import OptimizerConfig, OptimizerName, Precision, PretrainConfig, SftConfig
+from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.training import Precision, PretrainConfig, SftConfig
 from solar.training.language import ContinuedPretraining, InstructionTuning
 
 UNEQUAL = [row(3, seed=1), row(17, 5, seed=2), row(2, seed=3), row(11, seed=4)]

@@ -9,15 +9,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from solar.config.duration import Duration
+from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.root import LoggerConfig, LoggerName, Strategy, TrainerConfig
-from solar.config.training import (
-    OptimizerConfig,
-    OptimizerName,
-    Precision,
-    ScheduleConfig,
-    ScheduleName,
-    TrainConfig,
-)
+from solar.config.training import Precision, TrainConfig
 from solar.training.fit import train
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining

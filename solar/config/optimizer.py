@@ -1,0 +1,87 @@
+"""The update rule, and the learning rate along training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+from solar.config.duration import Duration, Unit
+from solar.errors import ConfigError
+
+
+class OptimizerName(StrEnum):
+    """Optimizers by name."""
+
+    adamw = "adamw"
+    adafactor = "adafactor"
+    muon = "muon"
+
+
+@dataclass
+class OptimizerConfig:
+    """One update rule; parameters that are norms, biases or embeddings are never decayed."""
+
+    name: OptimizerName = MISSING
+    lr: float = MISSING
+    """Peak learning rate."""
+    betas: list[float] = MISSING
+    eps: float = MISSING
+    weight_decay: float = MISSING
+    max_grad_norm: float = MISSING
+    """Gradients are scaled down to this norm; 0 means never."""
+
+    def problems(self) -> Iterator[str]:
+        if not self.lr > 0:
+            yield f"lr: found {self.lr}, expected more than 0"
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield f"betas: found {self.betas}, expected two numbers from 0 to below 1"
+        if not self.eps > 0:
+            yield f"eps: found {self.eps}, expected more than 0"
+        if not self.weight_decay >= 0:
+            yield f"weight_decay: found {self.weight_decay}, expected 0 or more"
+        if not self.max_grad_norm >= 0:
+            yield f"max_grad_norm: found {self.max_grad_norm}, expected 0 (never clip) or more"
+
+
+class ScheduleName(StrEnum):
+    """Shapes of the learning rate after warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    wsd = "wsd"
+    """Warm-up, stable, decay: constant until the last `decay_fraction`, then 1 - sqrt."""
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate as a closed form of the share of training done."""
+
+    name: ScheduleName = MISSING
+    warmup_fraction: float = MISSING
+    """Share of training in which the rate rises linearly from 0."""
+    final_fraction: float = MISSING
+    """The last rate, as a share of the peak."""
+    decay_fraction: float = 0.0
+    """Share of training that `wsd` decays in; 0: never, for a run that others branch off."""
+    warmup: str | None = None
+    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
+    decay: str | None = None
+    """The same for the decay of `wsd`."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("warmup_fraction", "final_fraction", "decay_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"{name}: found {getattr(self, name)}, expected 0 to 1"
+        if self.warmup_fraction + self.decay_fraction > 1:
+            total = self.warmup_fraction + self.decay_fraction
+            yield f"warmup_fraction + decay_fraction: found {total:g}, expected at most 1"
+        for name in ("warmup", "decay"):
+            if (text := getattr(self, name)) is None:
+                continue
+            try:
+                if Duration.parse(text).unit is Unit.epochs:
+                    yield f"{name}: found '{text}', expected steps or tokens"
+            except ConfigError as error:
+                yield f"{name}: {error}"
