@@ -7,6 +7,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from solar.config.duration import Duration, Unit
+from solar.config.merging import Decay
 from solar.errors import ConfigError
 
 
@@ -51,7 +52,9 @@ class ScheduleName(StrEnum):
     linear = "linear"
     cosine = "cosine"
     wsd = "wsd"
-    """Warm-up, stable, decay: constant until the last `decay_fraction`, then 1 - sqrt."""
+    """Warm-up, stable, decay: constant until the last `decay_fraction` (arXiv 2405.18392)."""
+    infinite = "infinite"
+    """Warm-up, a half cosine down to `stable_fraction`, constant there, decay (arXiv 2403.08763, section 7)."""
 
 
 @dataclass
@@ -60,24 +63,33 @@ class ScheduleConfig:
 
     name: ScheduleName = MISSING
     warmup_fraction: float = MISSING
-    """Share of training in which the rate rises linearly from 0."""
+    """Share of training in which the rate rises linearly from `initial_fraction`."""
     final_fraction: float = MISSING
     """The last rate, as a share of the peak."""
     decay_fraction: float = 0.0
-    """Share of training that `wsd` decays in; 0: never, for a run that others branch off."""
+    """Share of training that `wsd` and `infinite` decay in; 0: never, for a run that others branch off."""
     warmup: str | None = None
     """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
     decay: str | None = None
-    """The same for the decay of `wsd`."""
+    """The same for the decay of `wsd` and `infinite`."""
+    decay_shape: Decay | None = None
+    """Curve of that decay; `sqrt`, if not given."""
+    initial_fraction: float | None = None
+    """What warm-up starts from, as a share of the peak: to re-warm from the rate the base ended at; 0, if not given."""
+    cooldown: str | None = None
+    """How long `infinite` takes from the peak to `stable_fraction`, as `200 steps` or `50M tokens`."""
+    stable_fraction: float | None = None
+    """The rate `infinite` stays at, as a share of the peak."""
 
     def problems(self) -> Iterator[str]:
-        for name in ("warmup_fraction", "final_fraction", "decay_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                yield f"{name}: found {getattr(self, name)}, expected 0 to 1"
+        for name in ("warmup_fraction", "final_fraction", "decay_fraction", "initial_fraction", "stable_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                yield f"{name}: found {value}, expected 0 to 1"
         if self.warmup_fraction + self.decay_fraction > 1:
             total = self.warmup_fraction + self.decay_fraction
             yield f"warmup_fraction + decay_fraction: found {total:g}, expected at most 1"
-        for name in ("warmup", "decay"):
+        for name in ("warmup", "decay", "cooldown"):
             if (text := getattr(self, name)) is None:
                 continue
             try:
@@ -85,3 +97,15 @@ class ScheduleConfig:
                     yield f"{name}: found '{text}', expected steps or tokens"
             except ConfigError as error:
                 yield f"{name}: {error}"
+        yield from self._without_effect()
+
+    def _without_effect(self) -> Iterator[str]:
+        """Settings that the shape does not read, and one that it cannot do without."""
+        infinite = self.name is ScheduleName.infinite
+        if infinite and self.stable_fraction is None:
+            yield "stable_fraction: not set, expected 0 to 1 for infinite"
+        for name in ("cooldown", "stable_fraction"):
+            if not infinite and getattr(self, name) is not None:
+                yield f"{name}: {self.name.value} does not read it; remove it, or take infinite"
+        if self.decay_shape is not None and self.name not in (ScheduleName.wsd, ScheduleName.infinite):
+            yield f"decay_shape: {self.name.value} does not read it; remove it, or take wsd or infinite"

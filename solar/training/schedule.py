@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solar.config.duration import Duration, Unit
+from solar.config.merging import Decay
 from solar.config.optimizer import ScheduleConfig, ScheduleName
 
 
@@ -17,21 +18,36 @@ class Schedule:
     warmup_steps: int
     decay_steps: int
     final: float
-    """The last rate, as a share of the peak."""
+    """The last rate, as a share of the peak; the same for the next two."""
+    initial: float = 0.0
+    stable: float = 1.0
+    cooldown_steps: int = 0
+    decay_shape: Decay = Decay.sqrt
 
     @classmethod
     def of(cls, config: ScheduleConfig, total_steps: int, steps_of_tokens: Callable[[int], int]) -> "Schedule":
         """`steps_of_tokens`: how many steps read so many tokens."""
 
-        def steps(text: str | None, fraction: float) -> int:
+        def steps(text: str | None, fraction: float, most: int) -> int:
             if text is None:
-                return round(fraction * total_steps)
+                return min(most, round(fraction * total_steps))
             duration = Duration.parse(text)
             amount = round(duration.amount)
-            return min(total_steps, steps_of_tokens(amount) if duration.unit is Unit.tokens else amount)
+            return min(most, steps_of_tokens(amount) if duration.unit is Unit.tokens else amount)
 
-        warmup, decay = steps(config.warmup, config.warmup_fraction), steps(config.decay, config.decay_fraction)
-        return cls(config.name, total_steps, warmup, min(decay, total_steps - warmup), config.final_fraction)
+        warmup = steps(config.warmup, config.warmup_fraction, total_steps)
+        decay = steps(config.decay, config.decay_fraction, total_steps - warmup)
+        return cls(
+            config.name,
+            total_steps,
+            warmup,
+            decay,
+            config.final_fraction,
+            config.initial_fraction or 0.0,
+            1.0 if config.stable_fraction is None else config.stable_fraction,
+            steps(config.cooldown, 0.0, total_steps - warmup - decay),
+            config.decay_shape or Decay.sqrt,
+        )
 
     def factor(self, step: int) -> float:
         """Share of the peak learning rate that optimizer step `step` (from 0) uses.
@@ -41,13 +57,30 @@ class Schedule:
         [0.5, 1.0, 1.0, 0.5, 0.125]
         """
         if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+            return self.initial + (1 - self.initial) * (step + 1) / self.warmup_steps
+        since_warmup = step - self.warmup_steps
+        done = since_warmup / max(1, self.total_steps - self.warmup_steps)
+        if self.name is ScheduleName.constant:
+            return 1.0
         if self.name is ScheduleName.linear:
-            return 1 - (1 - self.final) * done
+            return _between(1.0, self.final, done)
         if self.name is ScheduleName.cosine:
-            return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
-        if self.name is ScheduleName.wsd and self.decay_steps:
-            decayed = (step - (self.total_steps - self.decay_steps)) / self.decay_steps
-            return 1.0 if decayed < 0 else 1 - (1 - self.final) * math.sqrt(decayed)
-        return 1.0
+            return _between(1.0, self.final, _FALLEN[Decay.cosine](done))
+        decayed = step - (self.total_steps - self.decay_steps)
+        if decayed >= 0:
+            return _between(self.stable, self.final, _FALLEN[self.decay_shape](decayed / self.decay_steps))
+        if since_warmup < self.cooldown_steps:
+            return _between(1.0, self.stable, _FALLEN[Decay.cosine](since_warmup / self.cooldown_steps))
+        return self.stable
+
+
+_FALLEN: dict[Decay, Callable[[float], float]] = {
+    Decay.linear: lambda done: done,
+    Decay.sqrt: math.sqrt,
+    Decay.cosine: lambda done: (1 - math.cos(math.pi * done)) / 2,
+}
+"""Share of the way down after a share of the decay."""
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return start - (start - end) * share

@@ -4,17 +4,26 @@ import json
 import math
 
 import pytest
+import torch
 from tiny import InOrder, MemoryRows, llama_folder, row, settings, train_rows
 
 from solar.config.duration import Duration
+from solar.config.merging import Decay
 from solar.config.optimizer import ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
+from solar.training.language import ContinuedPretraining
 from solar.training.schedule import Schedule
 from solar.training.steps import Budget, StepDataset
 
 
 def _factors(name, total, **said):
-    config = ScheduleConfig(ScheduleName(name), **({"warmup_fraction": 0.0, "final_fraction": 0.0} | said))
+    said = (
+        {"warmup_fraction": 0.0, "final_fraction": 0.0}
+        | ({"stable_fraction": 1.0} if name == "infinite" else {})
+        | said
+    )
+    config = ScheduleConfig(ScheduleName(name), **said)
+    assert list(config.problems()) == []
     schedule = Schedule.of(config, total, lambda tokens: tokens // 100)
     return [schedule.factor(step) for step in range(total)]
 
@@ -41,6 +50,41 @@ def test_wsd_is_flat_and_then_falls_by_one_minus_the_root():
     assert factors[7:] == pytest.approx([0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75)])
 
 
+@pytest.mark.parametrize(
+    "shape,expected",
+    [("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])],
+)
+def test_the_decay_has_the_curve_it_is_told(shape, expected):
+    assert _factors("wsd", 6, decay="4 steps", decay_shape=Decay(shape)) == pytest.approx([1.0, 1.0, *expected])
+
+
+def test_re_warming_starts_at_the_rate_the_base_ended_at():
+    # from 0.2 to 1 in four steps, then half a cosine back to 0.2
+    factors = _factors("cosine", 8, warmup="4 steps", initial_fraction=0.2, final_fraction=0.2)
+    assert factors == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0, 0.6 + 0.2 * math.sqrt(2), 0.6, 0.6 - 0.2 * math.sqrt(2)])
+
+
+def test_infinite_cools_down_stays_and_decays():
+    said = {"warmup": "2 steps", "cooldown": "4 steps", "stable_fraction": 0.4, "decay": "4 steps"}
+    factors = _factors("infinite", 13, **said)
+    half = 0.3 * math.sqrt(0.5)
+    assert factors[:6] == pytest.approx([0.5, 1.0, 1.0, 0.7 + half, 0.7, 0.7 - half])
+    assert factors[6:10] == pytest.approx([0.4] * 4)
+    assert factors[10:] == pytest.approx([0.2, 0.4 * (1 - math.sqrt(0.5)), 0.4 * (1 - math.sqrt(0.75))])
+
+
+def test_a_longer_infinite_run_has_the_same_past():
+    said = {"warmup": "2 steps", "cooldown": "400 tokens", "stable_fraction": 0.4}
+    assert _factors("infinite", 13, **said) == _factors("infinite", 50, **said)[:13]
+
+
+def test_a_setting_that_the_shape_does_not_read_is_refused():
+    said = ScheduleConfig(ScheduleName.cosine, 0.0, 0.0, decay_shape=Decay.linear, stable_fraction=0.5)
+    assert [problem.split(":")[0] for problem in said.problems()] == ["stable_fraction", "decay_shape"]
+    missing = ScheduleConfig(ScheduleName.infinite, 0.0, 0.0)
+    assert [problem.split(":")[0] for problem in missing.problems()] == ["stable_fraction"]
+
+
 def test_wsd_without_decay_goes_on_for_ever():
     assert _factors("wsd", 50, warmup_fraction=0.1)[5:] == [1.0] * 45
 
@@ -49,6 +93,24 @@ def test_extending_a_wsd_run_does_not_change_its_past():
     said = {"warmup": "3 steps", "decay": "4 steps"}
     short, long = _factors("wsd", 20, **said), _factors("wsd", 50, **said)
     assert short[:16] == long[:16] and short[16:] == long[46:]
+
+
+def test_the_weights_of_a_wsd_run_are_those_of_a_run_twice_as_long_until_its_decay(tmp_path):
+    schedule = ScheduleConfig(ScheduleName.wsd, 0.0, 0.0, warmup="2 steps", decay="3 steps")
+    seen = {}
+    for steps in (8, 16):
+
+        class Watching(ContinuedPretraining):
+            def training_step(self, step, batch_idx):
+                super().training_step(step, batch_idx)
+                if self.steps_done in (5, 6):
+                    seen[self.total_steps, self.steps_done] = self.network.lm_head.weight.detach().clone()
+
+        config = PretrainConfig(**settings(duration=f"{steps} steps", schedule=schedule))
+        folder = llama_folder(tmp_path / f"base-{steps}")
+        train_rows([row(9, seed=n) for n in range(11)], config, folder, tmp_path / f"out-{steps}", module=Watching)
+    assert torch.equal(seen[8, 5], seen[16, 5])
+    assert torch.equal(seen[8, 6], seen[16, 6])  # the first step of a decay still has the whole rate
 
 
 def test_lengths_may_be_said_in_tokens():
