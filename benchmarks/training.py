@@ -59,7 +59,8 @@ def make_model(folder: Path, vocabulary: int) -> None:
 def ours(folder: Path, meter: Meter, rows: list[np.ndarray], sft: bool) -> dict[str, float]:
     from tiny import TinyRow, settings, train_rows
 
-    from solar.config.training import OptimizerConfig, OptimizerName, PretrainConfig, ScheduleConfig, ScheduleName
+    from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+    from solar.config.training import PretrainConfig
     from solar.training.language import ContinuedPretraining, InstructionTuning
 
     class Metered(InstructionTuning if sft else ContinuedPretraining):  # type: ignore[misc]
