@@ -15,8 +15,22 @@ class OptimizerName(StrEnum):
     """Optimizers by name."""
 
     adamw = "adamw"
+    """torch's, fused."""
+    adamw_8bit = "adamw_8bit"
+    """bitsandbytes': both moments in 8 bits a number."""
     adafactor = "adafactor"
+    """torch's: the second moment as rows and columns, no first one."""
     muon = "muon"
+    """torch's for the matrices of the layers, AdamW for all else."""
+    schedule_free = "schedule_free"
+    """schedulefree's AdamW: an average of the weights takes the place of a decaying rate."""
+
+
+OPTIMIZER_PACKAGES = {
+    OptimizerName.adamw_8bit: ("bitsandbytes", "eight_bit"),
+    OptimizerName.schedule_free: ("schedulefree", "schedule_free"),
+}
+"""Optimizers that torch does not have: their package, and the extra that installs it."""
 
 
 @dataclass
@@ -26,8 +40,10 @@ class OptimizerConfig:
     name: OptimizerName = MISSING
     lr: float = MISSING
     """Peak learning rate."""
-    betas: list[float] = MISSING
-    eps: float = MISSING
+    betas: list[float] | None = None
+    """Decay of the moments (not of adafactor). The first is also muon's momentum, and schedule_free's mixing weight."""
+    eps: float | None = None
+    """Least size of what an update is divided by (not of adafactor)."""
     weight_decay: float = MISSING
     max_grad_norm: float = MISSING
     """Gradients are scaled down to this norm; 0 means never."""
@@ -35,10 +51,13 @@ class OptimizerConfig:
     def problems(self) -> Iterator[str]:
         if not self.lr > 0:
             yield f"lr: found {self.lr}, expected more than 0"
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            yield f"betas: found {self.betas}, expected two numbers from 0 to below 1"
-        if not self.eps > 0:
-            yield f"eps: found {self.eps}, expected more than 0"
+        if self.name is not OptimizerName.adafactor:
+            if self.betas is None or len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+                yield f"betas: found {self.betas}, expected two numbers from 0 to below 1"
+            elif self.name is OptimizerName.schedule_free and not self.betas[0] > 0:
+                yield f"betas: found {self.betas}, expected a first one above 0 for schedule_free"
+            if self.eps is None or not self.eps > 0:
+                yield f"eps: found {self.eps}, expected more than 0"
         if not self.weight_decay >= 0:
             yield f"weight_decay: found {self.weight_decay}, expected 0 or more"
         if not self.max_grad_norm >= 0:

@@ -1,11 +1,13 @@
 """Optimizers by name, and which parameters they move how fast."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Trainable, TrainConfig
@@ -29,37 +31,55 @@ def freeze(network: nn.Module, config: TrainConfig, role_of: Roles) -> None:
 def parameter_groups(network: nn.Module, config: TrainConfig, role_of: Roles) -> list[dict[str, Any]]:
     """Each trained parameter in exactly one group of one peak rate and one decay, in the network's own order.
 
-    Norms, biases and embeddings (also where the embedding is the output layer) are not decayed.
+    Norms, biases and embeddings (also where the embedding is the output layer) are not decayed. With Muon, `hidden`
+    says whether a group holds matrices of the layers: what it moves, where AdamW moves all else.
     """
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    ends = embeddings | {id(parameter) for parameter in _head(network)}
+    by_muon = config.optimizer.name is OptimizerName.muon
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         decayed = parameter.ndim > 1 and id(parameter) not in embeddings
         decay = config.optimizer.weight_decay if decayed else 0.0
         rate = config.optimizer.lr * config.lr_factors.get(role_of(name), 1.0)
-        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "peak_lr": rate, "weight_decay": decay})
+        hidden = by_muon and parameter.ndim == 2 and id(parameter) not in ends
+        group = groups.setdefault(
+            (rate, decay, hidden), {"params": [], "lr": rate, "peak_lr": rate, "weight_decay": decay, "hidden": hidden}
+        )
         group["params"].append(parameter)
     return list(groups.values())
 
 
+def _head(network: nn.Module) -> Iterable[nn.Parameter]:
+    head = network.get_output_embeddings() if isinstance(network, PreTrainedModel) else None
+    return head.parameters() if head is not None else ()
+
+
 def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> list[Optimizer]:
-    """The optimizer of that name; Muon is two, since AdamW moves what is not a matrix."""
-    betas = (config.betas[0], config.betas[1])
+    """The optimizer of that name; Muon is two, since AdamW moves what is not a matrix of the layers."""
     if config.name is OptimizerName.adafactor:
-        return [torch.optim.Adafactor(groups, lr=config.lr, beta2_decay=-0.8)]
-    if config.name is OptimizerName.muon:
-        matrices = _only(groups, lambda group, parameter: parameter.ndim == 2 and group["weight_decay"] > 0)
-        others = _only(groups, lambda group, parameter: parameter.ndim != 2 or group["weight_decay"] == 0)
-        muon = torch.optim.Muon(matrices, lr=config.lr, momentum=betas[0], adjust_lr_fn="match_rms_adamw")
-        return [muon, torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=config.eps)]
-    return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
+        return [torch.optim.Adafactor(groups, lr=config.lr)]
+    assert config.betas is not None and config.eps is not None, "checked by the configuration"
+    adam = {"lr": config.lr, "betas": (config.betas[0], config.betas[1]), "eps": config.eps}
+    match config.name:
+        case OptimizerName.adamw_8bit:
+            from bitsandbytes.optim import AdamW8bit
 
+            return [AdamW8bit(groups, **adam)]
+        case OptimizerName.schedule_free:
+            from schedulefree import AdamWScheduleFree
 
-def _only(groups: list[dict[str, Any]], keep: Callable[[dict[str, Any], torch.Tensor], bool]) -> list[dict[str, Any]]:
-    kept = [group | {"params": [p for p in group["params"] if keep(group, p)]} for group in groups]
-    return [group for group in kept if group["params"]]
+            return [AdamWScheduleFree(groups, **adam)]
+        case OptimizerName.muon:
+            matrices = [group for group in groups if group["hidden"]]
+            others = [group for group in groups if not group["hidden"]]
+            options: dict[str, Any] = {"momentum": config.betas[0], "adjust_lr_fn": "match_rms_adamw"}
+            muon = [torch.optim.Muon(matrices, lr=config.lr, **options)] if matrices else []
+            return [*muon, *([torch.optim.AdamW(others, fused=True, **adam)] if others else [])]
+        case _:
+            return [torch.optim.AdamW(groups, fused=True, **adam)]
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
@@ -67,3 +87,37 @@ def set_learning_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
+
+
+def explore(optimizers: Iterable[Optimizer]) -> None:
+    """Schedule-free optimizers put the point that gradients are taken at in place of the weights; others do nothing."""
+    for optimizer in optimizers:
+        if hasattr(optimizer, "train"):
+            optimizer.train()
+
+
+def settle(optimizers: Iterable[Optimizer]) -> None:
+    """Schedule-free optimizers put their average in place of the weights: what is read, saved and shipped."""
+    for optimizer in optimizers:
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
+
+
+@contextmanager
+def settled(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """`settle` for a while. The way back is a copy, since the arithmetic there and back is not exact."""
+    moving = [optimizer for optimizer in optimizers if hasattr(optimizer, "eval") and _exploring(optimizer)]
+    weights = [weight for optimizer in moving for group in optimizer.param_groups for weight in group["params"]]
+    before = [weight.detach().clone() for weight in weights]
+    settle(moving)
+    try:
+        yield
+    finally:
+        explore(moving)
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
+
+def _exploring(optimizer: Optimizer) -> bool:
+    return bool(optimizer.param_groups[0]["train_mode"])
