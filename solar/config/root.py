@@ -32,6 +32,8 @@ class TrainerConfig:
     """Devices a node."""
     num_nodes: int = MISSING
     strategy: Strategy = MISSING
+    tensor_parallel: int = 1
+    """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
     """Rows a device holds at once; a stage's global batch is made of as many micro-batches as it takes."""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
@@ -43,9 +45,17 @@ class TrainerConfig:
     compile: bool = False
     """torch.compile: a minute of start-up for faster steps."""
     log_every_steps: int = MISSING
+    telemetry_every_steps: int | None = None
+    """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
+    given."""
     checkpoint_every_seconds: float = MISSING
     """How much work a kill may cost."""
     keep_checkpoints: int = 1
+
+    @property
+    def replicas(self) -> int:
+        """Batches that are computed at a time: devices in all, unless several work on one."""
+        return self.devices * self.num_nodes // self.tensor_parallel
 
     def micro_batch_of(self, stage: str, global_batch_size: int) -> int:
         """Rows a device holds at once in a stage: what is configured, or its share of the global batch if that is less.
@@ -54,22 +64,35 @@ class TrainerConfig:
         >>> trainer.micro_batch_of("sft", 8), trainer.micro_batch_of("dpo", 64)
         (4, 4)
         """
-        share = global_batch_size // (self.devices * self.num_nodes)
+        share = global_batch_size // self.replicas
         return min(share, self.micro_batch_sizes.get(stage, self.micro_batch_size))
 
     def problems(self) -> Iterator[str]:
         if self.accelerator not in ("cpu", "gpu"):
             yield f"accelerator: found {self.accelerator!r}, expected cpu or gpu"
-        for name in ("devices", "num_nodes", "micro_batch_size", "log_every_steps", "keep_checkpoints"):
+        for name in (
+            "devices",
+            "num_nodes",
+            "micro_batch_size",
+            "log_every_steps",
+            "keep_checkpoints",
+            "tensor_parallel",
+        ):
             if getattr(self, name) < 1:
                 yield f"{name}: found {getattr(self, name)}, expected at least 1"
-        if self.threads is not None and self.threads < 1:
-            yield f"threads: found {self.threads}, expected at least 1 or null"
+        for name in ("threads", "telemetry_every_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: found {value}, expected at least 1 or null"
         for name in ("num_workers", "checkpoint_every_seconds"):
             if getattr(self, name) < 0:
                 yield f"{name}: found {getattr(self, name)}, expected 0 or more"
         if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:
             yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
+        if self.tensor_parallel > 1 and self.strategy is not Strategy.fsdp:
+            yield f"tensor_parallel: found {self.tensor_parallel} with strategy {self.strategy}, expected fsdp"
+        elif self.tensor_parallel > 1 and self.devices % self.tensor_parallel:
+            yield f"tensor_parallel: found {self.tensor_parallel}, expected a divisor of the {self.devices} devices"
 
 
 class LoggerName(StrEnum):

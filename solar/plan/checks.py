@@ -9,7 +9,8 @@ from solar.config.growth import UpscaleConfig
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.references import pointers
-from solar.config.root import SolarConfig
+from solar.config.root import SolarConfig, Strategy
+from solar.config.training import AverageKind, TrainConfig
 from solar.errors import ConfigError
 from solar.plan.graph import hint
 
@@ -37,6 +38,7 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
         else:
             yield from (f"stages.{name}.{problem}" for problem in stage.problems())
             yield from _batches(name, stage, config)
+            yield from _sharded(name, stage, config)
             yield from _without_weights(name, stage, config)
     yield from (f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config)))
     if not re.fullmatch(r"[\w][\w.-]*", config.name):
@@ -71,15 +73,25 @@ def _infinite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 
 def _batches(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
     trainer, batch = config.trainer, getattr(stage, "global_batch_size", None)
-    if batch is None or trainer.devices < 1 or trainer.num_nodes < 1:
+    if batch is None or min(trainer.devices, trainer.num_nodes, trainer.tensor_parallel, trainer.replicas) < 1:
         return
-    devices = trainer.devices * trainer.num_nodes
-    if batch % devices:
-        yield f"stages.{name}.global_batch_size: found {batch}, expected a multiple of the {devices} devices"
+    replicas = trainer.replicas
+    devices = f"{replicas} devices" if trainer.tensor_parallel == 1 else f"{replicas} groups of devices"
+    if batch % replicas:
+        yield f"stages.{name}.global_batch_size: found {batch}, expected a multiple of the {devices}"
         return
     micro = trainer.micro_batch_of(name, batch)
-    if micro >= 1 and (batch // devices) % micro:
+    if micro >= 1 and (batch // replicas) % micro:
         yield (
-            f"stages.{name}.global_batch_size: {batch} over {devices} devices is no multiple of micro-batches "
-            f"of {micro}; set trainer.micro_batch_sizes.{name} to a divisor of {batch // devices}"
+            f"stages.{name}.global_batch_size: {batch} over {devices} is no multiple of micro-batches "
+            f"of {micro}; set trainer.micro_batch_sizes.{name} to a divisor of {batch // replicas}"
         )
+
+
+def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
+    """What sharded weights do not allow."""
+    if isinstance(stage, TrainConfig) and config.trainer.strategy is Strategy.fsdp:
+        if stage.adapter.rank:
+            yield f"stages.{name}.adapter.rank: found {stage.adapter.rank} with strategy fsdp, expected 0, or trainer ddp"
+        if stage.average.kind is not AverageKind.none:
+            yield f"stages.{name}.average.kind: found {stage.average.kind} with strategy fsdp, expected none, or trainer ddp"

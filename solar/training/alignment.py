@@ -88,8 +88,7 @@ class PreferenceOptimization(TrainingModule):
                 return self.answer_logps(batch.to(self.device), network)
 
         def over_ranks(values: Tensor) -> Tensor:
-            summed: Tensor = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
-            return summed.cpu()
+            return self.summed(values.to(self.device)).cpu()
 
         self.network.eval()
         if network is not None:

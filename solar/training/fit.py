@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from solar.training.adapter import add_adapter, folded
 from solar.training.callbacks import Saver, Validator
 from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
 from solar.training.export import save_model
+from solar.training.incidents import Incidents
 from solar.training.interrupt import StopRequest, listening
 from solar.training.microbatch import Row
 from solar.training.module import TrainingModule
@@ -39,6 +39,7 @@ from solar.training.schedule import Schedule
 from solar.training.sharded_loading import empty_network
 from solar.training.sharding import ShardedStrategy
 from solar.training.steps import Budget, Rows, StepDataset, step_loader
+from solar.training.telemetry import Telemetry
 from solar.training.trackers import build_loggers, finish
 from solar.training.validation import ValidationRows
 
@@ -69,7 +70,7 @@ class Surroundings(Protocol):
 def fit(
     make_module: MakeModule, config: TrainConfig, model_dir: Path, data_dir: Path, output: Path, where: Surroundings
 ) -> Metrics:
-    """Train, and leave `model/`, `logs/metrics.jsonl` and, while unfinished, `checkpoints/` in `output`.
+    """Train, and leave `model/`, `logs/metrics.jsonl` and `checkpoints/`, which whoever keeps the model removes, in `output`.
 
     A second call with the same arguments goes on from the newest whole checkpoint. Raises `Interrupted` after a signal
     (everything is saved), `DataError` or `StageError` where data and model do not allow the training.
@@ -78,7 +79,7 @@ def fit(
     if where.trainer.threads is not None:
         torch.set_num_threads(where.trainer.threads)
     with listening() as stop:
-        rank, world_size = _place(where.trainer, config)
+        replica, replicas = _place(where.trainer, config)
         rows = TokenDataset(data_dir, "train")
         if not len(rows):
             raise DataError(f"{data_dir}: the train split is empty, expected at least one row")
@@ -98,9 +99,9 @@ def fit(
         module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
         module.source = model_dir
         size = where.trainer.micro_batch_sizes.get(where.stage, where.trainer.micro_batch_size)
-        steps = StepDataset(rows, order, module.assemble, budget, size, rank, world_size)
+        steps = StepDataset(rows, order, module.assemble, budget, size, replica, replicas)
         valid: Rows | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
-        held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, rank, world_size)
+        held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, replica, replicas)
         return train(module, steps, held_out, model_dir, output, where, stop)
 
 
@@ -122,13 +123,22 @@ def train(
     callbacks = [
         LambdaCallback(
             on_train_start=lambda *_: module.prepare(steps, held_out, output),
-            on_train_end=lambda *_: module.average.put_in(),
+            on_train_end=lambda *_: module.finish(),
         ),
+        Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
         recorder,
+        Telemetry(recorder, settings.telemetry_every_steps),
         Validator(held_out, module.config.validate_every_steps, recorder, stop),
-        Saver(folder, settings.checkpoint_every_seconds, settings.keep_checkpoints, stop, recorder.stopwatch),
+        Saver(
+            folder,
+            settings.checkpoint_every_seconds,
+            settings.keep_checkpoints,
+            stop,
+            recorder.stopwatch,
+            module.config.guard.rollback_every_steps,
+        ),
     ]
-    trainer = _trainer(module.config, callbacks, steps, output, where)
+    trainer = _trainer(module.config, callbacks, output, where)
     try:
         loader = step_loader(steps, step_of(resume) if resume else 0, settings.num_workers)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
@@ -141,34 +151,33 @@ def train(
         if module.config.adapter.rank:
             named = folded(named, module.config.adapter)
         save_model(module.network, named, model_dir, output / "model")
-        shutil.rmtree(folder, ignore_errors=True)
     trainer.strategy.barrier()
     return recorder.summary | {
         "steps": float(module.steps_done),
         "train_tokens": float(module.tokens_done),
         "train_flops": module.flops_done,
         "skipped_steps": float(module.guard.skipped),
+        "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
 
 
-def _trainer(
-    config: TrainConfig, callbacks: list[pl.Callback], steps: StepDataset, output: Path, where: Surroundings
-) -> pl.Trainer:
+def _trainer(config: TrainConfig, callbacks: list[pl.Callback], output: Path, where: Surroundings) -> pl.Trainer:
     loggers = (
         build_loggers(where.logger, where.experiment, where.stage, where.run_dir, as_plain(config))
-        if steps.rank == 0
+        if os.environ.get("RANK", "0") == "0"
         else []
     )
     if where.trainer.strategy is Strategy.fsdp and config.average.kind is not AverageKind.none:
         raise StageError("average: found with trainer.strategy fsdp, which cannot keep one; expected single or ddp")
     sharded = where.trainer.strategy is Strategy.fsdp
-    environment: list[Any] = [TorchElasticEnvironment()] if steps.world_size > 1 else []
+    several = where.trainer.devices * where.trainer.num_nodes > 1
+    environment: list[Any] = [TorchElasticEnvironment()] if several else []
     return pl.Trainer(
         accelerator=where.trainer.accelerator,
         devices=where.trainer.devices,
         num_nodes=where.trainer.num_nodes,
-        strategy=_strategy(where.trainer, steps.world_size),
+        strategy=_strategy(where.trainer),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=1,
         logger=loggers,
@@ -185,22 +194,22 @@ def _trainer(
 
 
 def _place(trainer: TrainerConfig, config: TrainConfig) -> tuple[int, int]:
-    """This process's rank among how many; several need a launcher (torchrun) that has started them all."""
-    world_size = trainer.devices * trainer.num_nodes
-    if world_size == 1:
+    """Which of how many batches of a step this process computes; several need a launcher (torchrun)."""
+    if trainer.devices * trainer.num_nodes == 1:
         return 0, 1
     if not TorchElasticEnvironment.detect():
         raise StageError(f"trainer.devices: found {trainer.devices} without torchrun, expected to be started by it")
-    if config.global_batch_size % world_size:
+    if config.global_batch_size % trainer.replicas:
         raise StageError(
-            f"global_batch_size: found {config.global_batch_size}, expected a multiple of the {world_size} devices"
+            f"global_batch_size: found {config.global_batch_size}, expected a multiple of {trainer.replicas}: "
+            "so many batches are computed at a time"
         )
-    return int(os.environ["RANK"]), world_size
+    return int(os.environ["RANK"]) // trainer.tensor_parallel, trainer.replicas
 
 
-def _strategy(trainer: TrainerConfig, world_size: int) -> LightningStrategy | str:
+def _strategy(trainer: TrainerConfig) -> LightningStrategy | str:
     if trainer.strategy is Strategy.fsdp:
-        return ShardedStrategy(world_size)
+        return ShardedStrategy(trainer.replicas, trainer.tensor_parallel)
     if trainer.strategy is Strategy.ddp:
         from pytorch_lightning.strategies import DDPStrategy
 

@@ -25,11 +25,12 @@ from solar.training.flops import Work
 from solar.training.guard import Guard
 from solar.training.microbatch import MicroBatch, Row
 from solar.training.network import Decoder, head_weight
-from solar.training.optim import Roles, build_optimizers, parameter_groups, set_learning_rate
+from solar.training.optim import Roles, build_optimizers, explore, parameter_groups, set_learning_rate, settle
 from solar.training.schedule import Schedule
 from solar.training.sharded_loading import fill
 from solar.training.sharding import ShardedStrategy, shard, whole
 from solar.training.steps import Step, StepDataset
+from solar.training.watch import LayerWatch
 
 if TYPE_CHECKING:
     from solar.training.validation import ValidationRows
@@ -66,6 +67,7 @@ class TrainingModule(pl.LightningModule):
         trained = [parameter for parameter in averaged if parameter.requires_grad]
         self.average = Average(config.average, trained, self.total_steps)
         self.guard = Guard(config.guard)
+        self.watch = LayerWatch(network)
         self.record: dict[str, float] = {}
 
     @abstractmethod
@@ -95,36 +97,42 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, step: Step, batch_idx: int) -> None:
         if not step.micro_batches:
             return
-        torch.manual_seed(_step_seed(self.config.seed, self.steps_done, self.global_rank))
+        replica = self.global_rank // self.tensor_parallel
+        torch.manual_seed(_step_seed(self.config.seed, self.steps_done, replica))
         divisor = max(1, self.divisor(step))
         sums = self._accumulate_gradients(step, divisor)
         self.flops_done += sums.pop("flops")
-        optimizers = self._optimizers()
-        grad_norm = self._clip()
-        set_learning_rate(optimizers, self.schedule.factor(self.steps_done))
-        means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
-        accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
-        for optimizer in optimizers:
-            if accepted:
-                optimizer.step()
-            optimizer.zero_grad()
+        with self.watch.step(self.steps_done + 1):
+            means, accepted = self._update(sums, divisor)
         self.steps_done += 1
         if self.config.average.kind is not AverageKind.none:
             self.average.step_done(self.steps_done)
         self.tokens_done += step.tokens
-        rate = max(group["lr"] for optimizer in optimizers for group in optimizer.param_groups)
+        rate = max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
         counts = {"step": self.steps_done, "tokens": self.tokens_done, "flops": self.flops_done, "lr": rate}
         self.record = counts | (means if accepted else {"skipped": 1.0})
 
+    def _update(self, sums: dict[str, float], divisor: int) -> tuple[dict[str, float], bool]:
+        """Use the gradients, unless the guard throws them away; returns the step's means, and whether they were used."""
+        grad_norm = self._clip()
+        set_learning_rate(self.trainer.optimizers, self.schedule.factor(self.steps_done))
+        means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
+        accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
+        for optimizer in self._optimizers():
+            if accepted:
+                optimizer.step()
+            optimizer.zero_grad()
+        return means, accepted
+
     def _accumulate_gradients(self, step: Step, divisor: int) -> dict[str, float]:
         """Gradients of the whole step's mean; returns sums over all ranks."""
-        world_size = self.trainer.world_size
+        replicas = self.trainer.world_size // self.tensor_parallel
         totals: dict[str, Tensor] = {}
         last = len(step.micro_batches) - 1
         for number, micro_batch in enumerate(step.micro_batches):
             with self._synchronised_if(number == last):
                 loss, others = self.loss_sum(micro_batch.to(self.device))
-                self.manual_backward(loss * (world_size / divisor))  # ranks' gradients are averaged
+                self.manual_backward(loss * (replicas / divisor))  # their gradients are averaged
             others["flops"] = torch.tensor(self.work.flops(micro_batch.segments, micro_batch.trained_tokens)).double()
             for name, value in {"loss": loss.detach(), **others}.items():
                 totals[name] = totals[name] + value if name in totals else value
@@ -135,10 +143,21 @@ class TrainingModule(pl.LightningModule):
 
     def over_ranks(self, totals: dict[str, Tensor]) -> dict[str, float]:
         """Sums over all ranks, in one exchange."""
-        values = torch.stack([value.double().to(self.device) for value in totals.values()])
-        if self.trainer.world_size > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="sum")
+        values = self.summed(torch.stack([value.double().to(self.device) for value in totals.values()]))
         return dict(zip(totals, values.tolist(), strict=True))
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over all ranks; those that work on one batch together have equal values, which count once."""
+        if self.trainer.world_size == 1:
+            return values
+        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return total / self.tensor_parallel
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Ranks that work on one batch together."""
+        strategy = self.trainer.strategy
+        return strategy.tensor_parallel if isinstance(strategy, ShardedStrategy) else 1
 
     def agree(self, wishes: list[bool]) -> list[bool]:
         """What any rank wishes."""
@@ -161,8 +180,7 @@ class TrainingModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, ShardedStrategy) and not isinstance(self.decoders[0], FSDPModule):
-            mesh = self.trainer.strategy.device_mesh["data_parallel"]
-            shard(self.decoders[0], self.network, mesh, self.config.precision)
+            shard(self.decoders[0], self.network, self.trainer.strategy.device_mesh, self.config.precision)
             if next(self.network.parameters()).is_meta:
                 fill(self.network, self.source, self.trainer.strategy.root_device)
 
@@ -172,6 +190,15 @@ class TrainingModule(pl.LightningModule):
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def on_train_start(self) -> None:
+        if self.steps_done < self.total_steps:
+            explore(self.trainer.optimizers)
+
+    def finish(self) -> None:
+        """The weights become what is read and shipped: an average, where one is kept."""
+        self.average.put_in()
+        settle(self.trainer.optimizers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch

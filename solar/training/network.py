@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -88,7 +89,7 @@ def head_weight(network: PreTrainedModel) -> Tensor:
     if head is None or getattr(head, "bias", None) is not None:
         raise StageError(f"{type(network).__name__}: expected an output layer without bias")
     weight: Tensor = head.weight
-    return weight
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class Decoder(nn.Module):

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from solar.config.training import Precision
@@ -29,7 +31,7 @@ def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
 
 
 def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> None:
-    """Give every parameter its numbers, each process reading only the rows of its own shards.
+    """Give every parameter its numbers, each process reading only its own shards.
 
     Raises `StageError` for a parameter that the files do not hold under its own name and shape.
     """
@@ -47,21 +49,21 @@ def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> Non
             if tuple(stored.get_shape()) != tuple(parameter.shape):
                 shapes = f"found {stored.get_shape()}, expected {list(parameter.shape)}"
                 raise StageError(f"{model_dir}/{files[name]}: {name}: {shapes}")
-            _copy_rows(parameter, stored)
+            _copy_part(parameter, stored)
     for name, buffer in network.named_buffers():
         buffer.copy_(buffers[name])
 
 
 @torch.no_grad()
-def _copy_rows(parameter: nn.Parameter, stored: object) -> None:
-    """The rows of a tensor on disk that belong here (shards are cut along the first dimension)."""
+def _copy_part(parameter: nn.Parameter, stored: Any) -> None:
+    """The part of a tensor on disk that belongs here."""
     if not isinstance(parameter, DTensor):
-        parameter.copy_(stored[:])  # type: ignore[index]
+        parameter.copy_(stored[:])
         return
-    local = parameter.to_local()
-    start = parameter.device_mesh.get_local_rank() * -(-parameter.shape[0] // parameter.device_mesh.size())
-    if len(local):
-        local.copy_(stored[start : start + len(local)])  # type: ignore[index]
+    mesh, local = parameter.device_mesh, parameter.to_local()
+    shape, offset = compute_local_shape_and_global_offset(parameter.shape, mesh, parameter.placements)
+    if local.numel():
+        local.copy_(stored[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))])
 
 
 def _computed_buffers(network: PreTrainedModel) -> dict[str, Tensor]:

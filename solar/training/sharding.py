@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -21,16 +22,21 @@ from transformers import PreTrainedModel
 
 from solar.config.training import Precision
 from solar.training.checkpoint import SafetensorsCheckpointIO
+from solar.training.tensor_parallel import split
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FROM_RANK_0 = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 whose checkpoints are gathered, written and read by rank 0, so any number of devices can resume them."""
+    """FSDP2 whose checkpoints are gathered, written and read by rank 0, so any number of devices can resume them.
 
-    def __init__(self, world_size: int) -> None:
-        super().__init__(data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    `replicas` batches are computed at a time, each by `tensor_parallel` devices together.
+    """
+
+    def __init__(self, replicas: int, tensor_parallel: int) -> None:
+        super().__init__(replicas, tensor_parallel, save_distributed_checkpoint=False)
+        self.tensor_parallel = tensor_parallel
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         inner = getattr(optimizer, "_optimizer", optimizer)
@@ -73,11 +79,15 @@ def by_name(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> d
     return {"state": {name(key): values for key, values in state["state"].items()}, "param_groups": groups}
 
 
-def shard(root: nn.Module, network: PreTrainedModel, mesh: Any, precision: Precision) -> None:
+def shard(root: nn.Module, network: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
     """Shard every decoder layer by itself, and what is left (embedding, last norm, head) as part of `root`.
 
-    `root`'s forward gathers what is left, and leaves it gathered until the backward pass is over.
+    `root`'s forward gathers what is left, and leaves it gathered until the backward pass is over. `mesh` is
+    [data_parallel, tensor_parallel]; layers are split over the second dimension first, if it is more than 1.
     """
+    if mesh["tensor_parallel"].size() > 1:
+        split(network, mesh["tensor_parallel"])
+    mesh = mesh["data_parallel"]
     policy = MixedPrecisionPolicy()
     if precision is Precision.bf16_mixed:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

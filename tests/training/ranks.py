@@ -48,13 +48,17 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
             if self.steps_done == stop_at and rank == world_size - 1:
                 stop.received = 15
 
-    load = empty_network if strategy == "fsdp" else load_network
+    sharded = strategy in ("fsdp", "tp")
+    parallel = 2 if strategy == "tp" else 1
+    replica, replicas = rank // parallel, world_size // parallel
+    load = empty_network if sharded else load_network
     network, schedule = load(base, config.precision), budget.schedule(config.schedule, order)
     module = partial(Stopping, **dirs)(network, config, schedule, lambda name: "old")
     module.source = base
-    steps = StepDataset(data, order, module.assemble, budget, 1, rank, world_size)
-    held_out = ValidationRows(MemoryRows(ROWS[kind][:3]), module.assemble, 1, None, rank, world_size)
-    where = Place(output, devices=world_size, strategy=Strategy(strategy))
+    steps = StepDataset(data, order, module.assemble, budget, 1, replica, replicas)
+    held_out = ValidationRows(MemoryRows(ROWS[kind][:3]), module.assemble, 1, None, replica, replicas)
+    engine = Strategy.fsdp if sharded else Strategy(strategy)
+    where = Place(output, devices=world_size, strategy=engine, tensor_parallel=parallel)
     try:
         metrics = train(module, steps, held_out, base, output, where, stop)
     except Interrupted:

@@ -7,8 +7,10 @@ import torch
 import torch.distributed as dist
 from tiny import llama, llama_folder
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from solar.config.training import Precision
 from solar.errors import StageError
@@ -23,9 +25,11 @@ GIB = 2**30
 def ranks():
     """Pretends that so many processes exist, this being the given one."""
 
-    def pretend(world_size, rank=0):
+    def pretend(world_size, rank=0, tensor_parallel=1):
+        _clear_sharding_prop_cache()  # holds the shapes of the rank before
         dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
-        return init_device_mesh("cpu", (world_size,), mesh_dim_names=("data_parallel",))
+        shape = (world_size // tensor_parallel, tensor_parallel)
+        return init_device_mesh("cpu", shape, mesh_dim_names=("data_parallel", "tensor_parallel"))
 
     yield pretend
     dist.destroy_process_group()
@@ -47,25 +51,54 @@ def test_the_plan_for_10_7_billion_parameters_fits(ranks, world_size, expected_g
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_shards_of_all_ranks_are_the_tensors_of_the_files(tmp_path, ranks, tied):
+@pytest.mark.parametrize("world_size,tensor_parallel", [(3, 1), (4, 2), (2, 2)])
+def test_the_shards_of_all_ranks_are_the_tensors_of_the_files(tmp_path, ranks, tied, world_size, tensor_parallel):
     folder = llama_folder(tmp_path / "base", tie_word_embeddings=tied)
     expected = dict(llama(tie_word_embeddings=tied).named_parameters())
-    parts = {name: [] for name in expected}
-    for rank in range(3):
-        mesh = ranks(3, rank)
+    found = {name: torch.full_like(parameter, torch.nan) for name, parameter in expected.items()}
+    for rank in range(world_size):
+        if rank:
+            dist.destroy_process_group()
+        mesh = ranks(world_size, rank, tensor_parallel)
         network = empty_network(folder, Precision.fp32)
         assert next(network.parameters()).is_meta
         shard(Decoder(network), network, mesh, Precision.fp32)
         fill(network, folder, torch.device("cpu"))
         for name, parameter in network.named_parameters():
-            parts[name].append(parameter.to_local().clone())
+            place = parameter.device_mesh, parameter.placements
+            shape, offset = compute_local_shape_and_global_offset(parameter.shape, *place)
+            part = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+            found[name][part] = parameter.to_local().detach()
         buffers = dict(network.named_buffers())
-        if rank < 2:
-            dist.destroy_process_group()
     for name, parameter in expected.items():
-        assert torch.equal(torch.cat(parts[name]), parameter), name
+        assert torch.equal(found[name], parameter), name
     for name, buffer in llama(tie_word_embeddings=tied).named_buffers():
         assert torch.equal(buffers[name], buffer)
+
+
+def test_layers_shared_by_two_devices_hold_half_of_every_matrix(tmp_path, ranks):
+    network = empty_network(llama_folder(tmp_path / "base"), Precision.fp32)
+    shard(Decoder(network), network, ranks(2, tensor_parallel=2), Precision.fp32)
+    local = {name: tuple(parameter.to_local().shape) for name, parameter in network.named_parameters()}
+    assert local["model.layers.0.self_attn.q_proj.weight"] == (16, 32)  # of 4 heads of 8: 2
+    assert local["model.layers.0.self_attn.k_proj.weight"] == (8, 32)  # of 2 heads of 8: 1
+    assert local["model.layers.0.self_attn.o_proj.weight"] == (32, 16)
+    assert local["model.layers.0.mlp.down_proj.weight"] == (32, 32)
+    assert local["model.layers.0.input_layernorm.weight"] == (32,)
+    assert local["model.embed_tokens.weight"] == (97, 32)
+
+
+def test_heads_that_cannot_be_shared_evenly_are_refused_by_name(tmp_path, ranks):
+    network = empty_network(llama_folder(tmp_path / "base", num_key_value_heads=1), Precision.fp32)
+    with pytest.raises(StageError, match="num_key_value_heads is 1, expected a multiple of 2"):
+        shard(Decoder(network), network, ranks(2, tensor_parallel=2), Precision.fp32)
+
+
+def test_a_family_without_a_plan_is_refused_by_name(ranks):
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16))
+    with pytest.raises(StageError, match="no plan for model type gpt2"):
+        shard(Decoder(network), network, ranks(2, tensor_parallel=2), Precision.fp32)
 
 
 def test_a_file_outside_the_folder_is_not_read(tmp_path, ranks):
