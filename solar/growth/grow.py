@@ -24,9 +24,6 @@ from solar.growth.verify import Verify, check_files, expected_parameters
 from solar.growth.writer import Link, Shard, plan_shards, write_shards
 
 SMALL_MODEL_PARAMETERS = 1_000_000_000
-COMPARED_WHOLE_BYTES = 64_000_000
-"""Up to this size every byte is compared, which takes a few hundredths of a second; above it, samples of every tensor:
-reading all back would cost about as much as writing it."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,12 @@ def grow(
     level = verify if verify is not None else default_verification(job)
     refuse_what_only_logits_could_prove(job, level)
     with folders.published(target, source) as partial:
-        write_shards(job.shards, partial, link, threads)
+        written = write_shards(job.shards, partial, link, threads)
         folders.write_json(partial / CONFIG_FILE, job.config)
         folders.copy_travelling_files(job.base, partial)
-        check(job, partial, level)
+        if level is not Verify.none:
+            check_files(partial, job.base, job.decoder, job.layers, job.recipes, written)
+            check_model(job, partial, level)
         linked = sum(shard.nbytes for shard in job.shards if (partial / shard.name).stat().st_nlink > 1)
     return GrowthReport(
         layers=job.layers,
@@ -142,16 +141,6 @@ def work_out(
         config = {**config, **{key: growth.dtype.value for key in ("dtype", "torch_dtype") if key in config}}
     shards = plan_shards(base, recipes, max_shard_bytes)
     return Job(base, decoder, layers, config, recipes, shards, tuple(notes))
-
-
-def check(job: Job, folder: Path, level: Verify) -> None:
-    """Verify a written folder."""
-    if level is Verify.none:
-        return
-    thorough = level in (Verify.load, Verify.logits)
-    every_byte = thorough or job.nbytes <= COMPARED_WHOLE_BYTES
-    check_files(folder, job.base, job.decoder, job.layers, job.recipes, every_byte)
-    check_model(job, folder, level)
 
 
 def check_model(job: Job, folder: Path, level: Verify) -> None:

@@ -1,19 +1,18 @@
 """Check a grown model against its base and its plan before it is published."""
 
-import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
 from solar.errors import ArtifactError
-from solar.growth.checkpoint import Checkpoint, open_checkpoint
+from solar.growth.checkpoint import Checkpoint, StoredTensor, open_checkpoint
 from solar.growth.decoder import Decoder
 from solar.growth.layer_config import is_per_layer
 from solar.growth.plans import LayerPlan
 from solar.growth.recipes import Recipe
-
-_SAMPLE_BYTES = 4096
-_SAMPLES = 8
+from solar.growth.writer import Range
 
 
 class Verify(StrEnum):
@@ -21,17 +20,26 @@ class Verify(StrEnum):
 
     none = "none"
     bytes = "bytes"
-    """Read back: names, shapes, dtypes, parameters, per-layer lists, and all bytes; of large models samples."""
+    """The files are read back: names, shapes, dtypes, parameters, per-layer lists, and every byte of every tensor."""
     load = "load"
-    """All bytes instead of samples, and `transformers` loads the model without missing or unexpected keys."""
+    """And `transformers` builds the model, without memory for it, with no missing or unexpected key."""
     logits = "logits"
     """`load`, and the logits equal those of the base with its layers run in the new order."""
 
 
 def check_files(
-    folder: Path, base: Checkpoint, decoder: Decoder, layers: LayerPlan, recipes: dict[str, Recipe], every_byte: bool
+    folder: Path,
+    base: Checkpoint,
+    decoder: Decoder,
+    layers: LayerPlan,
+    recipes: Mapping[str, Recipe],
+    written: Mapping[str, Sequence[Range]],
 ) -> None:
-    """Raises `ArtifactError`, naming the tensor, where the files are not what the plan and the base say."""
+    """Raises `ArtifactError`, naming the tensor, where the files are not what the plan and the base say.
+
+    `written`: by file, the bytes that were read back when they were written. Here the headers are read back, and each
+    tensor that they name must lie within such bytes, at its source's place in them: then its bytes are its source's.
+    """
     grown = open_checkpoint(folder)
     if difference := set(grown.tensors) ^ set(recipes):
         _wrong(folder, f"{min(difference)}: present in only one of plan and files")
@@ -43,14 +51,26 @@ def check_files(
     if grown.parameters != expected:
         _wrong(folder, f"{grown.parameters} parameters found, expected {expected}")
     _check_lists(folder, grown, base, decoder, layers)
-    with _Reader() as reader:
-        for name, recipe in recipes.items():
-            if recipe.is_copy:
-                source, target = recipe.sources[0], grown.tensors[name]
-                for start, stop in _parts(recipe.nbytes, every_byte):
-                    expected_bytes = reader.read(source.path, source.entry.start + start, stop - start)
-                    if reader.read(target.path, target.entry.start + start, stop - start) != expected_bytes:
-                        _wrong(folder, f"{name}: bytes {start} to {stop} differ from {source.name} of the base")
+    for name, recipe in recipes.items():
+        tensor = grown.tensors[name]
+        if not _proven(name, tensor, recipe, written.get(tensor.path.name, ())):
+            _wrong(
+                folder, f"{name}: its bytes are not those that were copied from {recipe.sources[0].name} of the base"
+            )
+
+
+def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Range]) -> bool:
+    """Whether a tensor's bytes were read back and found to be its source's, or those that were made for it."""
+    start, nbytes = tensor.entry.start, tensor.entry.nbytes
+    place = bisect_right(ranges, start, key=lambda one: one.start) - 1
+    if nbytes == 0 or place < 0:
+        return nbytes == 0
+    found, source = ranges[place], recipe.sources[0]
+    if not recipe.is_copy:
+        return (found.made, found.start, found.nbytes) == (name, start, nbytes)
+    inside = start - found.start
+    at_its_place = found.source == source.path and found.source_start + inside == source.entry.start
+    return at_its_place and inside + nbytes <= found.nbytes
 
 
 def expected_parameters(base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> int:
@@ -67,36 +87,6 @@ def _check_lists(folder: Path, grown: Checkpoint, base: Checkpoint, decoder: Dec
             index_list = all(isinstance(item, int) for item in after[key])
             if len(after[key]) != layers.num_hidden_layers and not index_list:
                 _wrong(folder, f"{key}: {len(after[key])} layers found, expected {layers.num_hidden_layers}")
-
-
-def _parts(nbytes: int, every_byte: bool) -> list[tuple[int, int]]:
-    """Ranges of a tensor to compare: all of it, or its two ends and places spread between them."""
-    if every_byte or nbytes <= _SAMPLES * _SAMPLE_BYTES:
-        step = 1 << 20
-        return [(start, min(start + step, nbytes)) for start in range(0, nbytes, step)]
-    last = nbytes - _SAMPLE_BYTES
-    starts = [last * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
-    return [(start, start + _SAMPLE_BYTES) for start in starts]
-
-
-class _Reader:
-    """Reads ranges of files, each opened once."""
-
-    def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for file in self._files.values():
-            os.close(file)
-
-    def read(self, path: Path, offset: int, count: int) -> bytes:
-        file = self._files.get(path)
-        if file is None:
-            file = self._files[path] = os.open(path, os.O_RDONLY)
-        return os.pread(file, count, offset)
 
 
 def _wrong(folder: Path, reason: str) -> NoReturn:

@@ -4,19 +4,17 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from solar.growth.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint, StoredTensor
-from solar.growth.copying import BLOCK_BYTES, allocate, copy_range, share_range
+from solar.growth.copying import BLOCK_BYTES, allocate, copy_range, expect_zeros, share_range, write
 from solar.growth.recipes import Recipe
 from solar.growth.safetensors_file import DTYPE_BITS, Header, encode_header, read_header
 
 METADATA = {"format": "pt"}
 """What `transformers` asks to find in a file's header."""
-Range = tuple[Path | None, int, int, str]
-"""Source file (none: made by recipe), offset, length, and the name of a tensor that is made by recipe."""
 _WORTH_SPLITTING_BYTES = 250_000_000
 _LARGE_SHARD_BYTES = 5_000_000_000
 
@@ -44,6 +42,19 @@ class Shard:
         return sum(recipe.nbytes for recipe in self.recipes.values())
 
 
+@dataclass(frozen=True)
+class Range:
+    """Bytes of an output file, written and read back."""
+
+    start: int
+    nbytes: int
+    source: Path | None
+    """The file whose bytes they are; None where they were made for a tensor."""
+    source_start: int = 0
+    made: str = ""
+    """That tensor's name."""
+
+
 def plan_shards(base: Checkpoint, recipes: dict[str, Recipe], max_shard_bytes: int | None) -> list[Shard]:
     """Which tensor goes into which file: unchanged input files as they are, the rest in the order it is read.
 
@@ -63,13 +74,14 @@ def plan_shards(base: Checkpoint, recipes: dict[str, Recipe], max_shard_bytes: i
     return [Shard(f"model-{i:05d}-of-{len(groups):05d}.safetensors", *group) for i, group in enumerate(groups, start=1)]
 
 
-def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) -> None:
-    """Write all files and, where there are several, their index. Files are written side by side."""
-    linked = {shard.name for shard in shards if link is Link.auto and _linked(shard, folder)}
+def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) -> dict[str, list[Range]]:
+    """Write all files and, where there are several, their index. Files are written side by side.
+
+    Returns of each file which bytes were read back and what they equal.
+    """
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        jobs = [pool.submit(_write, shard, folder) for shard in shards if shard.name not in linked]
-        for job in jobs:
-            job.result()
+        jobs = {shard.name: pool.submit(_write, shard, folder, link) for shard in shards}
+        written = {name: job.result() for name, job in jobs.items()}
     if len(shards) > 1:
         weight_map = {name: shard.name for shard in shards for name in shard.recipes}
         index = {
@@ -77,6 +89,7 @@ def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) ->
             "weight_map": dict(sorted(weight_map.items())),
         }
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n")
+    return written
 
 
 def _kept_whole(base: Checkpoint, path: Path, recipes: dict[str, Recipe]) -> list[str] | None:
@@ -119,28 +132,25 @@ def _fill(items: list[tuple[str, Recipe]], max_shard_bytes: int) -> Iterator[dic
         yield group
 
 
-def _linked(shard: Shard, folder: Path) -> bool:
-    if shard.whole is None:
-        return False
+def _write(shard: Shard, folder: Path, link: Link) -> list[Range]:
+    if shard.whole is not None and link is Link.auto and _linked(shard.whole, folder / shard.name):
+        return [Range(0, shard.whole.stat().st_size, shard.whole)]
+    target = os.open(folder / shard.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        os.link(shard.whole.resolve(), folder / shard.name)
+        return _copy_file(shard.whole, target) if shard.whole is not None else _write_tensors(shard, target)
+    finally:
+        os.close(target)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    try:
+        os.link(path.resolve(), target)
     except OSError:
         return False
     return True
 
 
-def _write(shard: Shard, folder: Path) -> None:
-    target = os.open(folder / shard.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        if shard.whole is not None:
-            _copy_file(shard.whole, target)
-        else:
-            _write_tensors(shard, target)
-    finally:
-        os.close(target)
-
-
-def _copy_file(path: Path, target: int) -> None:
+def _copy_file(path: Path, target: int) -> list[Range]:
     source = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(source).st_size
@@ -149,27 +159,28 @@ def _copy_file(path: Path, target: int) -> None:
             copy_range(source, target, 0, 0, size)
     finally:
         os.close(source)
+    return [Range(0, size, path)]
 
 
-def _write_tensors(shard: Shard, target: int) -> None:
-    ranges = list(_ranges(shard))
-    header, offset = encode_header(_entries(shard), METADATA, BLOCK_BYTES, _best_residue(ranges)), 0
+def _write_tensors(shard: Shard, target: int) -> list[Range]:
+    relative = list(_ranges(shard))
+    header = encode_header(_entries(shard), METADATA, BLOCK_BYTES, _best_residue(relative))
+    ranges = [replace(one, start=len(header) + one.start) for one in relative]
     allocate(target, len(header) + shard.nbytes)
-    os.pwrite(target, header, 0)
+    write(target, header, 0)
     sources: dict[Path, int] = {}
     try:
-        for path, start, nbytes, name in ranges:
-            if path is not None:
-                source = sources.get(path)
-                if source is None:
-                    source = sources[path] = os.open(path, os.O_RDONLY)
-                copy_range(source, target, start, len(header) + offset, nbytes)
-            elif not shard.recipes[name].zero:
-                _write_slices(shard.recipes[name], name, target, len(header) + offset)
-            offset += nbytes
+        for one in ranges:
+            if one.source is None:
+                _make(shard.recipes[one.made], one, target)
+                continue
+            if one.source not in sources:
+                sources[one.source] = os.open(one.source, os.O_RDONLY)
+            copy_range(sources[one.source], target, one.source_start, one.start, one.nbytes)
     finally:
         for source in sources.values():
             os.close(source)
+    return ranges
 
 
 def _best_residue(ranges: list[Range]) -> int:
@@ -178,36 +189,41 @@ def _best_residue(ranges: list[Range]) -> int:
     Only such bytes can be shared, by file systems that do so. Tensors stay aligned to 8 bytes.
     """
     gains: dict[int, int] = {0: 0}
-    offset = 0
-    for path, start, nbytes, _ in ranges:
-        residue = (start - offset) % BLOCK_BYTES
-        if path is not None and residue % 8 == 0:
-            gains[residue] = gains.get(residue, 0) + nbytes
-        offset += nbytes
+    for one in ranges:
+        residue = (one.source_start - one.start) % BLOCK_BYTES
+        if one.source is not None and residue % 8 == 0:
+            gains[residue] = gains.get(residue, 0) + one.nbytes
     return max(gains, key=lambda residue: gains[residue])
 
 
 def _ranges(shard: Shard) -> Iterator[Range]:
-    """The ranges a file is made of; those that continue each other are joined."""
-    path: Path | None = None
-    start = nbytes = 0
+    """The ranges a file is made of, from the start of its data; those that continue each other are joined."""
+    last: Range | None = None
+    offset = 0
     for name, recipe in shard.recipes.items():
         tensor = recipe.sources[0]
-        if recipe.is_copy and path == tensor.path and start + nbytes == tensor.entry.start:
-            nbytes += recipe.nbytes
+        copied = Range(offset, recipe.nbytes, tensor.path, tensor.entry.start)
+        offset += recipe.nbytes
+        if last is not None and recipe.is_copy and _continues(last, copied):
+            last = replace(last, nbytes=last.nbytes + copied.nbytes)
             continue
-        if path is not None:
-            yield path, start, nbytes, ""
-        path, start, nbytes = (tensor.path, tensor.entry.start, recipe.nbytes) if recipe.is_copy else (None, 0, 0)
-        if not recipe.is_copy:
-            yield None, 0, recipe.nbytes, name
-    if path is not None:
-        yield path, start, nbytes, ""
+        if last is not None:
+            yield last
+        last = copied if recipe.is_copy else Range(copied.start, copied.nbytes, None, made=name)
+    if last is not None:
+        yield last
 
 
-def _write_slices(recipe: Recipe, name: str, target: int, offset: int) -> None:
-    for part in recipe.slices(name):
-        os.pwrite(target, part, offset)
+def _continues(first: Range, second: Range) -> bool:
+    return first.source == second.source and first.source_start + first.nbytes == second.source_start
+
+
+def _make(recipe: Recipe, place: Range, target: int) -> None:
+    if recipe.zero:
+        return expect_zeros(target, place.start, place.nbytes)
+    offset = place.start
+    for part in recipe.slices(place.made):
+        write(target, part, offset)
         offset += len(part)
 
 

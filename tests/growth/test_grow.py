@@ -1,9 +1,12 @@
 """Growth on disk: bytes, files, links, provenance, publication, verification."""
 
+import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError, PlanError
 from solar.growth import grow as growing
-from solar.growth import verify
 from solar.growth.checkpoint import open_checkpoint
+from solar.growth.folder import write_json
 from solar.growth.grow import grow, work_out
 from solar.growth.plans import LayerPlan
 from solar.growth.verify import Verify, check_files
-from solar.growth.writer import Link
+from solar.growth.writer import Link, write_shards
 
 DUS = GrowthPlan(PlanName.dus, m=2)
 SOURCES = [0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7]
@@ -150,46 +153,61 @@ def test_an_error_while_writing_leaves_nothing(sharded, tmp_path, monkeypatch):
     assert not [*(tmp_path / "new").iterdir()]
 
 
-@pytest.mark.parametrize("damage", ["byte", "name", "lost"])
-def test_verification_finds_a_wrong_byte_a_wrong_name_and_a_lost_tensor(damage, tiny, tmp_path):
-    grow(tiny("llama"), tmp_path / "out", DUS)
-    tensors = load_file(tmp_path / "out" / "model.safetensors")
+@pytest.fixture
+def checked(tiny, tmp_path):
+    """The tiny llama, grown by DUS and checked again: `change(tensors)` before, with other ranges if given."""
+    job = work_out(tiny("llama"), DUS)
+    (tmp_path / "out").mkdir()
+    written = write_shards(job.shards, tmp_path / "out", Link.never, threads=1)
+    write_json(tmp_path / "out" / "config.json", job.config)
+    path = tmp_path / "out" / "model.safetensors"
+
+    def check(change=lambda tensors: None, ranges=None):
+        tensors = load_file(path)
+        change(tensors)
+        if tensors.keys() != job.recipes.keys():
+            save_file(tensors, path)
+        check_files(path.parent, job.base, job.decoder, job.layers, job.recipes, ranges or written)
+
+    return check, written
+
+
+def test_verification_finds_a_wrong_name_and_a_lost_tensor(checked):
+    check, _ = checked
+    check()
     name = "model.layers.9.mlp.up_proj.weight"
-    if damage == "byte":
-        tensors[name].view(torch.uint8)[7] ^= 1
-    elif damage == "name":
-        tensors["model.layers.12.x"] = tensors.pop(name)
-    else:
-        del tensors[name]
-    save_file(tensors, tmp_path / "out" / "model.safetensors")
-    job = work_out(tiny("llama"), DUS)
-    with pytest.raises(ArtifactError, match=r"layers\.(9|12)\."):
-        check_files(tmp_path / "out", job.base, job.decoder, job.layers, job.recipes, every_byte=True)
+    with pytest.raises(ArtifactError, match=r"layers\.12\.x: present in only one"):
+        check(lambda tensors: tensors.update({"model.layers.12.x": tensors[name].clone()}))
+    with pytest.raises(ArtifactError, match=r"layers\.9\.mlp\.up_proj\.weight: present in only one"):
+        check(lambda tensors: (tensors.pop(name), tensors.pop("model.layers.12.x")))
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_every_byte_of_a_small_model_is_compared(whole, tiny, tmp_path, monkeypatch):
-    """A byte far from every sample: seen in a small model, not in a large one."""
-    monkeypatch.setattr(verify, "_SAMPLE_BYTES", 1)
-    grow(tiny("llama"), tmp_path / "out", DUS)
-    tensors = load_file(tmp_path / "out" / "model.safetensors")
-    tensors["model.layers.9.mlp.up_proj.weight"].view(torch.uint8).view(-1)[1000] ^= 1
-    save_file(tensors, tmp_path / "out" / "model.safetensors")
-    job = work_out(tiny("llama"), DUS)
-    if whole:
-        with pytest.raises(ArtifactError, match=r"layers\.9\.mlp\.up_proj\.weight: bytes"):
-            growing.check(job, tmp_path / "out", Verify.bytes)
-    else:
-        monkeypatch.setattr(growing, "COMPARED_WHOLE_BYTES", 0)
-        growing.check(job, tmp_path / "out", Verify.bytes)
+@pytest.mark.parametrize("shift", [{"source_start": 4}, {"nbytes": -4}, {"source": Path("another")}, {"start": 4}])
+def test_verification_finds_bytes_that_are_another_places(shift, checked):
+    """Every tensor must lie in a range that was read back, where its source lies in the source's."""
+    check, written = checked
+    *others, last = written["model.safetensors"]
+    moved = {key: by if key == "source" else getattr(last, key) + by for key, by in shift.items()}
+    with pytest.raises(ArtifactError, match="its bytes are not those that were copied from"):
+        check(ranges={"model.safetensors": [*others, dataclasses.replace(last, **moved)]})
+    with pytest.raises(ArtifactError, match="its bytes are not those that were copied from"):
+        check(ranges={"model.safetensors": others})
 
 
-def test_samples_reach_both_ends_and_the_middle_of_a_tensor():
-    from solar.growth.verify import _parts
+@pytest.mark.parametrize("growth", [DUS, GrowthPlan(PlanName.dus, m=2, dtype=WeightDtype.float16)])
+def test_one_bit_that_arrives_wrong_is_found_and_nothing_is_kept(growth, tiny, tmp_path, monkeypatch):
+    """The last bit of everything written, copied or converted, of a disk that turns it over."""
+    honest = os.pwrite
 
-    parts = _parts(10**9, every_byte=False)
-    assert parts[0][0] == 0 and parts[-1][1] == 10**9 and len(parts) == 8
-    assert _parts(100, every_byte=False) == [(0, 100)]
+    def pwrite(target, content, offset):
+        bad = bytearray(content)
+        bad[-1] ^= 1
+        return honest(target, bad if len(content) > 1000 and offset > 20_000 else content, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(ArtifactError, match="does not read back"):
+        grow(tiny("llama"), tmp_path / "out", growth, verify=Verify.bytes)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_failed_verification_removes_the_result(tiny, tmp_path, monkeypatch):
