@@ -12,6 +12,7 @@ from solar.config.model import ArchitectureConfig, ImportModelConfig, InitModelC
 from solar.config.training import TrainConfig
 from solar.errors import PlanError
 from solar.growth.plans import resolve
+from solar.plan.work import ModelWork, work_of_architecture, work_of_folder
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ModelFacts:
     """As stored."""
     description: str = ""
     """For a grown model: its layers in words."""
+    work: ModelWork | None = None
+    """What training costs; None where nobody knows the shapes yet."""
 
     @property
     def parameters(self) -> int | None:
@@ -45,7 +48,8 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
     facts: dict[str, ModelFacts] = {}
     for name, stage in stages.items():
         if isinstance(stage, InitModelConfig):
-            facts[name] = ModelFacts(stage.architecture, stage.architecture.num_hidden_layers, 4)
+            depth, work = stage.architecture.num_hidden_layers, work_of_architecture(stage.architecture)
+            facts[name] = ModelFacts(stage.architecture, depth, 4, work=work)
         elif isinstance(stage, ImportModelConfig):
             facts[name] = _imported(stage)
         elif isinstance(stage, UpscaleConfig):
@@ -60,8 +64,11 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
 def _imported(stage: ImportModelConfig) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", 2)
     if stage.expects is not None:
-        return ModelFacts(stage.expects, stage.expects.num_hidden_layers, size)
-    return ModelFacts(None, _depth_of_folder(stage.path), size)
+        return ModelFacts(
+            stage.expects, stage.expects.num_hidden_layers, size, work=work_of_architecture(stage.expects)
+        )
+    work = work_of_folder(Path(stage.path)) if stage.path else None
+    return ModelFacts(None, _depth_of_folder(stage.path), size, work=work)
 
 
 def _depth_of_folder(path: str | None) -> int | None:
@@ -82,4 +89,5 @@ def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
         plan = resolve(stage, base.num_hidden_layers)
     except PlanError as error:
         raise PlanError(f"stages.{name}.{error}") from None
-    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan))
+    work = base.work.grown(plan.sources) if base.work else None
+    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan), work)

@@ -37,7 +37,7 @@ def write_page(entries: list[Entry], experiment: str, output: Path) -> None:
         titles=titles,
         rows=rows,
         chance=tables.chance(run),
-        recoveries=[(recovery, recovery.chart().svg()) for recovery in healed],
+        recoveries=[(recovery, [chart.svg() for chart in recovery.charts()]) for recovery in healed],
         curves=training_curves(run),
         diagnoses=diagnoses(run),
         data=tables.data_table(run),
@@ -69,6 +69,8 @@ def _facts(run: Run, healed: list[Recovery]) -> list[tuple[str, str, str]]:
     for recovery in healed[:1]:
         facts.append(("gap when grown", signed(recovery.gap), f"nats, against {recovery.base}"))
         facts.append((f"after {recovery.healed}", signed(-recovery.gain), f"nats, against {recovery.base}"))
+        if recovery.control is not None and recovery.c is not None:
+            facts.append(("c", f"{recovery.c:.2f}", f"FLOPs to the same loss, against {recovery.control.stage}"))
     scored = [(entry, run.score(entry.stage)) for entry in run.models()]
     chosen = [(entry, row) for entry, row in scored if "choice_accuracy" in row]
     if chosen:

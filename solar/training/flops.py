@@ -1,29 +1,69 @@
 """Floating-point operations of training, counted from the network's own matrices and the documents' lengths."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from solar.training.attention import Segment
 
 
 def matrix_parameters(network: PreTrainedModel) -> int:
-    """Weights that every token is multiplied with: all linear layers, the output layer among them."""
-    head = network.get_output_embeddings()
-    linear = {id(module): module for module in network.modules() if isinstance(module, nn.Linear)} | {id(head): head}
-    return sum(module.weight.numel() for module in linear.values())
+    """Weights that every token is multiplied with: all matrices but the embeddings, the output layer among them.
+
+    Of a mixture of experts, the share of the experts that a token is sent to.
+    """
+    head = network.get_output_embeddings().weight
+    embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+    body = sum(
+        weight.numel() * _share_used(name, network.config)
+        for name, weight in network.named_parameters()
+        if weight.ndim in (2, 3) and weight is not head and id(weight) not in embeddings
+    )
+    return int(head.numel()) + round(body)
+
+
+def _share_used(name: str, config: PreTrainedConfig) -> float:
+    experts = next(
+        (
+            found
+            for key in ("num_local_experts", "num_experts", "n_routed_experts")
+            if (found := getattr(config, key, 0))
+        ),
+        0,
+    )
+    return config.num_experts_per_tok / experts if experts and ".experts." in name else 1.0
 
 
 def attention_flops(network: PreTrainedModel, segments: Iterable[Segment]) -> int:
     """Forward multiply-adds times 2 of scores and values, over all layers; a query counts the keys it sees."""
-    config = network.config
+    config, segments = network.config, list(segments)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    seen = sum(
-        segment.length * (segment.length + 1) // 2 + segment.length * (segment.prefix[1] if segment.prefix else 0)
-        for segment in segments
-    )
-    return int(4 * config.num_hidden_layers * config.num_attention_heads * size * seen)
+    windows = Counter(_windows(config))
+    seen = sum(layers * sum(_seen(segment, window) for segment in segments) for window, layers in windows.items())
+    return int(4 * config.num_attention_heads * size * seen)
+
+
+def _windows(config: PreTrainedConfig) -> list[int | None]:
+    """Keys that a query of each layer sees at most."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in types]
+
+
+def _seen(segment: Segment, window: int | None) -> int:
+    """Keys that all queries of a segment see: the i-th its prefix and i + 1 more, but no more than the window.
+
+    >>> _seen(Segment(3), None), _seen(Segment(3, (0, 2)), None), _seen(Segment(3, (0, 2)), 4)
+    (6, 12, 11)
+    """
+    prefix = segment.prefix[1] if segment.prefix else 0
+    most = prefix + segment.length
+    cut = max(0, most - max(prefix, window or most))  # queries that do not see all the keys before them
+    if window is not None and window < prefix:
+        return segment.length * window
+    return segment.length * prefix + segment.length * (segment.length + 1) // 2 - cut * (cut + 1) // 2
 
 
 class Work:
