@@ -44,7 +44,8 @@ def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
             else:
                 stage = OmegaConf.merge(stage, value)
         except (OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(f"{setting}: {str(error).splitlines()[0]}") from None
+            said = "expected a list, such as weights=[0.5,0.5]" if name == "weights" else str(error).splitlines()[0]
+            raise ConfigError(f"{setting}: {said}") from None
     if OmegaConf.is_missing(stage, "method"):
         raise ConfigError(f"method: not set; usage: {USAGE}")
     config: MergeConfig = OmegaConf.to_object(stage)  # type: ignore[assignment]
@@ -90,8 +91,12 @@ def stop(number: int, frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 after one line that says what was wrong."""
     signal.signal(signal.SIGTERM, stop)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"usage: {USAGE}\n\n{__doc__}")
+        return 0
     try:
-        line = run(sys.argv[1:] if arguments is None else arguments)
+        line = run(arguments)
     except (SolarError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{path}: not found, expected a Hugging Face model folder") from None
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{path}: {error}, expected a JSON object") from None

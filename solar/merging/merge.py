@@ -15,32 +15,12 @@ import numpy as np
 
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.errors import ConfigError, StageError
-from solar.merging.checkpoint import INDEX, Checkpoint, Tensor, read_checkpoint
+from solar.merging.checkpoint import Checkpoint, Tensor, read_checkpoint
 from solar.merging.compatible import check_compatible
 from solar.merging.formats import FORMATS
-from solar.merging.publish import published, refuse_existing
+from solar.merging.publish import published, refuse_existing, refuse_inside
 from solar.merging.stream import CHUNK, Column, merge_tensor
-
-TRAVELS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    INDEX,
-    "preprocessor_config.json",
-    "processor_config.json",
-    "LICENSE*",
-    "LICENCE*",
-    "NOTICE*",
-    "USE_POLICY*",
-)
-"""Files of the first model that the merged one has too."""
+from solar.merging.travel import copy_beside_weights
 
 
 @dataclass(frozen=True)
@@ -84,8 +64,7 @@ def merge(
     job = prepare(models, target, config, base, threads)
     with published(target) as folder:
         merge_weights(job, folder)
-        for path in travelling(job.first.folder):
-            shutil.copyfile(path, folder / path.name)
+        copy_beside_weights(job.first.folder, folder)
         note = {name: value for name, value in asdict(config).items() if value is not None}
         (folder / "merge.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return replace(job.report, wall_seconds=time.monotonic() - began)
@@ -100,6 +79,7 @@ def prepare(
     if problems:
         raise ConfigError("; ".join(problems))
     refuse_existing(target)
+    refuse_inside(target, [*models, *([] if base is None else [base])])
     columns = [read_checkpoint(folder) for folder in ([] if base is None else [base]) + list(models)]
     check_compatible(columns)
     threads = threads or min(8, len(os.sched_getaffinity(0)))
@@ -162,8 +142,3 @@ def run_all(threads: int, tasks: Sequence[Callable[[], None]]) -> None:
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def travelling(folder: Path) -> list[Path]:
-    """The files beside the weights."""
-    return sorted({path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file()})

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,13 @@ def refuse_existing(target: Path) -> None:
     """Nothing is ever overwritten."""
     if target.exists():
         raise ArtifactError(f"{target}: exists, expected a new folder; remove it or choose another name")
+
+
+def refuse_inside(target: Path, models: Sequence[Path]) -> None:
+    """A model's folder is read, never added to."""
+    for model in models:
+        if target.resolve().is_relative_to(model.resolve()):
+            raise ArtifactError(f"{target}: inside {model}, expected a folder of its own; choose another place")
 
 
 def lock(owner: int, partial: Path) -> None:

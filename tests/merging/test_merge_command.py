@@ -41,6 +41,9 @@ def test_a_dry_run_checks_tells_and_writes_nothing(pair, tmp_path, capsys):
         (["method=average", "weights=[0.5]"], "weights: found 1 for 2 models"),
         (["method=average", "weights=half"], "weights=half"),
         (["method=average", "weights=[0.5"], "weights=[0.5"),
+        (["method=average", "weights=0.5,0.5"], "expected a list, such as weights=[0.5,0.5]"),
+        (["method=average", "weights=[0,0]"], "expected at least one that is not 0"),
+        (["method=slerp", "t=2"], "t: found 2.0, expected 0 to 1"),
         (["method=average", "threads=0"], "threads: found 0"),
         (["method=average", "dry_run=maybe"], "dry_run: found maybe"),
         (["t=0.5"], "method"),
@@ -72,3 +75,26 @@ def test_it_starts_without_torch(pair, tmp_path):
     code = "import sys, solar.merge; solar.merge.main(sys.argv[1:]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, *pair, str(tmp_path / "out"), "method=average"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("False\n")
+
+
+def test_help_tells_the_methods_and_does_nothing(capsys):
+    assert main(["--help"]) == 0
+    assert "method=average|slerp" in capsys.readouterr().out
+
+
+def test_a_folder_merged_with_itself_is_itself(pair, tmp_path):
+    assert main([pair[0], pair[0], str(tmp_path / "out"), "method=slerp", "t=0.5"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        tmp_path / "model_0" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_target_inside_a_model_is_refused(pair, tmp_path, capsys):
+    assert main([*pair, f"{pair[1]}/out", "method=average"]) == 1
+    assert f"inside {pair[1]}" in capsys.readouterr().err
+    assert not (tmp_path / "model_1" / "out").exists()
+
+
+def test_a_file_in_place_of_a_folder_is_told(pair, tmp_path, capsys):
+    assert main([f"{pair[0]}/model.safetensors", pair[1], str(tmp_path / "out"), "method=average"]) == 1
+    assert "expected a Hugging Face model folder" in capsys.readouterr().err
