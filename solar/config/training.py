@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
 from solar.config.duration import Duration
-from solar.config.optimizer import OptimizerConfig, ScheduleConfig
+from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.errors import ConfigError
 
 
@@ -39,6 +39,11 @@ class GuardConfig:
     """Steps that mean and deviation are taken over; nothing is skipped as a spike before there are that many."""
     patience: int = 10
     """Stop as diverged after so many skipped steps in a row."""
+    rollback_after: int | None = None
+    """After so many skipped steps in a row, take weights and optimizer from the newest point before them; never, if
+    not given. What was read since is not read again, and the schedule goes on."""
+    rollback_every_steps: int | None = None
+    """Steps between such points, each of which is a checkpoint."""
 
     def problems(self) -> Iterator[str]:
         if self.spike_sigmas < 0:
@@ -46,6 +51,12 @@ class GuardConfig:
         for name in ("window", "patience"):
             if getattr(self, name) < 2:
                 yield f"{name}: found {getattr(self, name)}, expected at least 2"
+        if (self.rollback_after is None) != (self.rollback_every_steps is None):
+            yield "rollback_after, rollback_every_steps: found one of them, expected both or none"
+        elif self.rollback_after is not None and not 1 <= self.rollback_after < self.patience:
+            yield f"rollback_after: found {self.rollback_after}, expected 1 to below the patience of {self.patience}"
+        if self.rollback_every_steps is not None and self.rollback_every_steps < 1:
+            yield f"rollback_every_steps: found {self.rollback_every_steps}, expected at least 1"
 
 
 class AverageKind(StrEnum):
@@ -149,6 +160,11 @@ class TrainConfig(StageConfig):
         for part in ("optimizer", "schedule", "guard", "average", "adapter"):
             for problem in getattr(self, part).problems():
                 yield f"{part}.{problem}"
+        if self.optimizer.name is OptimizerName.schedule_free:
+            if self.schedule.name is not ScheduleName.constant:
+                yield f"schedule.name: found {self.schedule.name} with optimizer schedule_free, expected constant"
+            if self.average.kind is not AverageKind.none:
+                yield f"average.kind: found {self.average.kind} with optimizer schedule_free, which averages by itself"
 
 
 @dataclass

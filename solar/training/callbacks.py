@@ -51,8 +51,17 @@ class Validator(pl.Callback):
 class Saver(pl.Callback):
     """Saves every so many seconds and when asked to stop; then leaves with `Interrupted`."""
 
-    def __init__(self, folder: Path, every_seconds: float, keep: int, stop: StopRequest, stopwatch: Stopwatch) -> None:
-        self.folder, self.every_seconds, self.keep = folder, every_seconds, keep
+    def __init__(
+        self,
+        folder: Path,
+        every_seconds: float,
+        keep: int,
+        stop: StopRequest,
+        stopwatch: Stopwatch,
+        every_steps: int | None = None,
+    ) -> None:
+        """`every_steps`: points to roll back to, besides the checkpoints that only limit what a kill costs."""
+        self.folder, self.every_seconds, self.keep, self.every_steps = folder, every_seconds, keep, every_steps
         self.stop, self.stopwatch = stop, stopwatch
         self._saved_at, self._saved_step = time.monotonic(), -1
 
@@ -62,7 +71,10 @@ class Saver(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done
-        self._leave_if_asked(trainer, module, module.agree([False, bool(self.stop.received)]))
+        first = self.every_steps is not None and module.steps_done == 0
+        if first:
+            self._saved_step = -1
+        self._leave_if_asked(trainer, module, module.agree([first, bool(self.stop.received)]))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -76,7 +88,10 @@ class Saver(pl.Callback):
         module = training_module(pl_module)
         if trainer.world_size == 1:
             module.wishes[1] = bool(self.stop.received)
-        self._leave_if_asked(trainer, module, module.wishes)
+        save, stop = module.wishes
+        if module.record and self.every_steps and module.steps_done % self.every_steps == 0:
+            save = True
+        self._leave_if_asked(trainer, module, [save, stop])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
@@ -97,5 +112,5 @@ class Saver(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
         if trainer.is_global_zero:
-            prune(self.folder, self.keep)
+            prune(self.folder, self.keep, self.every_steps)
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done

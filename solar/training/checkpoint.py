@@ -105,10 +105,16 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what cut-short savings left behind."""
-    for path in checkpoints(folder)[:-keep]:
-        SafetensorsCheckpointIO().remove_checkpoint(path)
+def prune(folder: Path, keep: int, points_every: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints, and what cut-short savings left behind.
+
+    `points_every`: of the older ones, those at the last two multiples of it stay, for a rollback.
+    """
+    found = checkpoints(folder)
+    for path in found[:-keep]:
+        behind = step_of(found[-keep:][0]) // points_every - step_of(path) / points_every if points_every else 2
+        if behind not in (0, 1):
+            SafetensorsCheckpointIO().remove_checkpoint(path)
     for path in folder.glob("step-*.building"):
         shutil.rmtree(path, ignore_errors=True)
 

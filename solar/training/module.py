@@ -124,6 +124,18 @@ class TrainingModule(pl.LightningModule):
             optimizer.zero_grad()
         return means, accepted
 
+    def _update(self, sums: dict[str, float], divisor: int) -> tuple[dict[str, float], bool]:
+        """Use the gradients, unless the guard throws them away: the step's means, and whether they were used."""
+        grad_norm = self._clip()
+        set_learning_rate(self.trainer.optimizers, self.schedule.factor(self.steps_done))
+        means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
+        accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
+        for optimizer in self._optimizers():
+            if accepted:
+                optimizer.step()
+            optimizer.zero_grad()
+        return means, accepted
+
     def _accumulate_gradients(self, step: Step, divisor: int) -> dict[str, float]:
         """Gradients of the whole step's mean; returns sums over all ranks."""
         replicas = self.trainer.world_size // self.tensor_parallel

@@ -21,7 +21,7 @@ def freeze(network: nn.Module, config: TrainConfig, role_of: Roles) -> None:
     """Take the gradient from every parameter that the configuration does not train."""
     for name, parameter in network.named_parameters():
         role = role_of(name)
-        kept_out = config.trainable is Trainable.new and role != "new"
+        kept_out = config.trainable is Trainable.new and role != "new" and config.unfreeze_at is None
         if kept_out or config.lr_factors.get(role, 1.0) == 0:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):

@@ -16,10 +16,12 @@ from solar.training.module import TrainingModule, training_module
 class Recorder(pl.Callback):
     """Writes `metrics.jsonl`, feeds trackers, and tells how far training is.
 
-    A line holds the means over the steps since the line before it (the learning rate and counts: of its last step).
+    A line holds the means over the steps since the line before it; of what was thrown away, the sum; of the learning
+    rate and the counters, the value at its last step.
     """
 
-    SNAPSHOTS = ("step", "tokens", "flops", "lr", "skipped")
+    SNAPSHOTS = ("step", "tokens", "flops", "lr")
+    SUMS = ("skipped", "rolled_back")
 
     def __init__(self, path: Path, every_steps: int, progress: Callable[[str], None]) -> None:
         self.path, self.every_steps, self.progress = path, every_steps, progress
@@ -57,9 +59,10 @@ class Recorder(pl.Callback):
         seconds = self.stopwatch.seconds
         self.session_tokens = module.tokens_done - self._first_tokens
         self.session_steps = step - self._first_step
-        if step == 1 or step % self.every_steps == 0 or step == module.total_steps:
-            line = {n: v if n in self.SNAPSHOTS else v / max(1, self.steps) for n, v in self.sums.items()}
-            for name in line.keys() - {"grad_norm", *self.SNAPSHOTS}:
+        if step == module.first_step + 1 or step % self.every_steps == 0 or step == module.total_steps:
+            whole = {*self.SNAPSHOTS, *self.SUMS}
+            line = {n: v if n in whole else v / max(1, self.steps) for n, v in self.sums.items()}
+            for name in line.keys() - {"grad_norm", *whole}:
                 self.summary.setdefault(f"{name}_first", line[name])
                 self.summary[f"{name}_last"] = line[name]
             rate = (module.tokens_done - self._line_tokens) / max(1e-9, seconds - self._line_seconds)

@@ -7,6 +7,7 @@ import torch
 
 from solar.training.microbatch import MicroBatch, Row
 from solar.training.module import TrainingModule
+from solar.training.optim import settled
 from solar.training.steps import Rows
 
 
@@ -46,15 +47,16 @@ def validate(module: TrainingModule, batches: ValidationRows, stopped: Callable[
     training = module.network.training
     module.network.eval()
     try:
-        for batch in batches:
-            if stopped() and batches.world_size == 1:
-                return {}
-            with module.trainer.precision_plugin.forward_context():
-                moved = batch.to(module.device)
-                loss, others = module.loss_sum(moved)
-            counts = {"divisor": loss.new_tensor(module.validation_divisor(batch))}
-            for name, value in ({"loss": loss, **others} | counts).items():
-                totals[name] = totals[name] + value.double() if name in totals else value.double()
+        with settled(module.trainer.optimizers):
+            for batch in batches:
+                if stopped() and batches.world_size == 1:
+                    return {}
+                with module.trainer.precision_plugin.forward_context():
+                    moved = batch.to(module.device)
+                    loss, others = module.loss_sum(moved)
+                counts = {"divisor": loss.new_tensor(module.validation_divisor(batch))}
+                for name, value in ({"loss": loss, **others} | counts).items():
+                    totals[name] = totals[name] + value.double() if name in totals else value.double()
     finally:
         module.network.train(training)
     if not totals:

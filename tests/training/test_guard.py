@@ -11,6 +11,7 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
+from solar.training.checkpoint import checkpoint_path, checkpoints, prune, step_of
 from solar.training.guard import Guard
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining
@@ -99,3 +100,74 @@ def test_the_window_survives_a_restart():
         guard.accepts(loss, 1.0, 1)
     other.restore(json.loads(json.dumps(guard.state())))
     assert other.state() == guard.state()
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+ROLLBACK = GuardConfig(rollback_after=2, rollback_every_steps=3)
+
+
+def test_after_two_bad_steps_the_weights_of_the_last_point_are_back_and_the_bad_rows_are_told(tmp_path):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
+    metrics, module = train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({5, 6}))
+    assert metrics["rollbacks"] == 1 and metrics["skipped_steps"] == 2 and metrics["steps"] == 8
+    lines = _lines(tmp_path / "out/logs/metrics.jsonl")
+    assert [line.get("rolled_back", 0) for line in lines] == [0, 0, 0, 0, 0, 3, 0, 0]  # 6 steps done, back to step 3
+    told = _lines(tmp_path / "out/logs/skipped.jsonl")
+    assert [(line["step"], line["rows"], line.get("back_to_step")) for line in told] == [
+        (5, [0, 1, 2, 3], None),
+        (6, [4, 5, 6, 7], 3),
+    ]
+    plain = PretrainConfig(**settings(duration="8 steps"))
+    _, other = train_rows(ROWS, plain, folder, tmp_path / "plain", module=_poisoned({4, 5, 6}))
+    assert torch.equal(module.history[6], other.history[6])  # as if step 4, 5 and 6 had never been
+
+
+@pytest.mark.parametrize("stops", [(2,), (3, 5), (6,), (4, 7)], ids=str)
+def test_a_run_that_is_resumed_goes_back_to_the_same_point(tmp_path, stops):
+    folder = llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
+    expected, _ = train_rows(ROWS, config, folder, tmp_path / "straight", module=_poisoned({5, 6}))
+    for stop_at in stops:
+        stop = StopRequest()
+        with pytest.raises(Interrupted):
+            train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({5, 6}, stop, stop_at), stop=stop)
+    found, _ = train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({5, 6}))
+    weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("straight", "other")]
+    skipped = [(tmp_path / name / "logs/skipped.jsonl").read_bytes() for name in ("straight", "other")]
+    assert weights[0] == weights[1] and skipped[0] == skipped[1]
+    assert expected | {"tokens_per_second": 0} == found | {"tokens_per_second": 0}
+
+
+def test_the_point_lies_before_the_first_bad_step():
+    guard = Guard(GuardConfig(rollback_after=2, rollback_every_steps=10))
+    assert guard.accepts(1.0, 1.0, 19) and not guard.accepts(math.nan, 1.0, 20)
+    assert guard.rollback_point(20) is None
+    assert not guard.accepts(math.nan, 1.0, 21)
+    assert guard.rollback_point(21) == 10  # step 20 is a multiple, but bad
+    assert not guard.accepts(math.nan, 1.0, 22)
+    assert guard.rollback_point(22) is None  # once is enough
+
+
+def test_retention_keeps_two_points_behind_the_oldest_checkpoint(tmp_path):
+    for step in (0, 10, 20, 30, 34):
+        checkpoint_path(tmp_path, step).mkdir()
+    prune(tmp_path, 1, 10)
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [20, 30, 34]
+    prune(tmp_path, 1)
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [34]
+
+
+@pytest.mark.parametrize(
+    ("guard", "line"),
+    [
+        (GuardConfig(rollback_after=3), "rollback_after, rollback_every_steps: found one of them"),
+        (GuardConfig(rollback_after=10, rollback_every_steps=5), "rollback_after: found 10, expected 1 to below"),
+        (GuardConfig(rollback_after=2, rollback_every_steps=0), "rollback_every_steps: found 0, expected at least 1"),
+    ],
+)
+def test_a_rollback_that_cannot_be_is_refused(guard, line):
+    assert any(problem.startswith(line) for problem in guard.problems())
