@@ -19,9 +19,10 @@ from solar.engine.execute import Executor
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
-from solar.errors import Interrupted, SolarError
+from solar.errors import ConfigError, Interrupted, SolarError
 from solar.explain import KNOWN, explain, refuse_null_groups
 from solar.plan.checks import check
+from solar.plan.expand import expand
 from solar.plan.lacks import lacks
 from solar.plan.plan import make_plan
 from solar.plan.show import show
@@ -46,6 +47,8 @@ def run(composed: DictConfig) -> float | None:
     """
     config = typed(composed)
     check(config)
+    config = expand(config)
+    _make_root(Path(config.paths.root))
     store = Store(Path(config.paths.root) / "artifacts")
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -65,6 +68,13 @@ def run(composed: DictConfig) -> float | None:
     if picture := add_job(artifacts):
         console.print(f"sweep   {picture}", highlight=False, soft_wrap=True)
     return record.objective(artifacts)
+
+
+def _make_root(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"paths.root: {root} cannot be made ({error.strerror}); choose another folder") from None
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Where a stage's configuration points outside itself: other stages, files, installed packages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -61,3 +61,19 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
         elif value is not None:
             plain[item.name] = replace(Pointer(key, role, item.metadata[role], value))
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def redirect(config: Any, names: Mapping[str, str]) -> None:
+    """Let references to a stage mean another one, in place: `names` is old name -> new name."""
+    if isinstance(config, dict):
+        for value in config.values():
+            redirect(value, names)
+    elif is_dataclass(config):
+        for item in fields(config):
+            value = getattr(config, item.name)
+            if "reference" not in item.metadata:
+                redirect(value, names)
+            elif isinstance(value, list):
+                setattr(config, item.name, [names.get(element, element) for element in value])
+            elif value is not None:
+                setattr(config, item.name, names.get(value, value))

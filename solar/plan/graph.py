@@ -1,39 +1,16 @@
 """From references to an order: who reads whom, and what must come first."""
 
-import copy
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES, fits
-from solar.config.references import ALL, pointers
+from solar.config.references import pointers
 from solar.errors import PlanError
 
 Edges = Mapping[str, tuple[str, ...]]
 """Stage name -> names of the stages it reads, each once, in the order of its fields."""
-
-
-def expand(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
-    """Replace `["*"]` in lists of references by the stages it stands for."""
-    expanded = {}
-    for name, stage in stages.items():
-        stage = copy.deepcopy(stage)
-        for item in fields(stage):
-            if getattr(stage, item.name) == [ALL] and "reference" in item.metadata:
-                found = _matching(name, item.metadata["reference"], stages)
-                if not found:
-                    raise PlanError(f"stages.{name}.{item.name}: '*' matches no other stage of the plan; name them")
-                setattr(stage, item.name, found)
-        expanded[name] = stage
-    return expanded
-
-
-def _matching(reader: str, product: str, stages: Mapping[str, StageConfig]) -> list[str]:
-    own = STAGES[stages[reader].kind].produces
-    candidates = {name: STAGES[stage.kind].produces for name, stage in stages.items()}
-    return [name for name, made in candidates.items() if name != reader and made != own and fits(made, product)]
 
 
 def link(stages: Mapping[str, StageConfig]) -> Edges:

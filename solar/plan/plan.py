@@ -11,8 +11,9 @@ from solar.config.root import SolarConfig
 from solar.errors import ConfigError, PlanError
 from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts, model_facts
-from solar.plan.graph import expand, hint, link, order, upstream
+from solar.plan.graph import hint, link, order, upstream
 from solar.plan.identity import identity
+from solar.plan.objective import check_objective
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Plan:
 def make_plan(config: SolarConfig, store: Store) -> Plan:
     """Decide everything that can be decided before work starts; reads the disk, writes nothing but remembered hashes.
 
+    `config` is expanded.
+
     Raises:
         PlanError, ConfigError, ArtifactError: stages that do not fit together, point at nothing, or are damaged.
     """
@@ -66,7 +69,7 @@ def make_plan(config: SolarConfig, store: Store) -> Plan:
         raise ConfigError(
             "stages: none given, expected at least one; choose an experiment, such as +experiment=quickstart"
         )
-    stages = expand(config.stages)
+    stages = config.stages
     edges = link(stages)
     wanted = set(stages)
     if config.until is not None:
@@ -76,6 +79,7 @@ def make_plan(config: SolarConfig, store: Store) -> Plan:
             )
         wanted = upstream(edges, config.until)
     ordered = {name: stages[name] for name in order(edges) if name in wanted}
+    check_objective(config.objective, config.until, ordered)
     facts = model_facts(ordered)
     digests = Digests.load(Path(config.paths.root) / "digests.json")
     planned: dict[str, PlannedStage] = {}

@@ -7,8 +7,14 @@ from solar.config.data import PythonDocsConfig
 from solar.config.evaluation import EvaluateConfig, ReportConfig
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.config.model import ArchitectureConfig, InitModelConfig, TrainTokenizerConfig
+from solar.config.root import SolarConfig
 from solar.errors import PlanError
-from solar.plan.graph import expand, link, order, upstream
+from solar.plan.expand import expand as expand_config
+from solar.plan.graph import link, order, upstream
+
+
+def expand(stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
+    return expand_config(SolarConfig(name="some", seed=1, stages=stages)).stages
 
 
 def _chain() -> dict[str, StageConfig]:
