@@ -21,6 +21,9 @@ class Guard:
         self.norms: deque[float] = deque(maxlen=config.window)
         self.skipped = 0
         self.in_a_row = 0
+        self.rollbacks = 0
+        self.refused = (math.nan, math.nan)
+        """Loss and gradient norm of the last step that was not used."""
 
     def accepts(self, loss: float, grad_norm: float, step: int) -> bool:
         """Whether to use the step; `StageError` if too many in a row were refused."""
@@ -30,13 +33,22 @@ class Guard:
             self.losses.append(loss)
             self.norms.append(grad_norm)
         self.in_a_row = 0 if accepted else self.in_a_row + 1
-        self.skipped += not accepted
+        if not accepted:
+            self.skipped += 1
+            self.refused = loss, grad_norm
         if self.in_a_row >= self.config.patience:
             raise StageError(
                 f"training diverged: {self.in_a_row} steps up to step {step} had a loss or gradient that is not finite "
                 f"or far above the ones before (last: loss {loss:.4g}, norm {grad_norm:.4g}); lower optimizer.lr"
             )
         return accepted
+
+    def rollback_point(self, step: int) -> int | None:
+        """After step `step`: the step whose weights to go back to, at or before the last good one; None: go on."""
+        every = self.config.rollback_every_steps
+        if every is None or self.in_a_row != self.config.rollback_after:
+            return None
+        return (step - self.in_a_row) // every * every
 
     def _spikes(self, value: float, window: deque[float]) -> bool:
         if not self.config.spike_sigmas or len(window) < self.config.window:
@@ -51,9 +63,10 @@ class Guard:
             "norms": list(self.norms),
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
+            "rollbacks": self.rollbacks,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.losses.extend(state["losses"])
         self.norms.extend(state["norms"])
-        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+        self.skipped, self.in_a_row, self.rollbacks = state["skipped"], state["in_a_row"], state["rollbacks"]
