@@ -21,8 +21,9 @@ def reference(product: str, default: Any = MISSING) -> Any:
 def content(what: str, default: Any = MISSING) -> Any:
     """A field whose value points outside the configuration; the hash sees what it points at.
 
-    `what` is `path` (a file, folder or glob: the content of the files), `package` (an installed distribution: its
-    version) or `documentation` (the same, and the version of Python).
+    `what` is `path` (a file or folder: names and contents), `source` (a file, folder or glob: the content of the files
+    that a reader of rows takes), `package` (an installed distribution: its version) or `documentation` (the same, and
+    the version of Python).
     """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"content": what})

@@ -1,5 +1,6 @@
 """What is read, as what, and in what shape it reaches the model."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,6 +9,7 @@ from omegaconf import MISSING
 
 from solar.config.base import StageConfig, content, reference
 from solar.config.model import is_commit
+from solar.config.templates import template_problems
 
 
 class Task(StrEnum):
@@ -36,6 +38,19 @@ class Format(StrEnum):
     ultrafeedback = "ultrafeedback"
 
 
+FIELDS: dict[Format, tuple[str, ...]] = {
+    Format.text: ("text",),
+    Format.messages: ("messages",),
+    Format.prompt_completion: ("prompt", "completion", "system"),
+    Format.preference: ("prompt", "chosen", "rejected", "system"),
+    Format.sharegpt: ("conversations",),
+    Format.alpaca: ("instruction", "input", "output"),
+    Format.open_orca: ("system_prompt", "question", "response"),
+    Format.metamath: ("query", "response", "system"),
+    Format.orca_dpo_pairs: ("system", "question", "chosen", "rejected"),
+    Format.ultrafeedback: ("prompt", "chosen", "rejected", "system"),
+}
+"""The fields that a format reads; `columns` may give them other names."""
 PAIR_FORMATS = (Format.preference, Format.orca_dpo_pairs, Format.ultrafeedback)
 
 
@@ -65,6 +80,8 @@ class PythonDocsConfig(StageConfig):
     def problems(self) -> Iterator[str]:
         if not 0 < self.held_out_fraction < 1:
             yield f"held_out_fraction: found {self.held_out_fraction}, expected more than 0 and less than 1"
+        if self.max_bytes is not None and self.max_bytes < 1:
+            yield f"max_bytes: found {self.max_bytes}, expected at least 1"
 
 
 @dataclass
@@ -74,8 +91,8 @@ class SourceConfig:
     stage: str | None = reference("text", None)
     file: str | None = None
     """The file inside the stage's artifact."""
-    path: str | None = content("path", None)
-    """A JSONL, Parquet or text file (also .gz, .zst), a folder of them, or a glob."""
+    path: str | None = content("source", None)
+    """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
     revision: str | None = None
     subset: str | None = None
@@ -97,7 +114,7 @@ class SourceConfig:
     """FLAN task names whose rows are dropped (paper, Table 8); needs `task_index`."""
     task_index: str | None = None
     """Hub data set `organisation/name@commit` that gives questions (`inputs`) their FLAN task (`_task_name`)."""
-    task_index_path: str | None = content("path", None)
+    task_index_path: str | None = content("source", None)
     """The same as local files; one of the two."""
 
     def problems(self) -> Iterator[str]:
@@ -116,11 +133,27 @@ class SourceConfig:
             yield f"max_epochs: found {self.max_epochs}, expected more than 0"
         if self.max_samples is not None and self.max_samples < 1:
             yield f"max_samples: found {self.max_samples}, expected at least 1"
+        if self.hub is None and (self.revision or self.subset):
+            yield "hub: not given, but revision or subset is, which only say what is read from a hub"
+        if self.stage is None and self.file is not None:
+            yield "stage: not given, but file is, which says what is read of a stage"
+        yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:
             yield f"task_index: {len(indices)} given, but drop_tasks needs one to know each question's task"
         if self.task_index is not None and not is_commit(self.task_index.rpartition("@")[2]):
             yield f"task_index: found {self.task_index!r}, expected organisation/name@commit with 40 hex digits"
+
+    def _column_problems(self) -> Iterator[str]:
+        fields = FIELDS[self.format]
+        for name in self.columns:
+            if name not in fields:
+                yield f"columns.{name}: {self.format.value} reads no such field, expected one of {', '.join(fields)}"
+        for column, pattern in self.keep.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield f"keep.{column}: found {pattern!r}, which is no regular expression ({error})"
 
 
 OnError = StrEnum("OnError", ["raise", "skip"])
@@ -192,6 +225,11 @@ class PrepareDataConfig(StageConfig):
     """With `on_error: skip`, the run still stops when more rows than this cannot be read."""
 
     def problems(self) -> Iterator[str]:
+        yield from template_problems(self.template)
+        if not self.sources:
+            yield "sources: none given, expected at least one"
+        if self.max_bad_rows < 0:
+            yield f"max_bad_rows: found {self.max_bad_rows}, expected 0 or more"
         if self.sequence_length < 8:
             yield f"sequence_length: found {self.sequence_length}, expected at least 8"
         if not 0 <= self.held_out_fraction < 1:

@@ -9,6 +9,7 @@ from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ImportModelConfig, InitModelConfig, TrainTokenizerConfig
 from solar.config.preference import DpoConfig
+from solar.config.soup import SoupConfig
 from solar.config.training import PretrainConfig, SftConfig
 
 
@@ -28,7 +29,7 @@ STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
     "synthesize": Kind(SynthesizeConfig, "text", 1),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
-    "prepare_data": Kind(PrepareDataConfig, "tokens", 1),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 2),
     "init_model": Kind(InitModelConfig, "model", 1),
     "import_model": Kind(ImportModelConfig, "model", 1),
     "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),
@@ -37,6 +38,7 @@ STAGES: dict[str, Kind] = {
     "sft": Kind(SftConfig, "model", 1, trains=True),
     "dpo": Kind(DpoConfig, "model", 1, trains=True),
     "merge": Kind(MergeConfig, "model", 1),
+    "soup": Kind(SoupConfig, "model", 1),
     "evaluate": Kind(EvaluateConfig, "scores", 1),
     "report": Kind(ReportConfig, "report", 1),
 }

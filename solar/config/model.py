@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from solar.config.base import StageConfig, content, reference
+from solar.config.templates import TEMPLATE_TOKENS, template_problems
+
+_BYTES, _PAD_BOS_EOS = 256, 3
 
 
 @dataclass
@@ -109,6 +112,12 @@ class TrainTokenizerConfig(StageConfig):
     vocab_size: int = MISSING
     template: str = MISSING
     """The chat template it carries: a name of `solar.data.templates`."""
+
+    def problems(self) -> Iterator[str]:
+        yield from (unknown := list(template_problems(self.template)))
+        least = _BYTES + _PAD_BOS_EOS + (0 if unknown else len(TEMPLATE_TOKENS[self.template]))
+        if self.vocab_size < least:
+            yield f"vocab_size: found {self.vocab_size}, expected at least {least}: every byte and the special tokens"
 
 
 @dataclass

@@ -89,8 +89,8 @@ class Encoder:
     def end_of_turn_ids(self) -> list[int]:
         """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
         turn = self._apply([{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}], False)
-        tail = turn[turn.rindex(_mark(1)) + len(_mark(1)) :]
-        return [self.eos_id, *(i for token, i in self._special.items() if tail.startswith(token) and i != self.eos_id)]
+        closing = self._closing(turn[turn.rindex(_mark(1)) + len(_mark(1)) :])
+        return [self.eos_id, *(i for token, i in self._special.items() if closing == token and i != self.eos_id)]
 
     def cut(self, messages: Sequence[Message], last_only: bool = False) -> list[Piece]:
         """A conversation, cut where each answer (`last_only`: the last one) begins and ends.
@@ -105,12 +105,16 @@ class Encoder:
         done = 0
         answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         for place in answers[-1:] if last_only else answers:
-            begin = text.index(_mark(place))
+            begin = text.find(_mark(place), done)
+            if begin < 0:
+                raise BadRow(
+                    "template", "the template leaves an answer out or puts it elsewhere, so it cannot be found"
+                )
             end = begin + len(_mark(place))
             if place:
                 asked = self._apply(_marked(messages[:place]), generation_prompt=True)
                 begin = min(begin, len(commonprefix([asked, text])))  # noqa: RUF071 (character by character is meant)
-            end += max((len(token) for token in self._special if text.startswith(token, end)), default=0)
+            end += len(self._closing(text[end:]))
             pieces += [*self._split(text[done:begin], contents, False), *self._split(text[begin:end], contents, True)]
             done = end
         return _started(pieces)
@@ -163,6 +167,12 @@ class Encoder:
             if token:
                 yield Piece(token, trained)
             marked = marked[at + len(token) :]
+
+    def _closing(self, tail: str) -> str:
+        """What ends an answer in the words that follow it: a special token; white space may stand before EOS."""
+        space = tail[: len(tail) - len(tail.lstrip())]
+        eos = space + str(self.tokenizer.eos_token)
+        return max((token for token in [*self._special, eos] if tail.startswith(token)), key=len, default="")
 
     def _holds_special(self, text: str) -> bool:
         return any(token in text for token in self._special)

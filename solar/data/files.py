@@ -1,107 +1,64 @@
-"""Local files as rows: JSON lines, JSON arrays, Parquet and plain text, also compressed.
+"""Local files as rows: JSON lines, JSON arrays, CSV, Parquet, Arrow and plain text, also compressed.
 
 A row that cannot be read is yielded as a `BadRow` in its place, with file and line, so that whoever reads decides what
 it costs; the readers of `datasets` stop at the first one and cannot name its line. Memory stays flat.
 """
 
-import gzip
+import csv
 import io
 import json
 import math
+import shutil
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
+from solar.config.source_files import ROWS, TEXTS, compression, kind, source_files
 from solar.data.formats import BadRow, Row
+from solar.data.unpack import open_unpacked
 from solar.errors import DataError
 
 Located = tuple[str, Row | BadRow]
 """`file:line`, and the row or why there is none."""
 
-SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".txt", ".text", ".md")
 MAX_LINE_BYTES = 64 * 2**20
 TEXT_DOCUMENT_CHARACTERS = 4_000
 """A plain text file is cut at blank lines into documents of at least this size."""
-_MAX_RATIO = 500
-_ALWAYS_ALLOWED_BYTES = 256 * 2**20
 
 
 def find(path: Path) -> list[Path]:
     """The files of a file, folder or glob, in order of name. Raises `DataError` if there is none."""
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and _kind(file) in SUFFIXES]
-    else:
-        root = Path(path.anchor or ".")
-        found = [file for file in root.glob(str(path.relative_to(path.anchor))) if file.is_file()]
+    found = source_files(path)
     if not found:
-        raise DataError(
-            f"{path}: no such file, expected a file, a folder or a glob of {', '.join(SUFFIXES)} (.gz, .zst)"
-        )
-    return sorted(found)
+        expected = ", ".join(ROWS + TEXTS)
+        raise DataError(f"{path}: no such file, expected a file, a folder or a glob of {expected} (.gz, .zst)")
+    return found
 
 
 def read(file: Path) -> Iterator[Located]:
     """The rows of one file. Raises `DataError` for a kind of file that is not known."""
-    kind = _kind(file)
-    if kind == ".parquet":
-        yield from _parquet(file)
-    elif kind in (".txt", ".text", ".md"):
+    suffix = kind(file)
+    if suffix in (".parquet", ".arrow"):
+        yield from _tables(file, _parquet if suffix == ".parquet" else _arrow)
+    elif suffix in TEXTS:
         yield from _text(file)
-    elif kind in (".jsonl", ".ndjson", ".json"):
-        yield from _json_array(file) if kind == ".json" and _is_array(file) else _json_lines(file)
+    elif suffix in (".csv", ".tsv"):
+        yield from _separated(file, "," if suffix == ".csv" else "\t")
+    elif suffix in (".jsonl", ".ndjson", ".json"):
+        yield from _json_array(file) if suffix == ".json" and _is_array(file) else _json_lines(file)
     else:
-        raise DataError(f"{file}: unknown kind of file, expected {', '.join(SUFFIXES)} (also .gz, .zst)")
-
-
-def _kind(file: Path) -> str:
-    """The suffix that says what is in a file, behind the one that says how it is compressed.
-
-    >>> _kind(Path("a/b.jsonl.gz"))
-    '.jsonl'
-    """
-    return (Path(file.stem) if file.suffix in (".gz", ".zst") else file).suffix.lower()
-
-
-class _Limited(io.RawIOBase):
-    """A decompressed stream that refuses to be a bomb."""
-
-    def __init__(self, stream: Any, file: Path) -> None:
-        self._stream = stream
-        self._file = file
-        self._limit = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * file.stat().st_size)
-        self._done = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        read = self._stream.read(min(len(buffer), 2**20))
-        buffer[: len(read)] = read
-        self._done += len(read)
-        if self._done > self._limit:
-            raise DataError(
-                f"{self._file}: it unpacks to over {_MAX_RATIO} times its size; unpack it yourself if you trust it"
-            )
-        return len(read)
-
-
-def _open(file: Path) -> BinaryIO:
-    if file.suffix == ".gz":
-        return io.BufferedReader(_Limited(gzip.open(file, "rb"), file), 2**20)
-    if file.suffix == ".zst":
-        return io.BufferedReader(_Limited(pyarrow.input_stream(str(file), compression="zstd"), file), 2**20)
-    return file.open("rb", buffering=2**20)
+        raise DataError(f"{file}: unknown kind of file, expected {', '.join(ROWS + TEXTS)} (also .gz, .zst)")
 
 
 def lines(file: Path) -> Iterator[tuple[int, bytes | BadRow]]:
     """Numbered lines without their ends, the mark that some editors put in front, and blank ones."""
-    with _open(file) as stream:
+    with open_unpacked(file) as stream:
         number = 0
         while True:
             try:
@@ -167,13 +124,13 @@ def _finite(literal: str) -> float:
 
 
 def _is_array(file: Path) -> bool:
-    with _open(file) as stream:
+    with open_unpacked(file) as stream:
         return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def _json_array(file: Path) -> Iterator[Located]:
     """A file that is one JSON array; the only kind that is read whole."""
-    with _open(file) as stream:
+    with open_unpacked(file) as stream:
         content = stream.read().removeprefix(b"\xef\xbb\xbf")
     value = parse(b'{"rows": ' + content + b"}")
     if isinstance(value, BadRow):
@@ -184,16 +141,63 @@ def _json_array(file: Path) -> Iterator[Located]:
         yield f"{file} item {number}", row if isinstance(row, dict) else wrong
 
 
-def _parquet(file: Path) -> Iterator[Located]:
+def _separated(file: Path, separator: str) -> Iterator[Located]:
+    """Rows under a line of names; every value is text. `file:line` is where a row ends."""
+    with open_unpacked(file) as stream:
+        table = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=separator, strict=True)
+        names: list[str] = []
+        while True:
+            try:
+                values = next(table, None)
+            except (csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+                yield f"{file}:{table.line_num + 1}", BadRow("damaged_file", f"what follows cannot be read: {error}")
+                return
+            if values is None:
+                return
+            if not names:
+                names = values
+            elif values and len(values) != len(names):
+                where = f"{file}:{table.line_num}"
+                yield where, BadRow("wrong_columns", f"found {len(values)} values, expected {len(names)}")
+            elif values:
+                yield f"{file}:{table.line_num}", dict(zip(names, values, strict=True))
+
+
+Batches = Callable[[BinaryIO], Iterator[pyarrow.RecordBatch]]
+
+
+def _tables(file: Path, batches: Batches) -> Iterator[Located]:
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
+        with _seekable(file) as stream:
+            for batch in batches(stream):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{file} row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        yield f"{file} row {number + 1}", BadRow("damaged_file", f"not a readable Parquet file ({error})")
+        yield f"{file} row {number + 1}", BadRow("damaged_file", f"not a readable file of tables ({error})")
+
+
+def _seekable(file: Path) -> BinaryIO:
+    """The file, or its unpacked copy that vanishes when it is closed: tables are read from several places."""
+    if compression(file) is None:
+        return file.open("rb")
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (whoever reads the tables closes it)
+    with open_unpacked(file) as packed:
+        shutil.copyfileobj(packed, copy)
+    copy.seek(0)
+    return cast(BinaryIO, copy)
+
+
+def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
+    with pyarrow.parquet.ParquetFile(stream) as table:
+        yield from table.iter_batches(batch_size=1024)
+
+
+def _arrow(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
+    """What `datasets` saves: a stream of batches."""
+    with pyarrow.ipc.open_stream(stream) as table:
+        yield from table
 
 
 def _text(file: Path) -> Iterator[Located]:

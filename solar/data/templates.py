@@ -1,21 +1,11 @@
 """Chat templates by name, as Jinja text: how a conversation becomes one string."""
 
-from dataclasses import dataclass
 from typing import Any
 
+from solar.config.templates import TEMPLATE_TOKENS, template_problems
 from solar.errors import DataError
 
-
-@dataclass(frozen=True)
-class Template:
-    """A chat template and the tokens it takes for granted."""
-
-    jinja: str
-    special_tokens: tuple[str, ...] = ()
-    """Tokens that a tokenizer must have (as one special token each) to use this template."""
-
-
-SOLAR = Template(
+SOLAR = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{% if message['content'] %}"
     "{{ '### System:\\n' + message['content'] + '\\n\\n' }}{% endif %}"
@@ -26,14 +16,13 @@ SOLAR = Template(
 )
 """The released SOLAR 10.7B Instruct, byte for byte: nothing stands between an answer and the next question."""
 
-CHATML = Template(
+CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-    ("<|im_start|>", "<|im_end|>"),
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-ALPACA = Template(
+ALPACA = (
     "{% if messages[0]['role'] != 'system' %}"
     "{{ 'Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request.\\n\\n' }}{% endif %}"
@@ -45,16 +34,15 @@ ALPACA = Template(
     "{% endfor %}{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
 )
 
-LLAMA3 = Template(
+LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
     "{{ message['content'] | trim + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
-    ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 
-ZEPHYR = Template(
+ZEPHYR = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
@@ -69,10 +57,10 @@ _TODAY = (
 TEMPLATES = {"solar": SOLAR, "chatml": CHATML, "alpaca": ALPACA, "llama3": LLAMA3, "zephyr": ZEPHYR}
 
 
-def template_named(name: str) -> Template:
+def template_named(name: str) -> str:
     """Raises `DataError` for a name that is not in `TEMPLATES`."""
-    if name not in TEMPLATES:
-        raise DataError(f"template: found {name!r}, expected one of {', '.join(TEMPLATES)}")
+    for problem in template_problems(name):
+        raise DataError(problem)
     return TEMPLATES[name]
 
 
@@ -89,10 +77,10 @@ def template_for(tokenizer: Any, name: str | None) -> str:
         )
     template = template_named(name)
     vocabulary = tokenizer.get_vocab()
-    missing = [token for token in template.special_tokens if token not in vocabulary]
+    missing = [token for token in TEMPLATE_TOKENS[name] if token not in vocabulary]
     if missing:
         raise DataError(
             f"template: {name} needs the token {missing[0]}, which the tokenizer in {tokenizer.name_or_path} lacks; "
             f"name one that needs none (solar, alpaca, zephyr) or train the tokenizer with `template: {name}`"
         )
-    return template.jinja
+    return template

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from solar.config.templates import TEMPLATE_TOKENS
 from solar.data.templates import template_named
 from solar.errors import DataError
 
@@ -23,10 +24,8 @@ def train(
     Every byte is a token, so no text is unknown; the same text gives the same tokenizer.
     """
     chat_template = template_named(template)
-    special_tokens = [PAD, BOS, EOS, *chat_template.special_tokens]
+    special_tokens = [PAD, BOS, EOS, *TEMPLATE_TOKENS[template]]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocab_size < len(special_tokens) + len(alphabet):
-        raise DataError(f"vocab_size: found {vocab_size}, expected at least {len(special_tokens) + len(alphabet)}")
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -46,8 +45,8 @@ def train(
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(chat_template.special_tokens),
-        chat_template=chat_template.jinja,
+        additional_special_tokens=list(TEMPLATE_TOKENS[template]),
+        chat_template=chat_template,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(output)
     return {"vocab_size": vocab_size, "bytes_per_token": _bytes_per_token(tokenizer, text_folder)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from solar.artifacts.manifest import write_atomically
+from solar.config.source_files import COMPRESSED, ROWS, TEXTS, compression, kind, source_files
 from solar.errors import ConfigError
 
 
@@ -33,21 +34,31 @@ class Digests:
             write_atomically(self.memory, json.dumps(self.known))
 
     def of(self, path: Path, key: str) -> str:
-        """Hash of the contents and relative names of a file, a folder, or the files a glob matches.
+        """Hash of a file's content, or of the names and contents of a folder's files.
 
         Raises:
             ConfigError: nothing is there; the message starts with `key`.
         """
-        files = sorted(_files(path))
+        if path.is_file():
+            return self._file(path)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+        if not files:
+            raise ConfigError(f"{key}: found nothing at {path}, expected a file or a folder with files")
+        return _hash([[file.relative_to(path).as_posix(), self._file(file)] for file in files])
+
+    def of_source(self, path: Path, key: str) -> str:
+        """Hash of what a source reads: kinds and contents of its files, in the order they are read.
+
+        Raises:
+            ConfigError: nothing is there; the message starts with `key`.
+        """
+        files = source_files(path)
         if not files:
             raise ConfigError(
-                f"{key}: found nothing at {path}, expected a file, a folder with files or a glob that matches"
+                f"{key}: found nothing to read at {path}, expected a file, or a folder or glob with files of "
+                f"{', '.join(ROWS + TEXTS)} (also {', '.join(COMPRESSED)})"
             )
-        if files == [path]:
-            return self._file(path)
-        top = path if path.is_dir() else Path()
-        named = [[file.relative_to(top).as_posix() if path.is_dir() else file.name, self._file(file)] for file in files]
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        return _hash([[kind(file), compression(file), self._file(file)] for file in files])
 
     def _file(self, path: Path) -> str:
         status = path.stat()
@@ -62,9 +73,5 @@ class Digests:
         return str(self.known[name][4])
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    return [file for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file()]
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -51,6 +51,8 @@ def canonical_json(value: Any) -> str:
 def _content(pointer: Pointer, digests: Digests) -> Any:
     if pointer.to == "path":
         return digests.of(Path(pointer.value), pointer.key)
+    if pointer.to == "source":
+        return digests.of_source(Path(pointer.value), pointer.key)
     try:
         version = metadata.version(pointer.value)
     except metadata.PackageNotFoundError:

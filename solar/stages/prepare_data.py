@@ -9,9 +9,22 @@ from solar.engine.context import Inputs, Metrics, RunContext
 
 def run(config: PrepareDataConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Leaves a tokens artifact: `tokens.json` and the arrays of both splits."""
-    stages = {source.stage for source in config.sources.values() if source.stage is not None}
+    evaluation_sets = config.decontaminate.against if config.decontaminate is not None else {}
+    read = [*config.sources.values(), *evaluation_sets.values()]
+    stages = {source.stage for source in read if source.stage is not None}
     folders = {stage: inputs[stage].path for stage in stages}
     metrics = prepare(config, folders, inputs[config.tokenizer].path, output, progress=context.progress)
-    train = metrics["splits"]["train"]
-    summary = f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained"
-    return {**metrics, "summary": summary}
+    return {**metrics, "summary": _summary(metrics)}
+
+
+def _summary(metrics: Metrics) -> str:
+    """Size, rates, and what each source of a mixture was to give and gave."""
+    train, sources = metrics["splits"]["train"], metrics["sources"]
+    told = (
+        f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "
+        f"{train['padding_share']:.1%} padding, {metrics['truncated_samples']:,} samples cut"
+    )
+    if len(sources) == 1:
+        return told
+    shares = (f"{name} {one['realised_share']:.2%} of {one['requested_share']:.2%}" for name, one in sources.items())
+    return f"{told}; shares: {', '.join(shares)}"

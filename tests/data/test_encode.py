@@ -25,7 +25,7 @@ def encoder(request, tokenizers) -> Encoder:
 
 def _render(name: str, messages: list, ask: bool = False) -> str:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATES[name].jinja)
+    template = environment.from_string(TEMPLATES[name])
     return template.render(messages=messages, add_generation_prompt=ask, bos_token="<s>", eos_token="</s>")
 
 
@@ -159,6 +159,33 @@ def test_a_template_that_rewrites_answers_is_refused(tokenizers):
         Encoder(loaded).cut([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
 
 
+def test_a_template_that_leaves_an_answer_out_is_refused(tokenizers):
+    loaded = tokenizer.load(tokenizers["solar"])
+    loaded.chat_template = (
+        "{% for m in messages %}{% if loop.last or m.role != 'assistant' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(BadRow, match="leaves an answer out"):
+        Encoder(loaded).cut(TALK)
+
+
+LLAMA2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_an_end_behind_a_space_is_trained_after_every_answer(tokenizers):
+    """As Llama 2 writes it: every answer stops, not the last one alone."""
+    loaded = tokenizer.load(tokenizers["solar"])
+    loaded.chat_template = LLAMA2
+    encoder = Encoder(loaded)
+    assert _trained(encoder, TALK) == [" B </s>", " D </s>"]
+    assert (
+        encoder.prompt(TALK[:1]) == encoder.conversations([encoder.cut(TALK)])[0].ids[: len(encoder.prompt(TALK[:1]))]
+    )
+    assert encoder.end_of_turn_ids() == [encoder.eos_id]
+
+
 def test_a_conversation_that_a_template_refuses_is_a_bad_row(tokenizers):
     loaded = tokenizer.load(tokenizers["solar"])
     loaded.chat_template = "{{ raise_exception('roles must alternate') }}"
@@ -181,7 +208,7 @@ def test_a_tokenizer_without_template_says_which_there_are(tokenizers):
 def test_an_own_template_may_add_words_that_the_answer_begins_with(tokenizers):
     """As templates of thinking models do: they are the model's to write, so they are trained."""
     loaded = tokenizer.load(tokenizers["chatml"])
-    loaded.chat_template = TEMPLATES["chatml"].jinja.replace(
+    loaded.chat_template = TEMPLATES["chatml"].replace(
         "+ message['content'] +",
         "+ ('<think></think>' if message['role'] == 'assistant' else '') + message['content'] +",
     )
@@ -190,7 +217,7 @@ def test_an_own_template_may_add_words_that_the_answer_begins_with(tokenizers):
 
 def test_a_template_that_says_the_date_says_the_same_one_for_ever(tokenizers):
     loaded = tokenizer.load(tokenizers["chatml"])
-    loaded.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + TEMPLATES["chatml"].jinja
+    loaded.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + TEMPLATES["chatml"]
     assert loaded.decode(prompt_ids(loaded, TALK[:1])).startswith("<s>26 Jul 2024\n<|im_start|>user")
 
 

@@ -1,6 +1,7 @@
 """Files of every kind, and what each way of breaking a line leads to."""
 
 import gzip
+import io
 import json
 
 import datasets
@@ -9,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from solar.config.data import Format, SourceConfig
-from solar.data import files, sources
+from solar.data import sources, unpack
 from solar.data.files import find, read
 from solar.data.formats import BadRow, Reader
 from solar.errors import DataError
@@ -92,7 +93,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
 
 
 def test_a_huge_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("solar.data.files.MAX_LINE_BYTES", 1000)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + b'\n{"text": "' + b"a" * 5000 + b'"}\n' + GOOD + b"\n")
     assert [_verdict(row) for _, row in read(file)] == ["good", "too_long", "good"]
@@ -138,6 +139,28 @@ def test_a_compressed_file_that_was_cut_off_is_told_after_its_good_rows(tmp_path
     assert _verdict(last) == "damaged_file" and [row for _, row in good] == ROWS[: len(good)]
 
 
+def test_a_folder_that_datasets_saved_and_packed_parquet_give_the_same_rows(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    source = SourceConfig(path=str(tmp_path / "saved"), format=Format.text)
+    assert [row for _, row in sources.rows(source)] == ROWS
+    packed = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), packed)
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(packed.getvalue()))
+    assert [row for _, row in read(tmp_path / "rows.parquet.gz")] == ROWS
+
+
+def test_separated_values_have_names_quotes_and_verdicts(tmp_path):
+    content = '\ufeffprompt,completion\n"a, ""b""\nc",d\n\nonly\ne,f\n'
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(content.encode()))
+    (tmp_path / "rows.tsv").write_text("prompt\tcompletion\nx\ty, z\n")
+    where, rows = zip(*read(tmp_path / "rows.csv.gz"), strict=True)
+    assert rows[0] == {"prompt": 'a, "b"\nc', "completion": "d"} and rows[2] == {"prompt": "e", "completion": "f"}
+    assert _verdict(rows[1]) == "wrong_columns" and where[1].endswith("rows.csv.gz:5")
+    assert [row for _, row in read(tmp_path / "rows.tsv")] == [{"prompt": "x", "completion": "y, z"}]
+    (tmp_path / "bad.csv").write_bytes(b"a,b\n1,2\n\xff,3\n")
+    assert _verdict(list(read(tmp_path / "bad.csv"))[-1][1]) == "damaged_file"
+
+
 def test_a_parquet_file_that_is_none_is_told(tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
     assert [_verdict(row) for _, row in read(tmp_path / "rows.parquet")] == ["damaged_file"]
@@ -145,7 +168,7 @@ def test_a_parquet_file_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.jsonl.zst"])
 def test_a_bomb_is_refused(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(files, "_ALWAYS_ALLOWED_BYTES", 2**20)
+    monkeypatch.setattr(unpack, "_ALWAYS_ALLOWED_BYTES", 2**20)
     content = GOOD + b"\n" + b" " * 2**26
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else _zst(content))
     with pytest.raises(DataError, match="unpacks to over 500 times its size"):
@@ -173,6 +196,29 @@ def test_folders_and_globs_are_read_in_order_of_name(tmp_path):
     assert [file.name for file in find(tmp_path / "*.jsonl")] == ["a.jsonl", "b.jsonl"]
     source = SourceConfig(path=str(tmp_path), format=Format.text)
     assert [row["text"] for _, row in sources.rows(source)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl.gz"]
+
+
+def test_of_a_folder_only_rows_are_read_that_are_not_hidden(tmp_path):
+    """As a hub leaves it: a card, hidden caches, files about the files."""
+    for name in (
+        "data/a.jsonl",
+        "data/.b.jsonl",
+        ".cache/c.jsonl",
+        "README.md",
+        "dataset_info.json",
+        "x.py",
+        "B.JSONL",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "x"}')
+    assert [file.relative_to(tmp_path).as_posix() for file in find(tmp_path)] == ["B.JSONL", "data/a.jsonl"]
+    assert [file.name for file in find(tmp_path / "*")] == ["B.JSONL"]
+    assert [file.name for file in find(tmp_path / "**/*.jsonl")] == ["a.jsonl"]
+    assert [file.name for file in find(tmp_path / "dat**/a*")] == ["a.jsonl"]
+    assert [file.name for file in find(tmp_path / "data/.b.jsonl")] == [".b.jsonl"]
+    for name in ("data/a.jsonl", "B.JSONL"):
+        (tmp_path / name).unlink()
+    assert [file.name for file in find(tmp_path)] == ["README.md"]
 
 
 def test_what_is_not_there_or_not_known_is_named(tmp_path):

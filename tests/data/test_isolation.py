@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from solar.data.dataset import IGNORED, Row, TokenDataset, collate
 
@@ -52,6 +52,40 @@ def test_a_document_in_a_row_has_the_logits_it_has_alone(attention):
     packed = _logits(model, _row(a, b), _row(a))
     torch.testing.assert_close(packed[0, 20:50], _logits(model, _row(b))[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(packed[1, :20], _logits(model, _row(a))[0], atol=1e-5, rtol=1e-4)
+
+
+SIZES = {
+    "vocab_size": 200, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+GPT2 = {"vocab_size": 200, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+FAMILIES = {
+    "gpt2": GPT2 | {"bos_token_id": 1, "eos_token_id": 1},
+    "gpt_neox": SIZES,
+    "mistral": SIZES | {"sliding_window": 16},
+    "qwen2": SIZES | {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    "qwen3": SIZES | {"head_dim": 8},
+    "gemma2": SIZES | {"sliding_window": 16, "head_dim": 8},
+    "gemma3_text": SIZES | {"sliding_window": 16, "head_dim": 8},
+    "phi3": SIZES,
+    "mixtral": SIZES | {"num_local_experts": 2},
+    "olmo2": SIZES,
+}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_with_and_without_sliding_windows_isolate(family, attention):
+    if (family, attention) == ("gemma2", "sdpa"):
+        pytest.skip("transformers has no sdpa for Gemma 2")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **FAMILIES[family])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    rng = np.random.default_rng(0)
+    a, other, b = (rng.integers(3, 200, size).tolist() for size in (20, 20, 30))
+    before, after = _logits(model, _row(a, b)), _logits(model, _row(other, b))
+    assert torch.equal(before[0, 20:], after[0, 20:]) and not torch.equal(before[0, :20], after[0, :20])
+    torch.testing.assert_close(before[0, 20:], _logits(model, _row(b))[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_same_row_with_a_mask_of_ones_would_leak():

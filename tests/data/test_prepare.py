@@ -246,6 +246,16 @@ def test_caps_and_switches_reach_the_order(prepared, tmp_path, topics):
         ({"switches": [SwitchConfig(5, {"a": 1.0}), SwitchConfig(5, {"a": 1.0})]}, "expected rising numbers"),
         ({"task": Task.instruct}, "sources.a.format: text gives no samples for task instruct"),
         ({"task": Task.preference}, "packing: found concatenate, expected none"),
+        ({"template": "sola"}, "template: found 'sola', expected one of solar, chatml"),
+        ({"max_bad_rows": -1}, "max_bad_rows: found -1"),
+        ({"sources": {}}, "sources: none given"),
+        (
+            {"sources": {"a": {"columns": {"txet": "body"}}}},
+            "sources.a.columns.txet: text reads no such field, expected",
+        ),
+        ({"sources": {"a": {"keep": {"type": "("}}}}, "sources.a.keep.type: found '(', which is no regular expression"),
+        ({"sources": {"a": {"subset": "en"}}}, "sources.a.hub: not given, but revision or subset is"),
+        ({"sources": {"a": {"file": "x.jsonl"}}}, "sources.a.stage: not given, but file is"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_told_before_any_work(changes, problem):

@@ -14,6 +14,7 @@ from solar.config.root import SolarConfig, typed
 from solar.config.store import register
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
+from solar.plan.expand import expand
 from solar.plan.identity import canonical_json
 from solar.plan.plan import make_plan
 from solar.run import conf_folder
@@ -26,7 +27,7 @@ def _config(root: Path, *overrides: str) -> SolarConfig:
 
 
 def _ids(root: Path, *overrides: str) -> dict[str, str]:
-    plan = make_plan(_config(root, *overrides), Store(root / "artifacts"))
+    plan = make_plan(expand(_config(root, *overrides)), Store(root / "artifacts"))
     return {name: stage.id for name, stage in plan.stages.items()}
 
 
@@ -59,7 +60,7 @@ def test_the_name_of_a_stage_does_not_matter(tmp_path: Path) -> None:
         renamed.stages[name].sources["docs"].stage = "corpus"
     renamed.stages["evaluation"].choices = "corpus"
     store = Store(tmp_path / "artifacts")
-    assert make_plan(renamed, store).stages["sft"].id == make_plan(config, store).stages["sft"].id
+    assert make_plan(expand(renamed), store).stages["sft"].id == make_plan(expand(config), store).stages["sft"].id
 
 
 def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None:
@@ -96,6 +97,27 @@ def test_a_folder_is_known_by_the_names_and_contents_of_its_files(tmp_path: Path
     assert digests.of(tmp_path / "x", "key") == digests.of(tmp_path / "y", "key") != digests.of(tmp_path / "z", "key")
 
 
+def test_a_source_is_known_by_what_is_read_of_it_and_by_nothing_else(tmp_path: Path) -> None:
+    digests, folder = Digests(tmp_path / "memory.json"), tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("one")
+    (folder / "b.jsonl").write_text("two")
+    before = digests.of_source(folder, "key")
+    for name in (".hidden.jsonl", "README.md", "notes.cfg", "dataset_info.json"):
+        (folder / name).write_text("not read")
+    assert digests.of_source(folder, "key") == before == digests.of_source(folder / "*.jsonl", "key")
+    (folder / "c.jsonl").write_text("three")
+    assert digests.of_source(folder, "key") != before == digests.of_source(folder / "[ab]**", "key")
+
+
+def test_the_kind_of_a_source_file_counts_because_it_is_read_another_way(tmp_path: Path) -> None:
+    digests = Digests(tmp_path / "memory.json")
+    for name in ("a.jsonl", "b.jsonl", "a.txt"):
+        (tmp_path / name).write_text('{"text": "x"}')
+    rows, renamed, text = (digests.of_source(tmp_path / name, "key") for name in ("a.jsonl", "b.jsonl", "a.txt"))
+    assert rows == renamed != text
+
+
 def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> None:
     memory, file = tmp_path / "memory.json", tmp_path / "data.txt"
     file.write_text("one")
@@ -109,6 +131,9 @@ def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> No
 def test_nothing_at_a_path_is_an_error_with_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing at .*gone"):
         Digests(tmp_path / "memory.json").of(tmp_path / "gone", "sources.a.path")
+    for gone in ("gone", "gone*", "a**"):
+        with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing to read at .*expected a file"):
+            Digests(tmp_path / "memory.json").of_source(tmp_path / gone, "sources.a.path")
 
 
 def test_what_json_cannot_say_is_refused() -> None:

@@ -1,0 +1,47 @@
+"""Which files the path of a source means: one rule, for the hash that names a stage and for the reader of its rows."""
+
+from glob import glob, has_magic
+from pathlib import Path
+
+ROWS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv")
+"""Suffixes of files of rows."""
+TEXTS = (".txt", ".text", ".md")
+"""Suffixes of plain text."""
+COMPRESSED = (".gz", ".zst")
+_CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json")
+"""What tools leave beside the rows to describe them."""
+
+
+def source_files(path: Path) -> list[Path]:
+    """The files of a file, a folder or a glob, in order of name; none if nothing readable is there.
+
+    A file that is named is taken as it is. Of folders and globs: files with a known suffix that are not hidden, plain
+    text only where there are no files of rows (so a README beside Parquet files is none of the data).
+    """
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+    else:
+        found = [Path(name) for name in glob(str(path), recursive=True)] if has_magic(str(path)) else []
+    known = sorted(file for file in found if kind(file) in ROWS + TEXTS and file.is_file() and file.name not in _CARDS)
+    return [file for file in known if kind(file) in ROWS] or known
+
+
+def kind(file: Path) -> str:
+    """The suffix that says what is in a file, behind the one that says how it is compressed.
+
+    >>> kind(Path("a/b.jsonl.gz")), kind(Path("B.JSONL.ZST"))
+    ('.jsonl', '.jsonl')
+    """
+    return Path(file.stem if compression(file) else file.name).suffix.lower()
+
+
+def compression(file: Path) -> str | None:
+    """`.gz`, `.zst` or None."""
+    suffix = file.suffix.lower()
+    return suffix if suffix in COMPRESSED else None
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
