@@ -1,7 +1,7 @@
 """What Hydra and OmegaConf found wrong, in one line: where, what was found, what was expected, a way out."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -23,6 +23,7 @@ from solar.plan.graph import hint
 KNOWN = (SolarError, HydraException, OmegaConfBaseException)
 """Exceptions that speak of what the user wrote."""
 
+_A = {"float": "a number", "int": "a whole number", "str": "a word", "bool": "true or false"}
 _TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a word"}
 
 
@@ -43,6 +44,9 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
         case ValidationError():
             return _wrong_value(cause)
         case _:
+            no_group = re.match(r"Could not override '(.*?)'", str(cause))
+            if no_group is not None:
+                return _no_such_group(no_group[1], str(cause))
             ambiguous = re.match(r"Ambiguous value for argument '(.*?)=", str(cause))
             if ambiguous is not None:
                 return f"{ambiguous[1]}: several values; add --multirun to run each, or write a list as [a,b]"
@@ -94,20 +98,43 @@ def _is_group(argument: str, conf: Path) -> bool:
 
 
 def _wrong_value(error: ValidationError) -> str:
-    text = _first_line(error)
-    wrong_type = re.fullmatch(r"Value '(.*)' of type '(\w+)' could not be converted to (\w+)", text)
-    if wrong_type is not None:
-        value, _, wanted = wrong_type.groups()
-        return f"{error.full_key}: found '{value}', expected {_TYPES.get(wanted, wanted)}"
-    choice = re.fullmatch(r"Invalid value '(.*)', expected one of \[(.*)\]", text)
-    if choice is not None:
-        return f"{error.full_key}: found '{choice.group(1)}', expected {choice.group(2)}"
-    if "is not a subclass of StageConfig" in text:
+    key, text = str(error.full_key), _first_line(error)
+    if "is not a subclass of StageConfig" in text or re.fullmatch(r"stages\.\w+", key):
+        stage = key.removeprefix("stages.")
         return (
-            f"stages.{error.full_key}: a stage starts from a recipe or a schema; "
-            f"mount one with `+stage@stages.{error.full_key}=sft` or in an experiment's defaults"
+            f"stages.{stage}: a stage starts from a recipe or a schema; "
+            f"mount one with `+stage@stages.{stage}=sft` or in an experiment's defaults"
         )
-    return f"{error.full_key}: {text}"
+    for pattern, sentence in _SENTENCES.items():
+        if (found := re.fullmatch(pattern, text)) is not None:
+            return f"{key}: " + sentence(*found.groups())
+    return f"{key}: {text}"
+
+
+_SENTENCES: dict[str, Callable[..., str]] = {
+    r"Value '(.*)' of type '\w+' could not be converted to (\w+)": (
+        lambda value, wanted: f"found '{value}', expected {_TYPES.get(wanted, wanted)}"
+    ),
+    r"Invalid value '(.*)', expected one of \[(.*)\]": lambda value, names: f"found '{value}', expected {names}",
+    r"Invalid value assigned: (\w+) is not a ListConfig.*": (
+        lambda kind: f"found {_A.get(kind, kind)}, expected a list such as [a,b]"
+    ),
+    r"Cannot assign (\w+) to Dict.*|Invalid type assigned: (\w+) is not a subclass of .*": (
+        lambda *kinds: (
+            f"found {_A.get(kinds[0] or kinds[1], 'something else')}, expected keys with values, {{key: value}}"
+        )
+    ),
+    r"field '.*' is not Optional": lambda: "found null, expected a value; leave the key out for what the recipe says",
+}
+"""What OmegaConf says of a value -> the same in our words."""
+
+
+def _no_such_group(group: str, told: str) -> str:
+    """For `optimizer=x`, where the choice stands at one or several places of the experiment."""
+    places = re.search(r"override (?:one of )?(.+?)\?$", told, flags=re.MULTILINE)
+    if places is not None:
+        return f"{group}: choose it where it stands, such as {places[1].split(', ')[0]}=... (it stands at {places[1]})"
+    return f"{group}: nothing to override; to add it write +{group}=..., and docs/configuration.md says what there is"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from solar.artifacts.manifest import Manifest, provenance
 from solar.artifacts.store import Artifact, Store
+from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import SolarConfig
-from solar.engine.context import RunContext
+from solar.engine.context import Metrics, RunContext
 from solar.engine.launch import launch
 from solar.engine.progress import Progress
+from solar.engine.stop import Stop
 from solar.plan.plan import Plan, PlannedStage
 
 
@@ -27,11 +30,15 @@ class Executor:
     def run(self, plan: Plan) -> Mapping[str, Artifact]:
         """Every stage's artifact, by stage name; what is already there is not run again."""
         artifacts: dict[str, Artifact] = {}
-        for name, stage in plan.stages.items():
-            artifacts[name] = stage.artifact or self._run_stage(stage, artifacts)
+        stop = Stop()
+        with stop.listening():
+            for name, stage in plan.stages.items():
+                # Training hears signals itself, and saves; one that comes too late for that waits for the artifact.
+                with stop.held() if STAGES[stage.config.kind].trains else nullcontext():
+                    artifacts[name] = stage.artifact or self._run_stage(stage, artifacts, stop)
         return artifacts
 
-    def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact]) -> Artifact:
+    def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop) -> Artifact:
         # Another run may have finished it since the plan was made.
         finished = self.store.find(stage.name, stage.id)
         if finished is not None:
@@ -50,22 +57,26 @@ class Executor:
             )
             try:
                 metrics = launch(stage.config, inputs, output, context)
-                artifact = self.store.publish(
-                    Manifest(
-                        stage=stage.name,
-                        kind=stage.config.kind,
-                        id=stage.id,
-                        version=stage.version,
-                        config=as_plain(stage.config),
-                        inputs=dict(stage.inputs),
-                        metrics=metrics,
-                        files={},
-                        provenance=provenance(),
-                        wall_seconds=round(time.monotonic() - started, 3),
-                    )
-                )
+                seconds = round(time.monotonic() - started, 3)
+                with stop.held():
+                    artifact = self.store.publish(_manifest(stage, metrics, seconds))
+                    line.finish(metrics)
             except BaseException:
                 self.store.abandon(stage.name, stage.id)
                 raise
-            line.finish(metrics)
         return artifact
+
+
+def _manifest(stage: PlannedStage, metrics: Metrics, wall_seconds: float) -> Manifest:
+    return Manifest(
+        stage=stage.name,
+        kind=stage.config.kind,
+        id=stage.id,
+        version=stage.version,
+        config=as_plain(stage.config),
+        inputs=dict(stage.inputs),
+        metrics=metrics,
+        files={},
+        provenance=provenance(),
+        wall_seconds=wall_seconds,
+    )

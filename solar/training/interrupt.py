@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+DEFAULTS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
 
 class StopRequest:
@@ -29,7 +30,10 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """While this lasts, a first signal is only noted; afterwards signals do what they did before."""
+    """While this lasts, a first signal is only noted; afterwards signals do what they did before.
+
+    One that was noted when the work was over already goes to whoever listened before.
+    """
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     request = StopRequest()
     request.listen()
@@ -39,3 +43,5 @@ def listening() -> Iterator[StopRequest]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in previous.items():
                 signal.signal(number, handler)
+    if request.received is not None and previous[request.received] not in DEFAULTS:
+        signal.raise_signal(request.received)

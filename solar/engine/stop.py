@@ -1,0 +1,55 @@
+"""SIGTERM, SIGUSR1 and SIGINT end a run between two whole states: what is finished is published first."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from solar.errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Stop:
+    """What becomes of a signal: it ends the work at once, or, while `held`, as soon as that is over."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._received: signal.Signals | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While this lasts, signals come here."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._take) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let this much be done before a first signal takes effect; a second one does at once."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+        if self._received is not None and not self._depth:
+            raise _interruption(self._received)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._depth and self._received is None:
+            self._received = signal.Signals(number)
+        else:
+            raise _interruption(signal.Signals(number))
+
+
+def _interruption(received: signal.Signals) -> BaseException:
+    if received is signal.SIGINT:
+        return KeyboardInterrupt()
+    return Interrupted(f"stopped by {received.name}; the same command goes on after the last finished stage")
