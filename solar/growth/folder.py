@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +64,13 @@ def copy_travelling_files(base: Checkpoint, folder: Path) -> None:
     for name in sorted(names):
         path = base.folder / name
         if path.is_file() and _belongs(path, base.folder):
-            shutil.copyfile(path, folder / name)
+            (folder / name).write_bytes(path.read_bytes())
     templates = base.folder / "additional_chat_templates"
     if templates.is_dir() and not templates.is_symlink():
         (folder / templates.name).mkdir()
         for path in sorted(templates.glob("*.jinja")):
             if path.is_file() and _belongs(path, base.folder):
-                shutil.copyfile(path, folder / templates.name / path.name)
+                (folder / templates.name / path.name).write_bytes(path.read_bytes())
 
 
 @contextmanager
@@ -100,7 +99,14 @@ def published(target: Path, source: Path) -> Iterator[Path]:
             f"{target}: cannot be written ({error.strerror}); free space or choose another place"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    from shutil import rmtree  # with its compressors it takes long to import, and is for failures
+
+    rmtree(folder, ignore_errors=True)
 
 
 def _exchanged(config: dict[str, Any], path: tuple[str, ...], own: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ _REFUSED = 3
 
 def ask(module: str, request: dict[str, Any], error: type[SolarError]) -> Any:
     """The module's answer. Raises `error` with the module's reason, or with the last line of its traceback."""
+    import subprocess  # most growths ask nobody, and it takes longer to import than a small model to copy
+
     path = os.pathsep.join(filter(None, [str(Path(solar.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(

@@ -4,7 +4,6 @@ Most are copied and never pass through here. The others are decoded a slice at a
 tensor. bfloat16 is read and rounded with integers, so that numpy is all it takes.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -83,11 +82,13 @@ class Recipe:
 
     def slices(self, name: str) -> Iterator[bytes]:
         """The tensor's bytes, a slice at a time. `name` of the tensor that is made and the seed decide its noise."""
+        from hashlib import sha256
+
         import numpy as np
 
         count = self.sources[0].entry.parameters
         noise = self.noise_std * _rms(self.sources[0]) if self.noise_std else 0.0
-        draw = np.random.default_rng([self.seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")])
+        draw = np.random.default_rng([self.seed, int.from_bytes(sha256(name.encode()).digest()[:8], "little")])
         for start in range(0, count, SLICE_ELEMENTS):
             stop = min(start + SLICE_ELEMENTS, count)
             values = read_floats(self.sources[0], start, stop)

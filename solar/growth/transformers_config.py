@@ -8,7 +8,6 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from solar.errors import PlanError
@@ -80,6 +79,8 @@ def check_as_loaded(base: Configuration, grown: Configuration, written: Configur
 
 def _as_loaded(config: Configuration, path: tuple[str, ...]) -> tuple[Configuration, Configuration]:
     """The decoder's configuration as `transformers` holds it, and the lists that it computes of it."""
+    from tempfile import TemporaryDirectory
+
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if config.get("model_type") not in CONFIG_MAPPING:
