@@ -1,5 +1,6 @@
 """The whole configuration: `stages` says what is computed and is hashed; all else says how and where, and is not."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +32,8 @@ class TrainerConfig:
     devices: int = MISSING
     """Devices a node."""
     num_nodes: int = MISSING
+    rendezvous: str | None = None
+    """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
     strategy: Strategy = MISSING
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
@@ -89,6 +92,8 @@ class TrainerConfig:
                 yield f"{name}: found {getattr(self, name)}, expected 0 or more"
         if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:
             yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
+        if self.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d+", self.rendezvous):
+            yield f"rendezvous: found {self.rendezvous!r}, expected HOST:PORT"
         if self.tensor_parallel > 1 and self.strategy is not Strategy.fsdp:
             yield f"tensor_parallel: found {self.tensor_parallel} with strategy {self.strategy}, expected fsdp"
         elif self.tensor_parallel > 1 and self.devices % self.tensor_parallel:

@@ -53,13 +53,19 @@ class Job:
         """From a file."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
+    @property
+    def trainer_config(self) -> TrainerConfig:
+        """The hardware that the job is for."""
+        config: TrainerConfig = _typed(TrainerConfig, self.trainer)
+        return config
+
     def arguments(self, progress: Callable[[str], None]) -> tuple[StageConfig, Inputs, Path, RunContext]:
         """What the stage function is called with, as it was."""
         inputs = {name: Artifact(Path(path), Manifest.read(Path(path))) for name, path in self.inputs.items()}
         context = RunContext(
             experiment=self.experiment,
             stage=self.stage,
-            trainer=_typed(TrainerConfig, self.trainer),
+            trainer=self.trainer_config,
             logger=_typed(LoggerConfig, self.logger),
             run_dir=Path(self.run_dir),
             progress=progress,

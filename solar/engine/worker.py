@@ -2,16 +2,22 @@
 
 import json
 import os
+import signal
 import sys
+import threading
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from solar.engine.job import Job
-from solar.engine.launch import PROGRESS, RESUMABLE, resolve
+from solar.engine.launch import RESUMABLE, resolve
+from solar.engine.ranks import CRASH, PROGRESS
 from solar.errors import Interrupted, SolarError
 
 
 def main(path: Path) -> int:
     """Do the rank's share; rank 0 leaves the metrics, or what went wrong, beside the job."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     first = int(os.environ.get("RANK", "0")) == 0
     config, inputs, output, context = Job.read(path).arguments(_say if first else _keep_quiet)
     try:
@@ -22,9 +28,26 @@ def main(path: Path) -> int:
     except SolarError as error:
         (path.parent / "error").write_text(str(error), encoding="utf-8")
         return 1
+    except BaseException as error:
+        _note(error, path.parent / CRASH)
+        raise
     if first:
         (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return 0
+
+
+def _stop_at_end_of_input() -> None:
+    """The launching process holds the other end of the pipe: when it lets go, this rank is to save and leave."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _note(error: BaseException, path: Path) -> None:
+    """Say what went wrong, unless another rank has failed before: the others only lose their connection to it."""
+    last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        json.dump({"rank": int(os.environ.get("RANK", "0")), "error": last}, file)
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,114 @@
+"""The processes of one stage on several devices: torchrun starts them, a pipe ties their lives to this process.
+
+A rank reads the pipe on its standard input. When it ends, because someone asked this process to stop or because this
+process is gone, the rank saves and leaves; so a kill of this process leaves no orphans behind.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from solar.config.root import TrainerConfig
+from solar.errors import StageError
+
+PROGRESS = "progress: "
+"""How rank 0 marks the lines of its output that replace the stage's live line."""
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+CRASH = "crash"
+"""File beside the job: the rank that failed first, and how its traceback ends."""
+
+
+def command(trainer: TrainerConfig, job: Path) -> list[str]:
+    """What starts this machine's ranks of a job, or inside a SLURM allocation those of all machines.
+
+    >>> trainer = TrainerConfig(devices=2, num_nodes=1)
+    >>> command(trainer, Path("/o/job/job.json"))[1:]
+    ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', '--module', 'solar.engine.worker', \
+'/o/job/job.json']
+    """
+    worker = ["--module", "solar.engine.worker", str(job.resolve())]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={trainer.devices}"]
+    if trainer.num_nodes == 1:
+        return [*torchrun, "--standalone", *worker]
+    name = f"{job.resolve().parents[1].name}-{os.environ.get('SLURM_JOB_ID', '')}"
+    endpoint = trainer.rendezvous or f"{_first_node(trainer)}:{29400 + zlib.crc32(name.encode()) % 10000}"
+    nodes = [f"--nnodes={trainer.num_nodes}", "--rdzv_backend=c10d", f"--rdzv_id={name}", f"--rdzv_endpoint={endpoint}"]
+    if trainer.rendezvous:
+        return [*torchrun, *nodes, *worker]
+    return ["srun", f"--nodes={trainer.num_nodes}", "--ntasks-per-node=1", *torchrun, *nodes, *worker]
+
+
+def _first_node(trainer: TrainerConfig) -> str:
+    """The machine where the ranks of a SLURM allocation meet: `gpu3` of `gpu[3-7,9],big1`."""
+    listed = os.environ.get("SLURM_JOB_NODELIST")
+    if listed is None:
+        raise StageError(
+            f"trainer.num_nodes: found {trainer.num_nodes} outside a SLURM allocation; run in one (salloc, sbatch), "
+            "or set trainer.rendezvous to HOST:PORT of this machine and run solar.join on the others"
+        )
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", listed).split(",")[0]
+
+
+class Ranks:
+    """Runs a job's ranks on this machine to their end."""
+
+    def __init__(self, trainer: TrainerConfig, job: Path, log: Path) -> None:
+        self.command, self.log = command(trainer, job), log
+        self.signals = 0
+        """How often this process was asked to stop: the first time the ranks save, the second time they are killed."""
+
+    def run(self, progress: Callable[[str], None]) -> int:
+        """The launcher's exit code."""
+        self.log.parent.mkdir(exist_ok=True)
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which asks the ranks to save
+            ) as process,
+        ):
+            previous = {number: signal.signal(number, self._stopping(process)) for number in STOPS}
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if line.startswith(PROGRESS):
+                        progress(line.removeprefix(PROGRESS).rstrip())
+                    else:
+                        log.write(line)
+                        log.flush()
+            finally:
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+        return process.returncode
+
+    def _stopping(self, process: "subprocess.Popen[str]") -> Callable[[int, FrameType | None], None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.signals += 1
+            if self.signals == 1 and process.stdin is not None:
+                process.stdin.close()
+            elif process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+        return stop
+
+
+def cause(job: Path, log: Path, code: int) -> str:
+    """Why ranks failed, in one line: the first traceback's end, or the signal that one was killed by."""
+    killed = re.findall(r"Signal \d+ \((\w+)\) received by PID", log.read_text(encoding="utf-8", errors="replace"))
+    if killed and killed[-1] == "SIGKILL":
+        return "a rank was killed by SIGKILL, as the system does when memory runs out"
+    if (job / CRASH).exists():
+        crash = json.loads((job / CRASH).read_text(encoding="utf-8"))
+        return f"rank {crash['rank']} failed: {crash['error']}"
+    return f"a rank failed (exit code {code})"
