@@ -9,6 +9,7 @@ from solar.config.growth import UpscaleConfig
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.references import pointers
+from solar.config.optimizer import OptimizerName
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import AverageKind, TrainConfig
 from solar.errors import ConfigError
@@ -93,5 +94,8 @@ def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
     if isinstance(stage, TrainConfig) and config.trainer.strategy is Strategy.fsdp:
         if stage.adapter.rank:
             yield f"stages.{name}.adapter.rank: found {stage.adapter.rank} with strategy fsdp, expected 0, or trainer ddp"
+        if stage.optimizer.name not in (OptimizerName.adamw, OptimizerName.adafactor):
+            found = f"found {stage.optimizer.name} with trainer.strategy fsdp"
+            yield f"stages.{name}.optimizer.name: {found}, expected adamw or adafactor, or trainer ddp"
         if stage.average.kind is not AverageKind.none:
             yield f"stages.{name}.average.kind: found {stage.average.kind} with strategy fsdp, expected none, or trainer ddp"

@@ -13,7 +13,9 @@ from solar.config.base import StageConfig
 from solar.config.data import PrepareDataConfig, SourceConfig, SynthesizeConfig
 from solar.config.evaluation import EvaluateConfig
 from solar.config.model import ImportModelConfig
+from solar.config.optimizer import OPTIMIZER_PACKAGES
 from solar.config.root import SolarConfig, Strategy
+from solar.config.training import TrainConfig
 from solar.plan.cost import cost
 from solar.plan.identity import absent_packages
 from solar.plan.plan import Plan, PlannedStage
@@ -84,6 +86,12 @@ def _packages(stage: PlannedStage) -> Iterator[str]:
         weights = stage.config.file or stage.config.path or ""
         if weights.endswith(".gguf"):
             yield f"stages.{stage.name}: reading GGUF needs a package that is not installed; pip install 'solar[gguf]'"
+    if isinstance(stage.config, TrainConfig):
+        name = stage.config.optimizer.name
+        package, extra = OPTIMIZER_PACKAGES.get(name, ("torch", ""))
+        if not importlib.util.find_spec(package):
+            key = f"stages.{stage.name}.optimizer.name"
+            yield f"{key}: {name} needs {package}, which is not installed; pip install 'solar[{extra}]'"
 
 
 def _disk(plan: Plan, config: SolarConfig) -> Iterator[str]:

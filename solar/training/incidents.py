@@ -39,7 +39,7 @@ class Incidents(pl.Callback):
         line: dict[str, Any] = {"step": step, "loss": loss, "grad_norm": grad_norm}
         line["rows"] = self.rows_of(step - 1).tolist()
         point = module.guard.rollback_point(step)
-        if point is not None:
+        if point is not None and point >= module.first_step:
             self._go_back(trainer, module, point)
             module.guard.rollbacks += 1
             line["back_to_step"] = point
