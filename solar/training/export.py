@@ -14,18 +14,23 @@ from solar.training.network import quiet
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)
 """What a trained model replaces; every other file of the folder travels along unchanged."""
 
+SHARD_BYTES = 5 * 10**9
+"""Size of a weights file at most."""
+
 
 def save_model(network: PreTrainedModel, weights: dict[str, Tensor], source: Path, target: Path) -> None:
     """Write `weights` (names as in `network`) to `target`, everything else as it is in `source`.
 
-    The folder appears under its name only when it is complete.
+    The folder appears under its name only when it is complete. `weights` is emptied, so that a tensor's memory is free
+    as soon as it is in the stored number format; large models are written in shards with an index.
     """
     building = target.with_name(f"{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     dtype = stored_dtype(source)
+    state = {name: weights.pop(name).detach().to(dtype) for name in list(weights)}
     with quiet():
-        network.save_pretrained(building, state_dict={n: t.detach().to(dtype) for n, t in weights.items()})
+        network.save_pretrained(building, state_dict=state, max_shard_size=SHARD_BYTES)
     for path in source.iterdir():
         if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
             shutil.copyfile(path, building / path.name)

@@ -1,0 +1,117 @@
+"""Ranks live and die with the run that started them, and say why they failed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from solar.config.root import TrainerConfig
+from solar.engine import worker
+from solar.engine.ranks import CRASH, Ranks, cause, command
+from solar.errors import StageError
+
+SAVES = """
+    import os, pathlib, sys
+    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+    while os.read(0, 1): pass
+    sys.exit(75)
+"""
+DEAF = SAVES.replace("while os.read(0, 1): pass", "import time; time.sleep(60)")
+
+
+def _ranks(tmp_path, code):
+    ranks = Ranks(TrainerConfig(devices=2, num_nodes=1), tmp_path / "job.json", tmp_path / "logs/ranks.log")
+    ranks.command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "started")]
+    return ranks
+
+
+def _when_started(tmp_path, *actions):
+    def act():
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        for action in actions:
+            time.sleep(0.05)
+            action()
+
+    threading.Thread(target=act, daemon=True).start()
+
+
+def _ask():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_first_signal_lets_the_ranks_save(tmp_path):
+    ranks = _ranks(tmp_path, SAVES)
+    _when_started(tmp_path, _ask)
+    assert ranks.run(print) == 75 and ranks.signals == 1
+
+
+def test_a_second_signal_ends_them_at_once(tmp_path):
+    ranks = _ranks(tmp_path, DEAF)
+    _when_started(tmp_path, _ask, _ask)
+    assert ranks.run(print) == -signal.SIGKILL
+
+
+def test_a_killed_run_leaves_no_orphans(tmp_path):
+    run = f"""
+        import pathlib, sys
+        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
+        from test_rank_processes import SAVES, _ranks
+        _ranks(pathlib.Path({str(tmp_path)!r}), SAVES).run(print)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(run)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() or not (tmp_path / "started").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    orphan = Path("/proc") / (tmp_path / "started").read_text()
+    assert orphan.exists()
+    process.kill()
+    process.wait()
+    while orphan.exists() and "Z" not in (orphan / "stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the rank outlived its run"
+        time.sleep(0.02)
+
+
+def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeypatch):
+    (tmp_path / "log").touch()
+    for rank, error in (("1", ValueError("too many heads\nsecond line")), ("0", RuntimeError("connection lost"))):
+        monkeypatch.setenv("RANK", rank)
+        worker._note(error, tmp_path / CRASH)
+    assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads"
+
+
+def test_a_rank_killed_for_memory_is_told_as_that(tmp_path):
+    (tmp_path / CRASH).write_text(json.dumps({"rank": 0, "error": "RuntimeError: Connection closed by peer"}))
+    (tmp_path / "log").write_text("traceback : Signal 9 (SIGKILL) received by PID 123\n")
+    assert "SIGKILL" in cause(tmp_path, tmp_path / "log", 1)
+
+
+def test_machines_of_an_allocation_meet_at_the_first_of_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    job = tmp_path / "artifacts/base-1.partial/job/job.json"
+    for listed, first in (("gpu[03-07,9],big1", "gpu03"), ("a1,a2", "a1"), ("node[4]", "node4")):
+        monkeypatch.setenv("SLURM_JOB_NODELIST", listed)
+        line = command(TrainerConfig(devices=8, num_nodes=2), job)
+        assert line[:3] == ["srun", "--nodes=2", "--ntasks-per-node=1"]
+        assert {"--nnodes=2", "--nproc_per_node=8", "--rdzv_id=base-1.partial-7"} <= set(line)
+        assert any(part.startswith(f"--rdzv_endpoint={first}:") for part in line)
+
+
+def test_several_machines_without_a_meeting_place_are_refused(monkeypatch, tmp_path):
+    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    with pytest.raises(StageError, match=r"trainer\.rendezvous"):
+        command(TrainerConfig(devices=8, num_nodes=2), tmp_path / "a/b/job.json")
+
+
+def test_two_runs_on_one_machine_do_not_share_a_port(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n1")
+    lines = {command(TrainerConfig(devices=1, num_nodes=2), tmp_path / f"{n}/job/job.json")[-4] for n in "ab"}
+    assert len(lines) == 2 and all("--rdzv_endpoint=n1:" in line for line in lines)
