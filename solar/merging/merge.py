@@ -23,6 +23,10 @@ from solar.merging.stream import CHUNK, Column, merge_tensor
 from solar.merging.travel import copy_beside_weights
 
 
+NOTE = "merge.json"
+"""What was merged, and how; beside the weights."""
+
+
 @dataclass(frozen=True)
 class MergeReport:
     """What a merge is, and what it costs."""
@@ -66,7 +70,7 @@ def merge(
         merge_weights(job, folder)
         copy_beside_weights(job.first.folder, folder)
         note = {name: value for name, value in asdict(config).items() if value is not None}
-        (folder / "merge.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return replace(job.report, wall_seconds=time.monotonic() - began)
 
 

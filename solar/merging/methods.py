@@ -88,12 +88,9 @@ def model_stock(products: Products) -> list[float]:
     [0.3333, 0.3333, 0.3333]
     """
     n = len(products)
-    lengths = [math.sqrt(products[i, i]) for i in range(n)]
-    cosines = [
-        products[i, j] / (lengths[i] * lengths[j]) if lengths[i] * lengths[j] > 0 else 0.0
-        for i in range(n)
-        for j in range(i)
-    ]
+    # One root of the product, not a product of two roots: equal changes then have a cosine of exactly 1.
+    lengths = [[math.sqrt(products[i, i] * products[j, j]) for j in range(n)] for i in range(n)]
+    cosines = [products[i, j] / lengths[i][j] if lengths[i][j] > 0 else 0.0 for i in range(n) for j in range(i)]
     cosine = math.fsum(cosines) / len(cosines) if cosines else 1.0
     denominator = 1 + (n - 1) * cosine
     t = n * cosine / denominator if denominator > 1e-6 else 0.0

@@ -9,6 +9,7 @@ from solar.config.base import StageConfig
 from solar.config.growth import UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig, InitModelConfig
+from solar.config.soup import SoupConfig
 from solar.config.training import TrainConfig
 from solar.errors import PlanError
 from solar.growth.plans import resolve
@@ -56,7 +57,7 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
             facts[name] = _grown(name, stage, facts[stage.model])
         elif isinstance(stage, TrainConfig):
             facts[name] = facts[stage.model]
-        elif isinstance(stage, MergeConfig):
+        elif isinstance(stage, MergeConfig | SoupConfig):
             facts[name] = facts[stage.models[0]]
     return facts
 

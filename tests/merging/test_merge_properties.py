@@ -87,6 +87,29 @@ def test_models_that_never_left_their_base_merge_to_the_base(dtype, method, numb
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize(
+    ("method", "numbers"),
+    [
+        ("task_arithmetic", {"weights": [0.5, 0.5]}),
+        ("ties", {"density": 1.0}),
+        ("dare", {"density": 1.0, "seed": 0, "weights": [0.5, 0.5]}),
+        ("dare_ties", {"density": 1.0, "seed": 0}),
+        ("model_stock", {}),
+    ],
+)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_a_model_merged_with_itself_is_itself_wherever_the_base_lies(dtype, method, numbers, data):
+    base, values = data.draw(moderate(dtype)), data.draw(moderate(dtype))
+    got = np.frombuffer(result([values] * 2, dtype, method, base=base, **numbers), STORED[dtype])
+    assert bool((as_numbers(got, dtype) == as_numbers(values, dtype)).all())  # a zero may keep the sign of the base's
+
+
+def as_numbers(stored: np.ndarray, dtype: str) -> np.ndarray:
+    return stored if dtype != "BF16" else (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_weights_one_and_zero_give_the_first_model(dtype, data):

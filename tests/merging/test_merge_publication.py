@@ -93,7 +93,7 @@ def test_tokenizer_and_configuration_travel_from_the_first_model(models, tmp_pat
 
 
 def test_a_greedy_soup_takes_what_helps_and_leaves_the_rest(model, tmp_path):
-    models = [model({"w": [value]}) for value in (9.0, 3.0, 5.0, 5.5)]
+    models = {name: model({"w": [value]}) for name, value in zip("abcd", (9.0, 3.0, 5.0, 5.5), strict=True)}
 
     def score(folder):  # best at 4
         stored = (folder / "model.safetensors").read_bytes()[-4:]
@@ -101,10 +101,13 @@ def test_a_greedy_soup_takes_what_helps_and_leaves_the_rest(model, tmp_path):
 
     before = sorted(tmp_path.iterdir())
     report = greedy_soup(models, tmp_path / "soup", score)
-    # alone: 3 and 5 miss by 1 (the first named leads); their mean is 4; neither 5.5 nor 9 improves that
-    assert report.alone == [-5.0, -1.0, -1.0, -1.5]
-    assert report.kept == [1, 2]
+    # alone: b and c miss by 1 (the first named leads); their mean is 4; neither d nor a improves that
+    assert report.alone == {"a": -5.0, "b": -1.0, "c": -1.0, "d": -1.5}
+    assert [tried.models for tried in report.tried] == [["b", "c"], ["b", "c", "d"], ["b", "c", "a"]]
+    assert report.tried[1].score == -0.5  # (3 + 5 + 5.5) / 3
+    assert report.kept == ["b", "c"]
     assert report.score == score(tmp_path / "soup") == 0.0
+    assert json.loads((tmp_path / "soup" / "merge.json").read_text())["models"] == ["b", "c"]
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "soup"])
 
 

@@ -1,0 +1,32 @@
+"""The average of those models that make it better."""
+
+from pathlib import Path
+
+from solar.config.soup import SoupConfig
+from solar.engine.context import Inputs, Metrics, RunContext
+from solar.evaluation.loading import load
+from solar.evaluation.perplexity import held_out_loss
+from solar.merging.soup import greedy_soup
+
+
+def run(config: SoupConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
+    """Leaves `model/`; the metrics say every loss that was measured and which models were kept."""
+    device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
+    losses: list[float] = []
+
+    def score(folder: Path) -> float:
+        context.progress(f"judging merge {len(losses) + 1} of at most {2 * len(config.models) - 1}")
+        model, _ = load(folder, device)
+        losses.append(float(held_out_loss(model, inputs[config.data].path, config.max_tokens)["nats_per_token"]))
+        return -losses[-1]
+
+    folders = {name: inputs[name].path / "model" for name in config.models}
+    report = greedy_soup(folders, output / "model", score)
+    kept = " and ".join(report.kept)
+    return {
+        "nats_per_token": -report.score,
+        "kept": report.kept,
+        "alone": {name: -value for name, value in report.alone.items()},
+        "tried": [{"models": tried.models, "nats_per_token": -tried.score} for tried in report.tried],
+        "summary": f"kept {kept}: {-report.score:.4f} nats a token, the best alone {-max(report.alone.values()):.4f}",
+    }
