@@ -8,7 +8,7 @@ from solar.config.evaluation import EvaluateConfig, ReportConfig
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ImportModelConfig, InitModelConfig, TrainTokenizerConfig
-from solar.config.preference import DpoConfig
+from solar.config.preference import ChunkPairsConfig, DpoConfig, ReferenceLogpsConfig, StepwiseDpoConfig
 from solar.config.soup import SoupConfig
 from solar.config.training import PretrainConfig, SftConfig
 
@@ -36,7 +36,10 @@ STAGES: dict[str, Kind] = {
     "upscale": Kind(UpscaleConfig, "model", 1),
     "pretrain": Kind(PretrainConfig, "model", 1, trains=True),
     "sft": Kind(SftConfig, "model", 1, trains=True),
-    "dpo": Kind(DpoConfig, "model", 1, trains=True),
+    "reference_logps": Kind(ReferenceLogpsConfig, "logps", 1, trains=True),
+    "chunk_pairs": Kind(ChunkPairsConfig, "chunks", 1),
+    "dpo": Kind(DpoConfig, "model", 2, trains=True),
+    "stepwise_dpo": Kind(StepwiseDpoConfig, "model", 1),
     "merge": Kind(MergeConfig, "model", 1),
     "soup": Kind(SoupConfig, "model", 1),
     "evaluate": Kind(EvaluateConfig, "scores", 1),

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from solar.config.base import reference
-from solar.config.training import TrainConfig
+from solar.config.base import StageConfig, reference
+from solar.config.training import Precision, TrainConfig
 
 
 class PreferenceLoss(StrEnum):
@@ -31,12 +31,26 @@ class PreferenceLoss(StrEnum):
     """APO-zero, arXiv 2408.06266, equation 6: chosen above the reference, rejected below."""
 
 
-@dataclass
-class DpoConfig(TrainConfig):
-    """Direct preference optimization against a frozen reference."""
+REFERENCE_FREE = (PreferenceLoss.simpo, PreferenceLoss.orpo)
 
-    reference: str = reference("model")
-    """The model whose log-probabilities the policy is held to; `${.model}`: where the policy started."""
+
+class ChunkBy(StrEnum):
+    """How preference pairs are dealt to the steps of stepwise DPO."""
+
+    sources = "sources"
+    """Every step names its sources."""
+    size = "size"
+    """At random, in parts of the given shares."""
+    margin = "margin"
+    """Pair by pair, easy to hard: the largest margin log p(chosen) - log p(rejected) under M_0 comes first."""
+    accuracy = "accuracy"
+    """A source a step, easy to hard: first the source of which M_0 ranks the most pairs right (arXiv 2403.19270)."""
+
+
+@dataclass
+class PreferenceConfig(TrainConfig):
+    """What plain and stepwise DPO share."""
+
     loss: PreferenceLoss = MISSING
     beta: float = MISSING
     """Strength of the pull to the reference."""
@@ -44,10 +58,6 @@ class DpoConfig(TrainConfig):
     """Share of pairs assumed to be labelled the wrong way round (cDPO); `sigmoid` and `rpo`."""
     length_normalized: bool = False
     """Log-probabilities per token instead of per answer (`simpo` and `orpo` always)."""
-    sources: list[str] = field(default_factory=list)
-    """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
-    part: str | None = None
-    """Train on one of equal parts, as `1/2`; which pairs it holds depends on the data alone. The same use."""
     alpha: float = 0.0
     """Weight of what `rpo` and `dpo_positive` add to DPO."""
     gamma: float = 0.0
@@ -63,16 +73,136 @@ class DpoConfig(TrainConfig):
             yield f"alpha: found {self.alpha}, expected more than 0 for {self.loss.value}"
         if self.gamma < 0:
             yield f"gamma: found {self.gamma}, expected 0 or more"
-        if self.part is not None and not is_part(self.part):
-            yield f"part: found '{self.part}', expected a part of a whole such as '1/2'"
         if self.duration.rstrip().endswith(("token", "tokens")):
             yield f"duration: found '{self.duration}', expected steps or epochs for preference pairs"
 
 
+@dataclass
+class DpoConfig(PreferenceConfig):
+    """Direct preference optimization against a frozen reference."""
+
+    logps: str | None = reference("logps", None)
+    """The stage that computed the reference's log-probabilities; the plan adds one, which all stages share that have
+    the same reference and data."""
+    sources: list[str] = field(default_factory=list)
+    """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
+    part: str | None = None
+    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which pairs."""
+    chunks: str | None = reference("chunks", None)
+    """The stage that ordered the pairs from easy to hard; `chunk` says which of its chunks is trained."""
+    reference: str = reference("model")
+    """The model whose log-probabilities the policy is held to; `${.model}`: where the policy started."""
+    chunk: int | None = None
+    """Number of the chunk, from 1 on."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.part is not None and not is_part(self.part):
+            yield f"part: found '{self.part}', expected a part such as '1/2' or a span of shares such as '0.2:0.5'"
+        if (self.chunks is None) != (self.chunk is None):
+            yield "chunk: found one of chunks and chunk, expected both or none"
+
+
+@dataclass
+class StepConfig:
+    """One step of stepwise DPO: its pairs, and what differs from the stage's own values."""
+
+    sources: list[str] = field(default_factory=list)
+    """With `chunk_by: sources`: the sources whose pairs are trained."""
+    share: float | None = None
+    """With `size` and `margin`: the share of all pairs; every step the same, if no step says one."""
+    beta: float | None = None
+    lr: float | None = None
+    duration: str | None = None
+
+
+@dataclass
+class StepwiseDpoConfig(PreferenceConfig):
+    """Stepwise DPO, arXiv 2403.19270: one DPO a chunk, each with the model of the step before as start and reference.
+
+    The plan makes the stages `<name>_1`, `<name>_2`, ... of it; `<name>` is the last of them.
+    """
+
+    chunk_by: ChunkBy = MISSING
+    steps: list[StepConfig] = field(default_factory=list)
+    """In the order they are trained."""
+    parts: int | None = None
+    """So many steps without a word about each, instead of `steps`."""
+
+    @property
+    def all_steps(self) -> list[StepConfig]:
+        """The steps, however they were asked for."""
+        return self.steps or [StepConfig() for _ in range(self.parts or 0)]
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of all pairs of each step."""
+        steps = self.all_steps
+        return [1 / len(steps) if step.share is None else step.share for step in steps]
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        steps = self.all_steps
+        if bool(self.steps) == (self.parts is not None) or not steps:
+            yield f"steps: found {len(self.steps)} with parts={self.parts}, expected either steps or parts, at least one"
+            return
+        given = [step.share is not None for step in steps]
+        if any(given) and (not all(given) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
+            yield f"steps: found the shares {[step.share for step in steps]}, expected all positive and 1 in sum, or none"
+        if any(given) and self.chunk_by not in (ChunkBy.size, ChunkBy.margin):
+            yield f"steps: found shares with chunk_by {self.chunk_by.value}, expected size or margin"
+        for number, step in enumerate(steps):
+            if bool(step.sources) != (self.chunk_by is ChunkBy.sources):
+                expected = "names of sources" if self.chunk_by is ChunkBy.sources else "none"
+                yield f"steps.{number}.sources: found {step.sources}, expected {expected} (chunk_by: {self.chunk_by.value})"
+            for key in ("beta", "lr"):
+                value = getattr(step, key)
+                if value is not None and not value > 0:
+                    yield f"steps.{number}.{key}: found {value}, expected more than 0"
+
+
+@dataclass
+class ReferenceLogpsConfig(StageConfig):
+    """Log-probabilities of all answers of preference data under a frozen model: computed once, read by many."""
+
+    model: str = reference("model")
+    data: str = reference("tokens")
+    precision: Precision = MISSING
+
+
+@dataclass
+class ChunkPairsConfig(StageConfig):
+    """Preference pairs in chunks from easy to hard, by what a model thinks of them before any step."""
+
+    logps: str | None = reference("logps", None)
+    data: str = reference("tokens")
+    reference: str = reference("model")
+    """M_0. No second model is subtracted: against itself, as DPO's reward would have it, every margin is 0."""
+    precision: Precision = MISSING
+    by: ChunkBy = MISSING
+    shares: list[float] = field(default_factory=list)
+    """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
+
+
 def is_part(text: str) -> bool:
     """
-    >>> is_part("1/2"), is_part("3/2"), is_part("half")
-    (True, False, False)
+    >>> is_part("1/2"), is_part("3/2"), is_part("0.2:0.5"), is_part("half")
+    (True, False, True, False)
+    """
+    return span_of(text) is not None
+
+
+def span_of(text: str) -> tuple[float, float] | None:
+    """From which share of the pairs to which a part goes; None if it is no part.
+
+    >>> span_of("2/4"), span_of("0:0.3")
+    ((0.25, 0.5), (0.0, 0.3))
     """
     number, slash, whole = text.partition("/")
-    return slash == "/" and number.isdigit() and whole.isdigit() and 1 <= int(number) <= int(whole)
+    if slash and number.isdigit() and whole.isdigit() and 1 <= int(number) <= int(whole):
+        return (int(number) - 1) / int(whole), int(number) / int(whole)
+    try:
+        start, stop = (float(word) for word in text.split(":"))
+    except ValueError:
+        return None
+    return (start, stop) if 0 <= start < stop <= 1 else None

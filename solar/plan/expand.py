@@ -10,6 +10,7 @@ from solar.config.references import ALL, redirect
 from solar.config.root import SolarConfig
 from solar.errors import PlanError
 from solar.plan.control import control
+from solar.plan.preference import reference_logps, stepwise
 
 Stages = Mapping[str, StageConfig]
 Expansion = Callable[[str, StageConfig, Stages], Stages]
@@ -72,5 +73,5 @@ def _matching(reader: str, product: str, stages: Stages) -> list[str]:
     return [name for name, made in candidates.items() if name != reader and made != own and fits(made, product)]
 
 
-EXPANSIONS: tuple[Expansion, ...] = (control, every)
+EXPANSIONS: tuple[Expansion, ...] = (control, stepwise, reference_logps, every)
 """In this order; `every` is the last, so that it sees all stages."""

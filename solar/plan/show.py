@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from solar.config import data, evaluation, growth, merging, model, preference, training
+from solar.config import data, evaluation, growth, merging, model, preference, soup, training
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.plan.cost import cost
@@ -61,12 +61,18 @@ def describe(stage: PlannedStage) -> str:
             return stage.facts.description if stage.facts and stage.facts.description else f"grow ({config.plan})"
         case growth.DiagnoseConfig() as config:
             return f"measure {len(config.plans)} growth plans"
+        case preference.ReferenceLogpsConfig() as config:
+            return f"log-probabilities of {config.data}"
+        case preference.ChunkPairsConfig() as config:
+            return f"{len(config.shares)} chunks of pairs, easy to hard"
         case preference.DpoConfig() as config:
-            return f"dpo {_training(config)}, beta {config.beta:g}"
+            return f"dpo ({config.loss.value}) {_training(config)}, beta {config.beta:g}"
         case training.TrainConfig() as config:
             return f"{config.kind} {_training(config)}"
         case merging.MergeConfig() as config:
             return f"merge by {config.method.value}"
+        case soup.SoupConfig() as config:
+            return f"greedy soup of {len(config.models)} models"
         case model.ImportModelConfig() as config:
             as_llama = f" as {config.architecture}" if config.architecture else ""
             return f"import {config.path or config.package or config.hub}{as_llama}"

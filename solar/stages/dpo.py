@@ -6,12 +6,26 @@ from pathlib import Path
 from solar.config.preference import DpoConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.alignment import PreferenceOptimization
+from solar.training.chunks import read_chunks
 from solar.training.fit import fit
+
+ALARMING_SHARE = 0.5
+"""Of pairs whose chosen answer became less likely than under the reference: likelihood displacement."""
 
 
 def run(config: DpoConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Leaves `model/`, `logs/metrics.jsonl` and `reference.safetensors`."""
     model, data = inputs[config.model].path / "model", inputs[config.data].path
-    reference = inputs[config.reference].path / "model"
-    module = partial(PreferenceOptimization, model_dir=model, reference_dir=reference, data_dir=data)
-    return fit(module, config, model, data, output, context)
+    module = partial(
+        PreferenceOptimization,
+        model_dir=model,
+        reference_dir=inputs[config.reference].path / "model",
+        data_dir=data,
+        logps_dir=None if config.logps is None else inputs[config.logps].path,
+    )
+    chunks = None if config.chunks is None else read_chunks(inputs[config.chunks].path)
+    metrics: Metrics = dict(fit(module, config, model, data, output, context, chunks))
+    fell = metrics.get("valid_chosen_fell_last") or metrics.get("chosen_fell_last") or 0.0
+    if fell > ALARMING_SHARE:
+        metrics["summary"] = f"chosen answers of {fell:.0%} of the pairs became less likely (displacement)"
+    return metrics

@@ -8,13 +8,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from solar.config.preference import DpoConfig
-from solar.training.losses import segment_sums, token_logps
+from solar.training import reference_pass
+from solar.training.losses import segment_sums
 from solar.training.microbatch import MicroBatch, from_pairs
 from solar.training.module import TrainingModule
 from solar.training.network import head_weight, load_network
 from solar.training.optim import Roles
 from solar.training.preference import REFERENCE_FREE, AnswerLogps, preference_loss
 from solar.training.reference import Key, ReferenceLogps, compute_reference, content_hash
+from solar.training.reference_pass import answer_sums
 from solar.training.schedule import Schedule
 from solar.training.steps import Step, StepDataset
 from solar.training.validation import ValidationRows
@@ -35,10 +37,13 @@ class PreferenceOptimization(TrainingModule):
         model_dir: Path,
         reference_dir: Path,
         data_dir: Path,
+        logps_dir: Path | None = None,
     ) -> None:
         super().__init__(network, config, schedule, role_of)
         self.preference = config
         self.model_dir, self.reference_dir, self.data_dir = model_dir, reference_dir, data_dir
+        self.logps_dir = logps_dir
+        """Where the reference pass left its values; they are computed here, if there is none."""
         self.reference: ReferenceLogps | None = None
         self.reference_point = 0.0
         """Mean log-ratio of policy and reference in the step before, at least 0: an estimate of their KL divergence."""
@@ -70,16 +75,40 @@ class PreferenceOptimization(TrainingModule):
             seed=self.config.seed,
         )
         if not path.exists():
-            is_policy = self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
-            network = None if is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
-            values = self._reference_pass(network, steps, held_out)
+            values = self._computed(steps, held_out) if self.logps_dir is None else self._read(steps, held_out)
             if self.trainer.is_global_zero:
                 values.save(path, key)
             self.trainer.strategy.barrier()
         self.reference = ReferenceLogps.load(path, key)
 
+    @property
+    def _is_policy(self) -> bool:
+        """Whether the reference is what the policy is now."""
+        return self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
+
+    def _computed(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
+        network = None if self._is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
+        return self._reference_pass(network, steps, held_out)
+
+    def _read(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
+        """The reference pass's values. Those of the first step and of held-out pairs are computed once more where the
+        policy is the reference: where a matrix product rounds a row by its neighbours, margins are exactly 0 so."""
+        assert self.logps_dir is not None
+        path = self.logps_dir / reference_pass.NAME
+        key = reference_pass.key_of(self.reference_dir, self.data_dir, self.config.precision)
+        values = ReferenceLogps.load(path, key)
+        if self._is_policy:
+            here = self._reference_pass(None, steps, held_out, first_steps=1)
+            values.train = torch.where(here.train != 0, here.train, values.train)
+            values.valid[: len(here.valid)] = torch.where(here.valid != 0, here.valid, values.valid)
+        return values
+
     def _reference_pass(
-        self, network: PreTrainedModel | None, steps: StepDataset, held_out: ValidationRows
+        self,
+        network: PreTrainedModel | None,
+        steps: StepDataset,
+        held_out: ValidationRows,
+        first_steps: int | None = None,
     ) -> ReferenceLogps:
         """With the policy as it is, if no other network is given."""
 
@@ -93,16 +122,14 @@ class PreferenceOptimization(TrainingModule):
         self.network.eval()
         if network is not None:
             network.eval()
-        values = compute_reference(logps, steps, held_out, over_ranks)
+        values = compute_reference(logps, steps, held_out, over_ranks, first_steps)
         self.network.train()
         return values
 
     def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
         """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
         hidden_ND = self.hidden(batch, network)
-        logps_N = token_logps(hidden_ND, head_weight(network or self.network), batch.targets_N)
-        pairs = batch.answers // 2
-        return segment_sums(logps_N, batch.answers_N, 2 * pairs).view(pairs, 2)
+        return answer_sums(hidden_ND, head_weight(network or self.network), batch)
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         policy_P2 = self.answer_logps(batch)
@@ -134,7 +161,18 @@ def watched(logps: AnswerLogps, beta: float) -> dict[str, Tensor]:
         "chosen_logps": logps.chosen_P,
         "rejected_logps": logps.rejected_P,
         "chosen_fell": logps.chosen_rewards_P < 0,
+        "kl_per_token": (k3(logps.per_token().chosen_rewards_P) + k3(logps.per_token().rejected_rewards_P)) / 2,
         "chosen_tokens": logps.chosen_tokens_P,
         "rejected_tokens": logps.rejected_tokens_P,
     }
     return {name: value.detach().float().sum() for name, value in numbers.items()}
+
+
+def k3(log_ratio_P: Tensor) -> Tensor:
+    """Estimate of KL(policy, reference) from log(policy / reference); never negative (Schulman, "Approximating KL
+    Divergence", 2020). On the answers of the data, not on samples of the policy: a sign of drift, not the divergence.
+
+    >>> k3(torch.tensor([0.0, 0.5]))  # e^-0.5 - 1 + 0.5
+    tensor([0.0000, 0.1065])
+    """
+    return torch.expm1(-log_ratio_P) + log_ratio_P

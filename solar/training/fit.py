@@ -24,12 +24,13 @@ from solar.data.order import Order
 from solar.errors import DataError, StageError
 from solar.growth.roles import roles
 from solar.training.adapter import add_adapter, folded
+from solar.training.branch import KEPT, Trunk
 from solar.training.callbacks import Saver, Validator
 from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
 from solar.training.export import save_model
 from solar.training.incidents import Incidents
 from solar.training.interrupt import StopRequest, listening
-from solar.training.microbatch import Row
+from solar.training.microbatch import Ints, Row
 from solar.training.module import TrainingModule
 from solar.training.network import load_network
 from solar.training.optim import Roles, freeze
@@ -41,6 +42,7 @@ from solar.training.sharding import ShardedStrategy
 from solar.training.steps import Budget, Rows, StepDataset, step_loader
 from solar.training.telemetry import Telemetry
 from solar.training.trackers import build_loggers, finish
+from solar.training.unfreezing import Waiting
 from solar.training.validation import ValidationRows
 
 Metrics = dict[str, float]
@@ -68,7 +70,13 @@ class Surroundings(Protocol):
 
 
 def fit(
-    make_module: MakeModule, config: TrainConfig, model_dir: Path, data_dir: Path, output: Path, where: Surroundings
+    make_module: MakeModule,
+    config: TrainConfig,
+    model_dir: Path,
+    data_dir: Path,
+    output: Path,
+    where: Surroundings,
+    chunk_of_rows: Ints | None = None,
 ) -> Metrics:
     """Train, and leave `model/`, `logs/metrics.jsonl` and `checkpoints/`, which whoever keeps the model removes, in `output`.
 
@@ -83,7 +91,9 @@ def fit(
         rows = TokenDataset(data_dir, "train")
         if not len(rows):
             raise DataError(f"{data_dir}: the train split is empty, expected at least one row")
-        order = chosen_rows(config, rows, Order.of(rows, config.seed))
+        order = chosen_rows(config, rows, Order.of(rows, config.seed), chunk_of_rows)
+        trunk = Trunk.of(model_dir) if config.branch else None
+        order = trunk.rest(order) if trunk else order
         budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
         sharded = where.trainer.strategy is Strategy.fsdp
         network = (empty_network if sharded else load_network)(model_dir, config.precision)
@@ -98,6 +108,10 @@ def fit(
             network.base_model.compile(dynamic=True)
         module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
         module.source = model_dir
+        module.first_step = trunk.steps if trunk else 0
+        if config.unfreeze_at is not None:
+            until = budget.steps_of(Duration.parse(config.unfreeze_at), order)
+            module.waiting = Waiting.of(network, config, role_of, until)
         size = where.trainer.micro_batch_sizes.get(where.stage, where.trainer.micro_batch_size)
         steps = StepDataset(rows, order, module.assemble, budget, size, replica, replicas)
         valid: Rows | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
@@ -119,11 +133,14 @@ def train(
     resume, passed_over = newest_whole(folder)
     for line in passed_over:
         warnings.warn(line, stacklevel=2)
+    first = step_of(resume) - module.first_step if resume else 0
+    if resume is None and module.config.branch:
+        resume = Trunk.of(model_dir).checkpoint
     recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, where.progress)
     callbacks = [
         LambdaCallback(
             on_train_start=lambda *_: module.prepare(steps, held_out, output),
-            on_train_end=lambda *_: module.finish(),
+            on_train_end=lambda trainer, _: _finish(trainer, module, output),
         ),
         Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
         recorder,
@@ -140,14 +157,15 @@ def train(
     ]
     trainer = _trainer(module.config, callbacks, output, where)
     try:
-        loader = step_loader(steps, step_of(resume) if resume else 0, settings.num_workers)
+        loader = step_loader(steps, first, settings.num_workers)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
         weights = trainer.strategy.lightning_module_state_dict()
     finally:
         finish(trainer)
     if trainer.is_global_zero:
         prefix = "network."
-        named = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+        names = [name for name in weights if name.startswith(prefix)]
+        named = {name.removeprefix(prefix): weights.pop(name) for name in names}
         if module.config.adapter.rank:
             named = folded(named, module.config.adapter)
         save_model(module.network, named, model_dir, output / "model")
@@ -160,6 +178,13 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
+
+
+def _finish(trainer: pl.Trainer, module: TrainingModule, output: Path) -> None:
+    """Keep what a branch goes on from, before an average takes the weights' place."""
+    if module.config.keep_optimizer:
+        trainer.save_checkpoint(output / KEPT, weights_only=False)
+    module.finish()
 
 
 def _trainer(config: TrainConfig, callbacks: list[pl.Callback], output: Path, where: Surroundings) -> pl.Trainer:

@@ -4,8 +4,9 @@ import zlib
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
-from solar.config.preference import DpoConfig
+from solar.config.preference import DpoConfig, span_of
 from solar.config.training import TrainConfig
 from solar.data.dataset import TokenDataset
 from solar.errors import DataError
@@ -13,9 +14,14 @@ from solar.training.microbatch import Ints
 from solar.training.steps import RowOrder
 
 
-def chosen_rows(config: TrainConfig, data: TokenDataset, order: RowOrder) -> RowOrder:
-    """The order restricted to the rows the configuration names; the order itself, where it names none."""
-    if not isinstance(config, DpoConfig) or not (config.sources or config.part):
+def chosen_rows(
+    config: TrainConfig, data: TokenDataset, order: RowOrder, chunk_of_rows: Ints | None = None
+) -> RowOrder:
+    """The order restricted to the rows the configuration names; the order itself, where it names none.
+
+    `chunk_of_rows`: what a stage that ordered the pairs said of each row.
+    """
+    if not isinstance(config, DpoConfig) or not (config.sources or config.part or config.chunk):
         return order
     wanted = np.ones(len(data), np.bool_)
     if config.sources:
@@ -25,23 +31,25 @@ def chosen_rows(config: TrainConfig, data: TokenDataset, order: RowOrder) -> Row
             if name not in known:
                 raise DataError(f"sources: found {name}, expected one of {', '.join(known)}")
             wanted[known[name].start : known[name].stop] = True
-    if config.part:
-        number, whole = (int(word) for word in config.part.split("/"))
-        wanted &= part_of_rows(len(data), whole) == number - 1
+    if config.part and (span := span_of(config.part)):
+        wanted &= rows_of_part(len(data), *span)
+    if config.chunk is not None and chunk_of_rows is not None:
+        wanted &= chunk_of_rows == config.chunk
     if not wanted.any():
-        raise DataError(f"sources, part: no pair of the data is in {config.sources or 'all'}, part {config.part}")
+        asked = {key: value for key in ("sources", "part", "chunk") if (value := getattr(config, key))}
+        raise DataError(f"{', '.join(asked)}: no pair of the data is in {asked}")
     return RowsOf(order, wanted)
 
 
-def part_of_rows(count: int, parts: int) -> Ints:
-    """Which of `parts` equal parts each row is in, at random but the same for everybody.
+def rows_of_part(count: int, start: float, stop: float) -> npt.NDArray[np.bool_]:
+    """Which rows are in a part that goes from one share to another: at random, but the same for everybody.
 
-    >>> np.bincount(part_of_rows(10, 3)).tolist()
-    [4, 3, 3]
+    >>> [int(rows_of_part(10, number / 3, (number + 1) / 3).sum()) for number in range(3)]
+    [3, 4, 3]
     """
     shuffled = np.argsort([zlib.crc32(number.to_bytes(8, "little")) for number in range(count)], kind="stable")
-    found = np.empty(count, np.int64)
-    found[shuffled] = np.arange(count) % parts
+    found = np.zeros(count, np.bool_)
+    found[shuffled[round(start * count) : round(stop * count)]] = True
     return found
 
 

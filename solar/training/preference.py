@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from solar.config.preference import DpoConfig, PreferenceLoss
-
-REFERENCE_FREE = (PreferenceLoss.simpo, PreferenceLoss.orpo)
+from solar.config.preference import REFERENCE_FREE, DpoConfig, PreferenceLoss
 
 
 @dataclass

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from solar.errors import StageError
-from solar.training.microbatch import MicroBatch
-from solar.training.steps import StepDataset
+from solar.training.microbatch import MicroBatch, from_pairs
+from solar.training.steps import Rows, StepDataset
 from solar.training.validation import ValidationRows
 
 AnswerLogps = Callable[[MicroBatch], Tensor]
@@ -33,8 +33,9 @@ class Key:
     model: str
     data: str
     precision: str
-    rows: int
-    seed: int
+    rows: int | None = None
+    """Rows that training meets; None: all there are."""
+    seed: int | None = None
 
     def difference(self, other: "Key") -> str | None:
         """
@@ -71,12 +72,27 @@ class ReferenceLogps:
 
 
 @torch.no_grad()
+def compute_table(logps: AnswerLogps, rows: Rows, micro_batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
+    """Log-probabilities of every row's answers, [samples, 2]; zeros for what other ranks compute."""
+    table = torch.zeros(len(rows), 2)
+    own = range(rank, len(rows), world_size)
+    for start in range(0, len(own), micro_batch_size):
+        batch = from_pairs([rows[number] for number in own[start : start + micro_batch_size]])
+        table[torch.tensor(batch.sample_ids, dtype=torch.long)] = logps(batch).float().cpu()
+    return table
+
+
+@torch.no_grad()
 def compute_reference(
-    logps: AnswerLogps, steps: StepDataset, held_out: ValidationRows, over_ranks: SumOverRanks
+    logps: AnswerLogps,
+    steps: StepDataset,
+    held_out: ValidationRows,
+    over_ranks: SumOverRanks,
+    first_steps: int | None = None,
 ) -> ReferenceLogps:
-    """One pass over all rows that training will meet, and over the held-out ones."""
+    """One pass over all rows that training will meet (or its first steps), and over the held-out ones."""
     train, new = torch.zeros(len(steps.rows), 2), np.ones(len(steps.rows), np.bool_)
-    for number in range(len(steps)):
+    for number in range(len(steps) if first_steps is None else min(first_steps, len(steps))):
         numbers = steps.row_numbers(number)
         rows, places = np.unique(numbers, return_index=True)
         if not new[rows].any():
