@@ -22,7 +22,7 @@ class Validator(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
-        if module.steps_done == 0:
+        if module.steps_done == module.first_step:
             self._run(trainer, module, "first")
 
     def on_train_batch_end(
@@ -112,5 +112,5 @@ class Saver(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
         if trainer.is_global_zero:
-            prune(self.folder, self.keep, self.every_steps)
+            prune(self.folder, self.keep, self.every_steps, module.steps_done)
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from solar.errors import StageError
@@ -26,9 +27,19 @@ class SafetensorsCheckpointIO(CheckpointIO):
     """Lightning's checkpoints as directories of safetensors and JSON."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises `StageError` where the disk does not take it; what was saved before stays as it is."""
         final = Path(path)
         building = final.with_name(f"{final.name}.building")
         shutil.rmtree(building, ignore_errors=True)
+        try:
+            self._save(checkpoint, building, final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(building, ignore_errors=True)
+            raise StageError(
+                f"{final}: cannot be saved ({error}); free some space, and the same command goes on from the last one"
+            ) from error
+
+    def _save(self, checkpoint: dict[str, Any], building: Path, final: Path) -> None:
         building.mkdir(parents=True)
         plain, tensors = flatten(checkpoint)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, building / TENSORS)
@@ -105,12 +116,16 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def prune(folder: Path, keep: int, points_every: int | None = None) -> None:
+def prune(folder: Path, keep: int, points_every: int | None = None, saved_step: int | None = None) -> None:
     """Remove all but the newest `keep` checkpoints, and what cut-short savings left behind.
 
+    `saved_step`: what was saved last; later ones are damaged or undone, and would push out the only whole one.
     `points_every`: of the older ones, those at the last two multiples of it stay, for a rollback.
     """
     found = checkpoints(folder)
+    for path in [path for path in found if saved_step is not None and step_of(path) > saved_step]:
+        SafetensorsCheckpointIO().remove_checkpoint(path)
+        found.remove(path)
     for path in found[:-keep]:
         behind = step_of(found[-keep:][0]) // points_every - step_of(path) / points_every if points_every else 2
         if behind not in (0, 1):

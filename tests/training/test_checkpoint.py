@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -220,10 +222,58 @@ def test_a_failing_save_leaves_the_old_one(tmp_path, monkeypatch, failing):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, failing, fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StageError, match="No space"):
         _save(tmp_path, 2)
     assert newest_whole(tmp_path)[0] == checkpoint_path(tmp_path, 1)
     assert damage(checkpoint_path(tmp_path, 1)) is None
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk of its own with 64 kB; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _larger(numbers):
+    return _state(2) | {"more": torch.zeros(numbers)}
+
+
+@pytest.mark.parametrize("numbers", [100_000, 14_000])
+def test_a_full_disk_is_told_in_a_line_and_the_old_checkpoint_stays(full_disk, numbers):
+    _save(full_disk, 1)
+    with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*No space left.*free some space"):
+        SafetensorsCheckpointIO().save_checkpoint(_larger(numbers), checkpoint_path(full_disk, 2))
+    assert newest_whole(full_disk) == (checkpoint_path(full_disk, 1), [])
+    assert [path.name for path in full_disk.iterdir()] == ["step-00000001"]
+    _save(full_disk, 2)
+    assert newest_whole(full_disk)[0] == checkpoint_path(full_disk, 2)
+
+
+def test_a_quota_on_files_is_told_in_a_line_too(tmp_path):
+    _save(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*File too large"):
+            SafetensorsCheckpointIO().save_checkpoint(_larger(10_000), checkpoint_path(tmp_path, 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest_whole(tmp_path) == (checkpoint_path(tmp_path, 1), [])
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_one(tmp_path):
+    for step in (1, 2, 5):
+        _save(tmp_path, step)
+    _cut(checkpoint_path(tmp_path, 5) / TENSORS)
+    _save(tmp_path, 3)  # trained again from step 2
+    prune(tmp_path, 1, saved_step=3)
+    assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, 3)]
 
 
 def test_a_checkpoint_holds_the_values_of_the_moment_it_was_saved(tmp_path):
