@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -62,12 +63,17 @@ def run(composed: DictConfig) -> float | None:
         raise SolarError("\n".join(missing))
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
-    record = open_run(config, composed, plan)
+    record = open_run(config, composed, plan, _overrides())
     artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
     record.show_results(artifacts, console)
     if picture := add_job(artifacts):
         console.print(f"sweep   {picture}", highlight=False, soft_wrap=True)
     return record.objective(artifacts)
+
+
+def _overrides() -> list[str]:
+    """What this run's command line said; of a sweep's job, with its own values."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _make_root(root: Path) -> None:

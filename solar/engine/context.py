@@ -16,6 +16,10 @@ Metrics = dict[str, Any]
 ConfigT = TypeVar("ConfigT", bound=StageConfig, contravariant=True)
 
 
+OVERRIDES = "overrides.txt"
+"""File of a run's folder: what its command line said, a line each."""
+
+
 @dataclass(frozen=True)
 class RunContext:
     """Nothing in it may change what is computed."""

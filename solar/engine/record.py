@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from solar.artifacts.manifest import write_atomically
 from solar.artifacts.store import Artifact
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
+from solar.engine.context import OVERRIDES
 from solar.errors import ConfigError
 from solar.plan.plan import Plan
 
@@ -51,10 +52,11 @@ class Record:
         return float(value)
 
 
-def open_run(config: SolarConfig, composed: DictConfig, plan: Plan) -> Record:
+def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: Sequence[str] = ()) -> Record:
     """Claim a folder that no other run has, and write what is asked for into it.
 
-    The configuration is kept unresolved: what came from the environment stays a reference to the environment.
+    `overrides` are what the command line said. The configuration is kept unresolved: what came from the environment
+    stays a reference to the environment.
     """
     runs = Path(config.paths.root) / "runs" / config.name
     runs.mkdir(parents=True, exist_ok=True)
@@ -68,6 +70,7 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan) -> Record:
         break
     assert folder is not None
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=False), encoding="utf-8")
+    (folder / OVERRIDES).write_text("".join(f"{override}\n" for override in overrides), encoding="utf-8")
     # Folders are known before they exist, so that a run that was stopped can be looked at, too.
     folders = {name: f"{name}-{stage.id}" for name, stage in plan.stages.items()}
     write_atomically(folder / "artifacts.json", json.dumps(folders, indent=1) + "\n")

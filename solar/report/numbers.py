@@ -6,13 +6,13 @@ from typing import Any
 def compact(value: float) -> str:
     """A count in three digits.
 
-    >>> [compact(count) for count in (0, 950, 2_148_480, 134_515_008, 10_731_524_096, 250_000)]
-    ['0', '950', '2.15M', '135M', '10.7B', '250k']
+    >>> [compact(count) for count in (0, 783.3, 2_148_480, 134_515_008, 10_731_524_096, 250_000)]
+    ['0', '783', '2.15M', '135M', '10.7B', '250k']
     """
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g}{unit}"
-    return f"{value:.4g}"
+    return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """One HTML file about a run: no network, no script, readable on a phone, light or dark as the reader's device is."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from solar.report import tables
+from solar.report.command import command
 from solar.report.curves import training_curves
 from solar.report.diagnosis import diagnoses
 from solar.report.entries import Entry, Run
 from solar.report.numbers import compact, duration, plain, share, signed
 from solar.report.pictures import family, layer_map
+from solar.report.preference import preference_curves
 from solar.report.recovery import Recovery, recoveries
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(entries: list[Entry], experiment: str, output: Path) -> None:
-    """Write the page to the file `output`. Everything that comes from the run is escaped."""
+def write_page(entries: list[Entry], experiment: str, output: Path, overrides: Sequence[str] = ()) -> None:
+    """Write the page to the file `output`; all that comes from the run, and from its command line, is escaped."""
     run = Run(entries)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -29,6 +32,7 @@ def write_page(entries: list[Entry], experiment: str, output: Path) -> None:
     healed = recoveries(run)
     text = environment.get_template("page.html").render(
         experiment=experiment,
+        command=command(experiment, overrides),
         style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         run=run,
         facts=_facts(run, healed),
@@ -39,6 +43,7 @@ def write_page(entries: list[Entry], experiment: str, output: Path) -> None:
         chance=tables.chance(run),
         recoveries=[(recovery, [chart.svg() for chart in recovery.charts()]) for recovery in healed],
         curves=training_curves(run),
+        preferences=preference_curves(run),
         diagnoses=diagnoses(run),
         data=tables.data_table(run),
         samples=tables.samples(run),

@@ -8,6 +8,9 @@ from typing import Any
 from solar.report.entries import Run
 from solar.report.recovery import Recovery, recoveries
 
+AXES = {"stages.upscale.m": "m, layers dropped from each of the two copies"}
+"""What a key means to one who has not read the configuration."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -83,6 +86,7 @@ def _value(text: str | None) -> Any:
 
 
 def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
+    """Two curves against the base's level: what growing costs at once, and what is left of it after training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -90,28 +94,40 @@ def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
     if numeric:
         rows = sorted(rows, key=lambda row: float(row[keys[0]]))
     places = [row[keys[0]] if numeric else number for number, row in enumerate(rows)]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.axhline(0, color="#888888", linestyle="--", linewidth=1, label="the base")
-    tokens = sorted({int(row["train_tokens"]) for row in rows})
-    trained = f"after {' or '.join(f'{count:,}' for count in tokens)} tokens of training"
+    axes.axhline(
+        0, color="#2f8f5b", linestyle="--", linewidth=1.2, label=f"the base, loss {_range(rows, 'base_loss', '.3f')}"
+    )
+    trained = f"after training on {_range(rows, 'train_tokens', ',.0f')} tokens"
     for name, label, color, away in (
-        ("step0_gap", "grown, not trained (step-0 gap)", "#cc6677", 6),
-        ("trained_gap", trained, "#4477aa", -14),
+        ("step0_gap", "as grown, before any training (step-0 gap)", "#d9730d", 8),
+        ("trained_gap", trained, "#2468b4", -15),
     ):
         heights = [row[name] for row in rows]
         axes.plot(places, heights, marker="o", linestyle="-" if numeric else "", color=color, label=label)
         for place, height in zip(places, heights, strict=True):
+            said = f"{height:+.3f}".replace("-", "\N{MINUS SIGN}")
             axes.annotate(
-                f"{height:+.3f}", (place, height), (0, away), textcoords="offset points", ha="center", fontsize=8
+                said, (place, height), (0, away), textcoords="offset points", ha="center", fontsize=9, color=color
             )
     words = [f"{row[keys[0]]}" if numeric else ", ".join(str(row[key]) for key in keys) for row in rows]
     axes.set_xticks(places, [f"{word}\n{row['layers']} layers" for word, row in zip(words, rows, strict=True)])
-    axes.margins(y=0.15)
-    losses = [row["base_loss"] for row in rows]
-    base = f"{losses[0]:.3f}" if max(losses) - min(losses) < 5e-4 else f"{min(losses):.3f} to {max(losses):.3f}"
-    title = f"The base's loss is {base} ({', '.join(sorted({row['measured'] for row in rows}))})"
-    axes.set(title=title, xlabel=", ".join(keys), ylabel="loss above the base, nats a token")
-    axes.legend()
+    axes.margins(x=0.08, y=0.18)
+    axes.grid(axis="y", color="#e4e1db")
+    axes.spines[["top", "right"]].set_visible(False)
+    best = min(range(len(rows)), key=lambda number: float(rows[number]["trained_loss"]))
+    at = f"{keys[0].rpartition('.')[2]} = {words[best]}" if len(keys) == 1 else words[best]
+    title = f"Lowest loss after training: {_range([rows[best]], 'trained_loss', '.3f')} at {at}"
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_xlabel(", ".join(AXES.get(key, key) for key in keys))
+    axes.set_ylabel(f"loss above the base, nats a token ({', '.join(sorted({row['measured'] for row in rows}))})")
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def _range(rows: list[dict[str, Any]], name: str, form: str) -> str:
+    """One value in words, or the first and last of several."""
+    said = list(dict.fromkeys(format(value, form) for value in sorted(row[name] for row in rows)))
+    return said[0] if len(said) == 1 else f"{said[0]} to {said[-1]}"

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from solar.config.evaluation import ReportConfig
-from solar.engine.context import Inputs, Metrics, RunContext
+from solar.engine.context import OVERRIDES, Inputs, Metrics, RunContext
 from solar.report.card import write_card
 from solar.report.entries import Entry, Run
 from solar.report.page import write_page
@@ -17,7 +17,9 @@ def run(config: ReportConfig, inputs: Inputs, output: Path, context: RunContext)
         manifest = inputs[stage].manifest
         entries.append(Entry(stage, manifest.kind, inputs[stage].path, asdict(manifest)))
     context.progress(f"{len(entries)} stages on one page")
-    write_page(entries, context.experiment, output / "index.html")
+    said = context.run_dir / OVERRIDES
+    overrides = said.read_text(encoding="utf-8").splitlines() if said.is_file() else []
+    write_page(entries, context.experiment, output / "index.html", overrides)
     (output / "cards").mkdir()
     for entry in Run(entries).last_models():
         write_card(entry, Run(entries), output / "cards" / f"{entry.stage}.md")

@@ -116,10 +116,13 @@ def test_the_stage_leaves_the_page_and_a_card_for_each_last_model(chain, tmp_pat
     from solar.stages.report import run
 
     inputs = {e.stage: SimpleNamespace(path=e.path, manifest=Manifest(**e.manifest)) for e in chain.entries}
-    context = SimpleNamespace(experiment="dus", progress=lambda line: None)
+    (tmp_path / "overrides.txt").write_text("trainer.threads=2\nstages.sft.duration=9 steps\n")
+    context = SimpleNamespace(experiment="dus", run_dir=tmp_path, progress=lambda line: None)
     output = tmp_path / "report"
     output.mkdir()
     config = ReportConfig(kind="report", of=list(inputs))
     assert json.loads(json.dumps(run(config, inputs, output, context)))["stages"] == len(inputs)
+    said = "python -m solar.run +experiment=dus &#39;stages.sft.duration=9 steps&#39;</pre>"
+    assert said in (output / "index.html").read_text()
     assert "<h1>dus</h1>" in (output / "index.html").read_text()
     assert [path.name for path in (output / "cards").iterdir()] == ["merge.md"]
