@@ -13,9 +13,10 @@ from solar.config.optimizer import OptimizerName
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import AverageKind, TrainConfig
 from solar.errors import ConfigError
+from solar.plan.branches import branch_problems
 from solar.plan.graph import hint
 
-READS_WEIGHT_FILES = ("upscale", "merge", "synthesize")
+READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
 """Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
 
 
@@ -38,6 +39,7 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
             )
         else:
             yield from (f"stages.{name}.{problem}" for problem in stage.problems())
+            yield from (f"stages.{name}.{problem}" for problem in branch_problems(stage, config.stages))
             yield from _batches(name, stage, config)
             yield from _sharded(name, stage, config)
             yield from _without_weights(name, stage, config)
@@ -97,5 +99,7 @@ def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
         if stage.optimizer.name not in (OptimizerName.adamw, OptimizerName.adafactor):
             found = f"found {stage.optimizer.name} with trainer.strategy fsdp"
             yield f"stages.{name}.optimizer.name: {found}, expected adamw or adafactor, or trainer ddp"
+        if stage.unfreeze_at is not None:
+            yield f"stages.{name}.unfreeze_at: found {stage.unfreeze_at} with trainer.strategy fsdp, expected ddp or null"
         if stage.average.kind is not AverageKind.none:
             yield f"stages.{name}.average.kind: found {stage.average.kind} with strategy fsdp, expected none, or trainer ddp"

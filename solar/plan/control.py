@@ -39,6 +39,8 @@ def control(name: str, stage: StageConfig, stages: Stages) -> Stages:
     beside.control, beside.trainable, beside.unfreeze_at = None, Trainable.all, None
     beside.lr_factors = {role: rate for role, rate in stage.lr_factors.items() if role in ("embed", "norm")}
     beside.model = _ungrown(name, chain, stages)
+    if not beside.model.endswith(SUFFIX):
+        beside.branch = None
     if stage.control is Control.same_flops:
         beside.duration = _as_costly(name, stage, chain, stages)
     return {name: replace(stage, control=None), name + SUFFIX: beside}

@@ -30,6 +30,7 @@ from solar.training.schedule import Schedule
 from solar.training.sharded_loading import fill
 from solar.training.sharding import ShardedStrategy, shard, whole
 from solar.training.steps import Step, StepDataset
+from solar.training.unfreezing import Waiting
 from solar.training.watch import LayerWatch
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ class TrainingModule(pl.LightningModule):
         """In a list, so that the network's parameters belong to this module once."""
         self.config = config
         self.schedule = schedule
-        self.total_steps = schedule.total_steps
+        self.first_step = 0
+        """Steps that the training which this one branches off had done."""
+        self.waiting = Waiting([], 0)
         self.role_of = role_of
         self.source = Path()
         """Model folder that a network without numbers is filled from."""
         self.steps_done = 0
+        self.rows_done = 0
         self.tokens_done = 0
         self.wishes = [False, False]
         """Raised on any rank before a step and then granted on all ranks at once: (save, stop)."""
@@ -65,10 +69,15 @@ class TrainingModule(pl.LightningModule):
         self.flops_done = 0.0
         averaged = list(network.parameters()) if config.average.kind is not AverageKind.none else []
         trained = [parameter for parameter in averaged if parameter.requires_grad]
-        self.average = Average(config.average, trained, self.total_steps)
+        self.average = Average(config.average, trained, schedule.total_steps)
         self.guard = Guard(config.guard)
         self.watch = LayerWatch(network)
         self.record: dict[str, float] = {}
+
+    @property
+    def total_steps(self) -> int:
+        """Steps when training is over, those before the branch among them."""
+        return self.first_step + self.schedule.total_steps
 
     @abstractmethod
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -100,34 +109,27 @@ class TrainingModule(pl.LightningModule):
         replica = self.global_rank // self.tensor_parallel
         torch.manual_seed(_step_seed(self.config.seed, self.steps_done, replica))
         divisor = max(1, self.divisor(step))
+        own_step = self.steps_done - self.first_step
+        if self.trainer.world_size == 1:
+            self.waiting.spare_work(own_step)
         sums = self._accumulate_gradients(step, divisor)
+        self.waiting.drop_gradients(own_step)
         self.flops_done += sums.pop("flops")
         with self.watch.step(self.steps_done + 1):
             means, accepted = self._update(sums, divisor)
         self.steps_done += 1
         if self.config.average.kind is not AverageKind.none:
-            self.average.step_done(self.steps_done)
+            self.average.step_done(own_step + 1)
+        self.rows_done += step.rows
         self.tokens_done += step.tokens
         rate = max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
         counts = {"step": self.steps_done, "tokens": self.tokens_done, "flops": self.flops_done, "lr": rate}
         self.record = counts | (means if accepted else {"skipped": 1.0})
 
     def _update(self, sums: dict[str, float], divisor: int) -> tuple[dict[str, float], bool]:
-        """Use the gradients, unless the guard throws them away; returns the step's means, and whether they were used."""
-        grad_norm = self._clip()
-        set_learning_rate(self.trainer.optimizers, self.schedule.factor(self.steps_done))
-        means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
-        accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
-        for optimizer in self._optimizers():
-            if accepted:
-                optimizer.step()
-            optimizer.zero_grad()
-        return means, accepted
-
-    def _update(self, sums: dict[str, float], divisor: int) -> tuple[dict[str, float], bool]:
         """Use the gradients, unless the guard throws them away: the step's means, and whether they were used."""
         grad_norm = self._clip()
-        set_learning_rate(self.trainer.optimizers, self.schedule.factor(self.steps_done))
+        set_learning_rate(self.trainer.optimizers, self.schedule.factor(self.steps_done - self.first_step))
         means = {name: value / divisor for name, value in sums.items()} | {"grad_norm": grad_norm}
         accepted = self.guard.accepts(means["loss"], grad_norm, self.steps_done + 1)
         for optimizer in self._optimizers():
@@ -217,15 +219,20 @@ class TrainingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["solar"] = {"steps_done": self.steps_done, "tokens_done": self.tokens_done}
+        checkpoint["solar"]["rows_done"] = self.rows_done
         checkpoint["solar"] |= {"flops_done": self.flops_done, "guard": self.guard.state()}
         checkpoint["solar"]["average"] = self.average.state()
         checkpoint.pop("loops")  # where we are is steps_done; Lightning starts its own count anew
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = checkpoint["solar"]["steps_done"]
+        self.rows_done = checkpoint["solar"]["rows_done"]
         self.tokens_done = checkpoint["solar"]["tokens_done"]
         self.flops_done = checkpoint["solar"]["flops_done"]
-        self.average.restore(checkpoint["solar"]["average"])
+        if self.config.branch and self.steps_done == self.first_step:
+            checkpoint["callbacks"] = {}  # what was watched of the trunk is told there
+        else:
+            self.average.restore(checkpoint["solar"]["average"])
         self.guard.restore(checkpoint["solar"]["guard"])
 
 

@@ -61,9 +61,13 @@ class Budget:
         return -(-self.rows // self.global_batch_size)
 
     def schedule(self, config: ScheduleConfig, order: RowOrder) -> Schedule:
-        return Schedule.of(
-            config, self.steps, lambda tokens: round(order.position_at_tokens(tokens) / self.global_batch_size)
-        )
+        return Schedule.of(config, self.steps, lambda tokens: self.steps_of(Duration(tokens, Unit.tokens), order))
+
+    def steps_of(self, duration: Duration, order: RowOrder) -> int:
+        """So many steps or tokens in whole steps, to the nearest."""
+        if duration.unit is Unit.steps:
+            return round(duration.amount)
+        return round(order.position_at_tokens(round(duration.amount)) / self.global_batch_size)
 
     @classmethod
     def of(cls, duration: Duration, order: RowOrder, global_batch_size: int) -> "Budget":
