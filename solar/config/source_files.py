@@ -1,6 +1,6 @@
 """Which files the path of a source means: one rule, for the hash that names a stage and for the reader of its rows."""
 
-from glob import glob, has_magic
+from glob import glob, has_magic  # skips hidden files, and takes patterns that `pathlib` refuses
 from pathlib import Path
 
 ROWS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv")
@@ -23,7 +23,7 @@ def source_files(path: Path) -> list[Path]:
     if path.is_dir():
         found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
     else:
-        found = [Path(name) for name in glob(str(path), recursive=True)] if has_magic(str(path)) else []
+        found = list(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []  # noqa: PTH207
     known = sorted(file for file in found if kind(file) in ROWS + TEXTS and file.is_file() and file.name not in _CARDS)
     return [file for file in known if kind(file) in ROWS] or known
 
