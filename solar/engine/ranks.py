@@ -63,6 +63,7 @@ class Ranks:
         self.command, self.log = command(trainer, job), log
         self.signals = 0
         """How often this process was asked to stop: the first time the ranks save, the second time they are killed."""
+        self._asked: int | None = None
 
     def run(self, progress: Callable[[str], None]) -> int:
         """The launcher's exit code."""
@@ -90,11 +91,14 @@ class Ranks:
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
+        if self._asked is not None and process.returncode == 0:
+            signal.raise_signal(self._asked)  # the ranks were done when it came: the run ends after this stage
         return process.returncode
 
     def _stopping(self, process: "subprocess.Popen[str]") -> Callable[[int, FrameType | None], None]:
         def stop(number: int, frame: FrameType | None) -> None:
             self.signals += 1
+            self._asked = number
             if self.signals == 1 and process.stdin is not None:
                 process.stdin.close()
             elif process.poll() is None:
