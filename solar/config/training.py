@@ -7,7 +7,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
-from solar.config.duration import Duration
+from solar.config.duration import Duration, Unit
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.errors import ConfigError
 
@@ -129,6 +129,8 @@ class TrainConfig(StageConfig):
     average: AverageConfig = field(default_factory=AverageConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     trainable: Trainable = Trainable.all
+    unfreeze_at: str | None = None
+    """With `trainable: new`, when the others begin to move: `200 steps` or `1M tokens`; never, if not given."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Role of a parameter in the growth plan (old, new, seam, embed, norm) -> factor on its learning rate."""
     validate_every_steps: int | None = None
@@ -139,6 +141,10 @@ class TrainConfig(StageConfig):
     """Recompute activations in the backward pass: less memory, a third more work."""
     seed: int = MISSING
     """Order of the data and all randomness of training."""
+    keep_optimizer: bool | None = None
+    """Keep the optimizer's state and the place in the data beside the model, for stages that branch off."""
+    branch: bool | None = None
+    """Go on where the training of `model` stopped, with what it kept, on a schedule and for a duration of its own."""
 
     def problems(self) -> Iterator[str]:
         try:
@@ -157,6 +163,7 @@ class TrainConfig(StageConfig):
                 yield f"lr_factors.{role}: unknown role, expected one of {', '.join(roles)}"
             elif not factor >= 0:
                 yield f"lr_factors.{role}: found {factor}, expected 0 (frozen) or more"
+        yield from self._unfreezing()
         for part in ("optimizer", "schedule", "guard", "average", "adapter"):
             for problem in getattr(self, part).problems():
                 yield f"{part}.{problem}"
@@ -166,12 +173,38 @@ class TrainConfig(StageConfig):
             if self.average.kind is not AverageKind.none:
                 yield f"average.kind: found {self.average.kind} with optimizer schedule_free, which averages by itself"
 
+    def _unfreezing(self) -> Iterator[str]:
+        if self.unfreeze_at is None:
+            return
+        if self.trainable is not Trainable.new or self.adapter.rank:
+            yield f"unfreeze_at: found '{self.unfreeze_at}', expected trainable new and no adapter with it"
+        try:
+            if Duration.parse(self.unfreeze_at).unit is Unit.epochs:
+                yield f"unfreeze_at: found '{self.unfreeze_at}', expected steps or tokens"
+        except ConfigError as error:
+            yield f"unfreeze_at: {error}"
+
+
+class Control(StrEnum):
+    """How long the ungrown base is trained beside the grown model."""
+
+    same_tokens = "same_tokens"
+    same_flops = "same_flops"
+
 
 @dataclass
-class PretrainConfig(TrainConfig):
+class NextTokenConfig(TrainConfig):
+    """What continued pretraining and instruction tuning share."""
+
+    control: Control | None = None
+    """Train the base that the model was grown from in the same way, as the stage `<name>_control`."""
+
+
+@dataclass
+class PretrainConfig(NextTokenConfig):
     """Continued pretraining (or pretraining, from an `init_model`): next-token loss on every token."""
 
 
 @dataclass
-class SftConfig(TrainConfig):
+class SftConfig(NextTokenConfig):
     """Instruction tuning: next-token loss on the assistant's tokens."""
