@@ -51,8 +51,13 @@ def _note(error: BaseException, path: Path) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{PROGRESS}{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{PROGRESS}{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody listens any more, but there is a step to be saved
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+            os.dup2(nowhere, descriptor)
 
 
 def _keep_quiet(text: str) -> None:

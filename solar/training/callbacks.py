@@ -70,6 +70,7 @@ class Saver(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
+        self.stop.listen()  # Lightning's handler would end several ranks before they save
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done
         first = self.every_steps is not None and module.steps_done == 0
         if first:

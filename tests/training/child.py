@@ -1,4 +1,4 @@
-"""A training in a process of its own, through `fit`: `python child.py KIND FOLDER OUTPUT SECONDS_BETWEEN_SAVES`."""
+"""A training in a process of its own: `python child.py KIND FOLDER OUTPUT SECONDS_BETWEEN_SAVES WORKERS`."""
 
 import sys
 from functools import partial
@@ -8,22 +8,24 @@ import torch
 from tiny import Place, settings
 
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.config.training import PretrainConfig
+from solar.config.training import PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import fit
-from solar.training.language import ContinuedPretraining
+from solar.training.language import ContinuedPretraining, InstructionTuning
 
 
-def main(kind: str, folder: Path, output: Path, seconds: float) -> None:
+def main(kind: str, folder: Path, output: Path, seconds: float, workers: int) -> None:
     torch.set_num_threads(1)
     said = {"duration": "300 steps", "global_batch_size": 4}
     model, data = folder / "base", folder / kind
-    where = Place(output, checkpoint_every_seconds=seconds, log_every_steps=10)
+    where = Place(output, checkpoint_every_seconds=seconds, log_every_steps=10, num_workers=workers)
     where.progress = lambda line: print(line, flush=True)
     if kind == "dpo":
         config = DpoConfig(**settings(**said, reference="base", loss=PreferenceLoss.sigmoid, beta=0.1))
         module = partial(PreferenceOptimization, model_dir=model, reference_dir=model, data_dir=data)
+    elif kind.startswith("sft"):
+        config, module = SftConfig(**settings(**said)), InstructionTuning
     else:
         config, module = PretrainConfig(**settings(**said)), ContinuedPretraining
     try:
@@ -34,4 +36,4 @@ def main(kind: str, folder: Path, output: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))

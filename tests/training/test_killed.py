@@ -22,6 +22,7 @@ from solar.training.checkpoint import newest_whole
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
+KINDS = ("cpt", "sft", "sft-packed", "dpo")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,19 @@ def folder(tmp_path_factory):
     (place / "text").mkdir()
     _write(place / "text/rows.jsonl", [{"text": text} for text in texts])
     tokenizer.train(place / "text", 600, "solar", place / "tokenizer/tokenizer")
+    chats = [
+        {"messages": [{"role": "user", "content": one[:40]}, {"role": "assistant", "content": one[40:160]}]}
+        for one in texts
+    ]
+    _write(place / "chats.jsonl", chats)
     pairs = [
         {"prompt": one[:60], "chosen": one[60:160], "rejected": two[60:160]} for one, two in itertools.pairwise(texts)
     ]
     _write(place / "pairs.jsonl", pairs)
     said = {
         "cpt": (place / "text/rows.jsonl", Format.text, Task.pretrain, Packing.concatenate),
+        "sft": (place / "chats.jsonl", Format.messages, Task.instruct, Packing.none),
+        "sft-packed": (place / "chats.jsonl", Format.messages, Task.instruct, Packing.best_fit),
         "dpo": (place / "pairs.jsonl", Format.preference, Task.preference, Packing.none),
     }
     for name, (path, format, task, packing) in said.items():
@@ -55,10 +63,10 @@ def _write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _start(kind, folder, output, seconds):
+def _start(kind, folder, output, seconds, workers=0):
     paths = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, str(HERE / "child.py"), kind, str(folder), str(output), str(seconds)]
+    command = [sys.executable, str(HERE / "child.py"), kind, str(folder), str(output), str(seconds), str(workers)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -72,19 +80,20 @@ def _results(output):
 def expected(folder):
     """What an undisturbed training of each kind leaves."""
     found = {}
-    for kind in ("cpt", "dpo"):
+    for kind in KINDS:
         process = _start(kind, folder, folder / f"{kind}-expected", 1e9)
         assert process.wait(200) == 0, process.stderr.read()[-2000:]
         found[kind] = _results(folder / f"{kind}-expected")
     return found
 
 
-@pytest.mark.parametrize("kind", ["cpt", "dpo"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_hit_again_and_again_it_ends_with_the_same_bytes(folder, expected, kind, number):
     output, moments = folder / f"{kind}-{number.name}", random.Random(number)
     for hits in range(1, 4):
-        process = _start(kind, folder, output, 0.0 if number is signal.SIGKILL else 1e9)
+        seconds, workers = (0.0, 2) if number is signal.SIGKILL else (1e9, 0)
+        process = _start(kind, folder, output, seconds, workers)
         process.stdout.readline()
         time.sleep(moments.uniform(0.0, 0.5))
         sent = time.monotonic()
