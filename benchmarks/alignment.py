@@ -47,14 +47,8 @@ class FromTheReferenceOn(Meter):
 def ours(folder: Path, meter: FromTheReferenceOn, data: list[Any]) -> None:
     from tiny import TinyRow, settings, train_rows
 
-    from solar.config.training import (
-        DpoConfig,
-        OptimizerConfig,
-        OptimizerName,
-        PreferenceLoss,
-        ScheduleConfig,
-        ScheduleName,
-    )
+    from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+    from solar.config.preference import DpoConfig, PreferenceLoss
     from solar.training.alignment import PreferenceOptimization
 
     class Metered(PreferenceOptimization):

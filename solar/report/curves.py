@@ -19,16 +19,12 @@ class Curve:
 
 
 def training_curves(run: Run) -> list[Curve]:
-    """Loss of every training stage; for preference stages also how often the policy prefers the chosen answer."""
+    """Loss of every training stage."""
     curves = []
     for entry in run.entries:
         if entry.log():
             chart = Chart([_line(entry, "loss", "train"), _line(entry, "valid_loss", "held out")], "steps", "loss")
             curves.append(Curve(entry.stage, _words(entry), chart.svg()))
-        if _points(entry, "accuracy"):
-            lines = [_line(entry, "accuracy", "train"), _line(entry, "valid_accuracy", "held out")]
-            svg = Chart(lines, "steps", "pairs ranked right").svg()
-            curves.append(Curve(f"{entry.stage}: pairs ranked right", "share of pairs, against the reference", svg))
     return curves
 
 

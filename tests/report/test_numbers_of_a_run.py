@@ -5,6 +5,7 @@ import pytest
 from solar.report import tables
 from solar.report.card import ancestry, write_card
 from solar.report.curves import training_curves
+from solar.report.preference import preference_curves
 from solar.report.recovery import Recovery, recoveries
 
 from .run_on_disk import curve, scored
@@ -74,10 +75,12 @@ def test_stages_that_trained_have_a_curve_and_others_none(chain):
     assert [found.title for found in training_curves(chain.run)] == ["base", "pretrain"]
 
 
-def test_preference_stages_show_how_often_the_chosen_answer_wins(disk):
-    lines = [{"step": step, "loss": 0.7, "accuracy": 0.5 + step / 10, "tokens": step} for step in (0, 1, 2)]
-    disk.add("dpo", "dpo", logs__metrics_jsonl=lines)
-    assert [found.title for found in training_curves(disk.run)] == ["dpo", "dpo: pairs ranked right"]
+def test_preference_stages_show_what_to_watch_and_an_alarm_when_chosen_answers_fall(disk):
+    said = {"loss": 0.7, "accuracy": 0.5, "chosen_logps": -9.0, "rejected_logps": -8.0, "chosen_fell": 0.7}
+    disk.add("dpo", "dpo", logs__metrics_jsonl=[said | {"step": step, "tokens": step} for step in (0, 1, 2)])
+    found = {curve.title: curve.words for curve in preference_curves(disk.run)}
+    assert list(found) == ["dpo: answers", "dpo: pairs ranked right", "dpo: chosen answers that fell"]
+    assert found["dpo: chosen answers that fell"].startswith("70.0 % of the pairs in the end · displacement")
 
 
 def test_descent_goes_by_identity_even_if_a_stage_was_renamed(chain):

@@ -23,11 +23,19 @@ def _rows(**said):
 
 def test_parts_hold_every_pair_once():
     parts = [_rows(part=f"{number}/3") for number in (1, 2, 3)]
-    assert sorted(row for part in parts for row in part) == list(range(11)) and [len(part) for part in parts] == [
-        4,
-        4,
-        3,
-    ]
+    assert sorted(row for part in parts for row in part) == list(range(11))
+    assert [len(part) for part in parts] == [4, 3, 4]
+
+
+def test_parts_by_shares_hold_every_pair_once():
+    parts = [_rows(part=part) for part in ("0:0.2", "0.2:0.5", "0.5:1")]
+    assert sorted(row for part in parts for row in part) == list(range(11))
+    assert [len(part) for part in parts] == [2, 4, 5]
+
+
+def test_a_chunk_is_what_another_stage_said():
+    chosen = chosen_rows(DpoConfig(chunks="order", chunk=2), DATA, ORDER, np.array([1, 2, 1, 2] + [3] * 7))
+    assert chosen.rows(0, chosen.rows_per_epoch).tolist() == [1, 3]
 
 
 def test_the_whole_is_the_order_itself():
