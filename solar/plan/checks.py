@@ -15,6 +15,7 @@ from solar.config.training import AverageKind, TrainConfig
 from solar.errors import ConfigError
 from solar.plan.branches import branch_problems
 from solar.plan.graph import hint
+from solar.plan.sources import source_problems
 
 READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
 """Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
@@ -43,6 +44,7 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
             yield from _batches(name, stage, config)
             yield from _sharded(name, stage, config)
             yield from _without_weights(name, stage, config)
+            yield from (f"stages.{name}.{problem}" for problem in source_problems(stage, config.stages))
     yield from (f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config)))
     if not re.fullmatch(r"[\w][\w.-]*", config.name):
         yield f"name: found '{config.name}', expected letters, digits, '.', '_' and '-': it names a folder"

@@ -1,10 +1,12 @@
 """The data of the shipped experiments, as composed."""
 
+import pytest
 from hydra import compose, initialize_config_dir
 
 from solar.config.data import Format
 from solar.config.root import SolarConfig, typed
 from solar.config.store import register
+from solar.errors import ConfigError
 from solar.plan.checks import check
 from solar.run import conf_folder
 
@@ -27,6 +29,14 @@ def test_one_experiment_makes_the_mathematics_that_the_other_replaces():
         assert source.hub is None and source.keep == {}
     pairs = config.stages["dpo_data"].sources["math"]
     assert (pairs.file, pairs.format, pairs.max_samples) == ("alignment.jsonl", Format.preference, 20_100)
+
+
+def test_a_source_that_the_pairs_do_not_have_is_told_before_any_work():
+    config = _experiment("quickstart", "stages.dpo_a.sources=[dosc]")
+    with pytest.raises(
+        ConfigError, match=r"stages.dpo_a.sources: found 'dosc', .*stages.dpo_data; did you mean 'docs'"
+    ):
+        check(config)
 
 
 def test_sft_v3_leaves_out_the_ten_tasks_and_v4_all_of_openorca():
