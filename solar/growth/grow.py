@@ -153,7 +153,7 @@ def check_model(job: Job, folder: Path, level: Verify) -> None:
             "base_layers": job.layers.base_layers,
             "level": level.value,
             "same_function": all(recipe.is_copy for recipe in job.recipes.values()),
-            "lossless": job.config[folders.PROVENANCE_KEY]["init"] == "zero_out" and job.layers.keeps_base,
+            "lossless": job.layers.keeps_base and _new_layers_are_silent(job),
         }
         ask("solar.growth.oracle", request, ArtifactError)
 
@@ -174,6 +174,14 @@ def _writers(
     if growth.seam is SeamInit.rms_match and not residual.linear:
         raise PlanError("seam: rms_match found, but a norm comes after what the layers write; choose seam none")
     return Writers(residual.writers, seam_scales or {})
+
+
+def _new_layers_are_silent(job: Job) -> bool:
+    """Whether all was copied but what was set to zero, in the base's number format."""
+    if job.config[folders.PROVENANCE_KEY]["init"] != Init.zero_out:
+        return False
+    exact = (recipe.is_copy or recipe == Recipe.copy(recipe.sources[0]).zeroed() for recipe in job.recipes.values())
+    return all(exact)
 
 
 def default_verification(job: Job) -> Verify:

@@ -16,11 +16,13 @@ def model_class(config: Any) -> Any:
     return named if named is not None else transformers.AutoModelForCausalLM
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32, window: int | None = None) -> tuple[Any, dict[str, Any]]:
+def load(
+    folder: Path, dtype: torch.dtype = torch.float32, window: int | None = None, device: str = "cpu"
+) -> tuple[Any, dict[str, Any]]:
     """The model, in evaluation mode, and what `transformers` says of missing and unexpected keys.
 
     `window`: attention windows are cut to so many tokens, so that short texts show which layers have one; not where
-    weights have the window's size.
+    weights have the window's size. `device`: on `meta` no weight is kept, so that a model of any size fits.
     """
     from transformers import AutoConfig
 
@@ -37,11 +39,12 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, window: int | None = 
         config=config,
         dtype=dtype,
         attn_implementation="eager",
+        device_map=device if device != "cpu" else None,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
     if window is not None and info.get("mismatched_keys"):
-        return load(folder, dtype)
+        return load(folder, dtype, device=device)
     return model.eval(), info
 
 

@@ -70,8 +70,13 @@ class VirtualModel:
         return Pass(logits_BTV, tuple(stream[i] for i in range(len(self.layers) + 1)))
 
     @torch.no_grad()
-    def run(self, sources: Sequence[int], scales: dict[int, float] | None = None) -> Pass:
-        """The recorded input again, through base layers `sources`; `scales`: position -> factor on what it writes."""
+    def run(
+        self, sources: Sequence[int], scales: dict[int, float] | None = None, weights: nn.ModuleList | None = None
+    ) -> Pass:
+        """The recorded input again, through base layers `sources`; `scales`: position -> factor on what it writes.
+
+        `weights`: a layer for each position whose weights the base layer there takes on, for good.
+        """
         assert self._input is not None, "record first"
         stream: list[Tensor] = []
 
@@ -81,6 +86,8 @@ class VirtualModel:
                 if index == 0:
                     stream.append(hidden_BTH)
                     for position, source in enumerate(sources):
+                        if weights is not None:
+                            self.layers[source].load_state_dict(weights[position].state_dict())
                         hidden_BTH = self.step(source, hidden_BTH, (scales or {}).get(position, 1.0))
                         stream.append(hidden_BTH)
                 return _with_stream(self._calls[index].output, hidden_BTH)

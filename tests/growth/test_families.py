@@ -8,12 +8,13 @@ import pytest
 import torch
 import transformers
 
-from solar.config.growth_plan import GrowthPlan, Init, PlanName
+from solar.config.growth_plan import GrowthPlan, Init, PlanName, WeightDtype
 from solar.errors import ArtifactError, PlanError
 from solar.growth import models, oracle
 from solar.growth.families import DERIVE_NOTHING, PROVEN
 from solar.growth.grow import grow
 from solar.growth.layer_config import is_per_layer
+from solar.growth.plans import resolve
 from solar.growth.verify import Verify
 from solar.growth.virtual import VirtualModel
 from tests.growth.tiny import FAMILIES, LAYERS, MULTIMODAL
@@ -132,6 +133,41 @@ def test_weights_saved_without_the_head_are_found_all_the_same(tiny, tmp_path):
     whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     with torch.no_grad():
         assert torch.equal(bare(IDS_BT).logits, whole(IDS_BT).logits)
+
+
+MADE = {
+    "mean": GrowthPlan(PlanName.repeat_each, times=2, init=Init.mean),
+    "noise": GrowthPlan(PlanName.dus, m=2, init=Init.noise, noise_std=0.1, seed=3),
+    "dtype": GrowthPlan(PlanName.dus, m=2, dtype=WeightDtype.bfloat16),
+    "silent, not the base": GrowthPlan(PlanName.slices, slices=[[0, 5], [2, 7]], init=Init.zero_out),
+    "silent, converted": GrowthPlan(PlanName.interleave, every=4, init=Init.zero_out, dtype=WeightDtype.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", ["llama_tied", "gpt2", "qwen3"])
+@pytest.mark.parametrize("growth", MADE.values(), ids=MADE)
+@pytest.mark.usefixtures("in_process")
+def test_weights_that_were_made_are_judged_in_the_layers_of_the_base(growth, name, tiny, tmp_path, monkeypatch):
+    """A stream that is 1 % louder within the layers of the grown model alone is seen."""
+    assert grow(tiny(name), tmp_path / "grown", growth, verify=Verify.logits).verified is Verify.logits
+    honest = models.load
+
+    def load(folder, **options):
+        model, info = honest(folder, **options)
+        if folder != tiny(name):
+            layer = oracle.find_layers(model, len(resolve(growth, LAYERS).sources))[1]
+            layer.register_forward_pre_hook(lambda layer, args: (args[0] * 1.01, *args[1:]))
+        return model, info
+
+    monkeypatch.setattr(models, "load", load)
+    with pytest.raises(ArtifactError, match="logits differ"):
+        grow(tiny(name), tmp_path / "wrong", growth, verify=Verify.logits)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_loading_is_checked_without_memory_for_the_weights(tiny):
+    model, info = models.load(tiny("mixtral"), device="meta")
+    assert {one.device.type for one in model.parameters()} == {"meta"} and not info["missing_keys"]
 
 
 @pytest.mark.parametrize(
