@@ -4,8 +4,9 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -13,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from solar.artifacts.store import Store
+from solar.artifacts.store import Artifact, Store
 from solar.config.root import typed
 from solar.config.store import register
 from solar.engine.execute import Executor
@@ -27,6 +28,8 @@ from solar.plan.expand import expand
 from solar.plan.lacks import lacks
 from solar.plan.plan import make_plan
 from solar.plan.show import show
+from solar.report.entries import Entry, Run
+from solar.report.recovery import recoveries
 from solar.sweep import add_job
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -66,6 +69,8 @@ def run(composed: DictConfig) -> float | None:
     record = open_run(config, composed, plan, _overrides())
     artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
     record.show_results(artifacts, console)
+    for line in _growth_in_words(artifacts):
+        console.print(f"growth  {line}", highlight=False, markup=False, soft_wrap=True)
     if picture := add_job(artifacts):
         console.print(f"sweep   {picture}", highlight=False, soft_wrap=True)
     return record.objective(artifacts)
@@ -74,6 +79,12 @@ def run(composed: DictConfig) -> float | None:
 def _overrides() -> list[str]:
     """What this run's command line said; of a sweep's job, with its own values."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _growth_in_words(artifacts: Mapping[str, Artifact]) -> list[str]:
+    """What growing cost and what training won back, a line for each grown model that was trained on."""
+    made = [Entry(name, made.manifest.kind, made.path, asdict(made.manifest)) for name, made in artifacts.items()]
+    return [recovery.words() for recovery in recoveries(Run(made))]
 
 
 def _make_root(root: Path) -> None:
