@@ -13,6 +13,7 @@ from solar.report.command import command
 from solar.report.curves import training_curves
 from solar.report.diagnosis import diagnoses
 from solar.report.entries import Entry, Run
+from solar.report.health import twin_curves
 from solar.report.numbers import compact, duration, plain, share, signed
 from solar.report.pictures import family, layer_map
 from solar.report.preference import preference_curves
@@ -42,7 +43,7 @@ def write_page(entries: list[Entry], experiment: str, output: Path, overrides: S
         rows=rows,
         chance=tables.chance(run),
         recoveries=[(recovery, [chart.svg() for chart in recovery.charts()]) for recovery in healed],
-        curves=training_curves(run),
+        curves=training_curves(run) + twin_curves(run),
         preferences=preference_curves(run),
         diagnoses=diagnoses(run),
         data=tables.data_table(run),

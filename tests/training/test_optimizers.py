@@ -45,7 +45,7 @@ def test_killed_and_resumed_every_optimizer_ends_in_the_same_bytes(tmp_path, nam
     folder = llama_folder(tmp_path / "base", hidden_size=HIDDEN)
     config = _config(name, validate_every_steps=2)
     common = {"held_out": ROWS[:2]}
-    _, straight = train_rows(ROWS, config, folder, tmp_path / "straight", **common)
+    train_rows(ROWS, config, folder, tmp_path / "straight", **common)
     for stop_at in (1, 3, 6):
         stop = StopRequest()
         with pytest.raises(Interrupted):
@@ -126,7 +126,7 @@ def test_the_shipped_model_is_schedule_frees_average(tmp_path):
                 kept["z"] = {name: states[weight]["z"].clone() for name, weight in self.network.named_parameters()}
 
     config = _config(OptimizerName.schedule_free, duration="3 steps")
-    _, module = train_rows(ROWS, config, folder, tmp_path / "out", module=Keeping)
+    train_rows(ROWS, config, folder, tmp_path / "out", module=Keeping)
     shipped = load_file(tmp_path / "out/model/model.safetensors")
     for name, x in shipped.items():  # y = beta x + (1 - beta) z
         torch.testing.assert_close(kept["y"][name], 0.9 * x + 0.1 * kept["z"][name], rtol=0, atol=1e-6)

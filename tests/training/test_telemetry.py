@@ -84,7 +84,9 @@ def test_equal_layers_are_at_no_distance_and_small_ones_are_not_lost_in_rounding
     with torch.no_grad():
         for weight in other.parameters():
             weight.add_(torch.randn_like(weight), alpha=1e-6)
-    left, right = (torch.cat([w.detach().double().flatten() for w in x.parameters() if w.ndim > 1]) for x in (one, other))
+    left, right = (
+        torch.cat([w.detach().double().flatten() for w in x.parameters() if w.ndim > 1]) for x in (one, other)
+    )
     exact = 1 - float(torch.dot(left, right) / (left.norm() * right.norm()))
     assert 0 < exact < 1e-9 and divergence(one, other) == pytest.approx(exact, rel=0.05)
 
