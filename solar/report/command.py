@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 EXECUTION = ("paths", "trainer", "logger", "hydra", "objective", "sweep", "until", "dry_run")
-"""Groups and keys that say how and where, or how far: no number depends on them, and each reader has another machine."""
+"""Groups and keys that say how and where, or how far: no number depends on them, and machines differ."""
 
 
 def command(experiment: str, overrides: Sequence[str]) -> str:
