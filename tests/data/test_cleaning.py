@@ -1,18 +1,29 @@
 """Evaluation sets, duplicates and evaluated tasks are kept out of training data, and counted."""
 
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import write_rows
 
-from solar.config.data import DecontaminateConfig, Deduplicate, Format, SourceConfig, Task
+from solar.config.data import (
+    DecontaminateConfig,
+    Deduplicate,
+    Format,
+    Packing,
+    PrepareDataConfig,
+    SourceConfig,
+    Task,
+)
 from solar.data.dataset import TokenDataset
 from solar.data.duplicates import seen_before, shingles
 from solar.data.ngrams import NgramIndex
 from solar.data.tasks import TaskIndex
 from solar.errors import DataError
+from solar.stages.prepare_data import run
 
 EXAM = "the quick brown fox jumps over the lazy dog while seven wizards watch from the hill"
 
@@ -131,6 +142,25 @@ def test_contaminated_and_repeated_samples_are_counted_and_kept_for_review(prepa
     assert found.metrics["sources"]["rows"]["dropped"] == {"contaminated": 1, "duplicate": 1}
     examples = [json.loads(line) for line in (found.folder / "dropped.jsonl").read_text().splitlines()]
     assert examples[0]["where"].endswith(".jsonl:2") and examples[0]["detail"].startswith("shares with exam: the quick")
+
+
+def test_the_stage_takes_evaluation_sets_from_stages_and_tells_shares_and_rates(tmp_path, tokenizers, topics):
+    for name, rows in {"exam": [{"text": topics[0]}], "corpus": [{"text": text} for text in topics[:12]]}.items():
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name / "rows.jsonl", rows)
+    corpus = {"stage": "corpus", "file": "rows.jsonl", "format": Format.text}
+    config = PrepareDataConfig(
+        kind="prepare_data", tokenizer="tokenizer", task=Task.pretrain, sequence_length=64, held_out_fraction=0.0,
+        packing=Packing.concatenate, seed=0,
+        sources={"a": SourceConfig(**corpus, weight=3.0), "b": SourceConfig(**corpus, weight=1.0)},
+        decontaminate=DecontaminateConfig({"exam": SourceConfig(**corpus | {"stage": "exam"})}),
+    )  # fmt: skip
+    inputs = {name: SimpleNamespace(path=tmp_path / name) for name in ("exam", "corpus")}
+    inputs["tokenizer"] = SimpleNamespace(path=tokenizers["solar"])
+    (tmp_path / "out").mkdir()
+    metrics = run(config, inputs, tmp_path / "out", SimpleNamespace(progress=print))
+    assert metrics["sources"]["a"]["dropped"]["contaminated"] >= 1
+    assert re.search(r"% padding, 0 samples cut; shares: a 7[45]\.\d+% of 75.00%, b 2[45]", metrics["summary"])
 
 
 def test_an_evaluation_set_that_cannot_be_read_stops_the_run(prepared, tmp_path):
