@@ -119,6 +119,9 @@ def _grow(arguments: Sequence[str]) -> None:
         raise ConfigError("found no BASE and OUT, expected: python -m solar.grow BASE OUT m=8")
     source, target = Path(arguments[0]), Path(arguments[1])
     options = parse(arguments[2:])
+    for name in ("threads", "max_shard_bytes"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            raise ConfigError(f"{name}: {count} found, expected at least 1")
     scales = _seam_scales(source, options)
     if options.dry_run:
         job = work_out(source, options, max_shard_bytes=options.max_shard_bytes, seam_scales=scales)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.config.base import StageConfig
-from solar.config.growth import UpscaleConfig
+from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig, InitModelConfig
 from solar.config.soup import SoupConfig
@@ -55,11 +55,21 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
             facts[name] = _imported(stage)
         elif isinstance(stage, UpscaleConfig):
             facts[name] = _grown(name, stage, facts[stage.model])
+        elif isinstance(stage, DiagnoseConfig):
+            _check_candidates(name, stage, facts[stage.model].num_hidden_layers)
         elif isinstance(stage, TrainConfig):
             facts[name] = facts[stage.model]
         elif isinstance(stage, MergeConfig | SoupConfig):
             facts[name] = facts[stage.models[0]]
     return facts
+
+
+def _check_candidates(name: str, stage: DiagnoseConfig, num_hidden_layers: int | None) -> None:
+    for candidate, plan in stage.plans.items() if num_hidden_layers is not None else ():
+        try:
+            resolve(plan, num_hidden_layers)
+        except PlanError as error:
+            raise PlanError(f"stages.{name}.plans.{candidate}.{error}") from None
 
 
 def _imported(stage: ImportModelConfig) -> ModelFacts:

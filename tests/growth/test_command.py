@@ -65,6 +65,8 @@ def test_a_dry_run_writes_nothing(tiny, tmp_path, capsys):
         (["m=9"], "error: m: 9 found, expected 0..4 (half of the base's 8 layers); choose a smaller m\n"),
         (["times=2"], "error: plan: not set, expected one of dus, stack, "),
         (["m=2", "seam=rms_match"], "error: text: not set, but seam rms_match measures on it; give text=FILE\n"),
+        (["m=2", "threads=0"], "error: threads: 0 found, expected at least 1\n"),
+        (["m=2", "max_shard_bytes=0"], "error: max_shard_bytes: 0 found, expected at least 1\n"),
         (["m=2", "init=noise"], "error: noise_std: not set, but init noise needs it\n"),
     ],
 )

@@ -10,6 +10,7 @@ MISTAKES = {
     "stages.upscal.m=3": "stages.upscal: no such key in stages; did you mean 'upscale'?",
     "stages.upscale.mm=3": "stages.upscale.mm: no such key in stages.upscale; did you mean 'm'?",
     "stages.upscale.m=two": "stages.upscale.m: found 'two', expected a whole number",
+    "stages.diagnosis.plans.dus_m1.m=9": "stages.diagnosis.plans.dus_m1.m: 9 found, expected 0..4",
     "stages.upscale.m=5": "stages.upscale.m: 5 found, expected 0..4 (half of the base's 8 layers); choose a smaller m",
     "stages.upscale.plan=dos": "stages.upscale.plan: found 'dos', expected dus, stack, repeat_each",
     "stages.dpo_a.optimizer.lrr=1": "no such key in stages.dpo_a.optimizer; did you mean 'lr'?",
