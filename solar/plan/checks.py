@@ -98,9 +98,9 @@ def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
     if isinstance(stage, TrainConfig) and config.trainer.strategy is Strategy.fsdp:
         if stage.adapter.rank:
             yield f"stages.{name}.adapter.rank: found {stage.adapter.rank} with strategy fsdp, expected 0, or trainer ddp"
-        if stage.optimizer.name not in (OptimizerName.adamw, OptimizerName.adafactor):
+        if stage.optimizer.name is not OptimizerName.adamw:
             found = f"found {stage.optimizer.name} with trainer.strategy fsdp"
-            yield f"stages.{name}.optimizer.name: {found}, expected adamw or adafactor, or trainer ddp"
+            yield f"stages.{name}.optimizer.name: {found}, expected adamw, or trainer ddp"
         if stage.unfreeze_at is not None:
             yield f"stages.{name}.unfreeze_at: found {stage.unfreeze_at} with trainer.strategy fsdp, expected ddp or null"
         if stage.average.kind is not AverageKind.none:
