@@ -168,6 +168,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "rwkv",
         {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": LAYERS, "attention_hidden_size": 32},
     ),
+    "nanochat": ("nanochat", _base()),
+    "bitnet": ("bitnet", _base()),
+    "falcon_mamba": (
+        "falcon_mamba",
+        {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": LAYERS, "state_size": 8},
+    ),
+    "glm4_moe_lite": ("glm4_moe_lite", _base(_ROUTED, _LATENT)),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", _base(head_dim=8, num_experts=4, moe_topk=2)),
+    "minimax_m2": ("minimax_m2", _base(num_local_experts=4, num_experts_per_tok=2, head_dim=8)),
+    "ministral3": ("ministral3", _base(sliding_window=4, head_dim=8)),
+    "mimo_v2_flash": ("mimo_v2_flash", _base(_EXPERTS, sliding_window=4, head_dim=8, v_head_dim=8, n_routed_experts=4)),
+    "modernbert-decoder": (
+        "modernbert-decoder",
+        _base(num_key_value_heads=..., local_attention=4, global_attn_every_n_layers=3),
+    ),
     "minicpm3": ("minicpm3", _base(_LATENT)),
     "jetmoe": (
         "jetmoe",
@@ -206,6 +221,14 @@ MULTIMODAL: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "text_config": _base(model_type="llama"),
             "vision_config": {**_VISION, "model_type": "clip_vision_model", "projection_dim": 16},
+            "image_token_index": 95,
+        },
+    ),
+    "mistral3": (
+        "Mistral3ForConditionalGeneration",
+        {
+            "text_config": _base(model_type="mistral", head_dim=8),
+            "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 8},
             "image_token_index": 95,
         },
     ),
