@@ -37,7 +37,7 @@ def test_one_step_is_plain_dpo_by_identity(tmp_path: Path) -> None:
 
 
 def test_a_stepwise_stage_is_found_by_its_name(tmp_path: Path) -> None:
-    plan = _plan(tmp_path, "until=sdpo", "stages.merge.models=[dpo_a,sdpo]", "trainer.micro_batch_sizes={sdpo: 2}")
+    plan = _plan(tmp_path, "until=sdpo", "stages.merge.models=[dpo_a,sdpo]", "+trainer.micro_batch_sizes.sdpo=2")
     assert list(plan.stages)[-1] == "sdpo_2"
     merged = _plan(tmp_path, "stages.merge.models=[dpo_a,sdpo]").stages["merge"].config
     assert merged.models == ["dpo_a", "sdpo_2"]

@@ -86,7 +86,7 @@ def test_read_equals_computed_in_training_to_the_last_bit(tmp_path):
     (tmp_path / "data").mkdir()
     logps = _passed(tmp_path, base, tmp_path / "data")
     for size in (4, 2, 1):
-        read, computed = (_train(tmp_path, f"{size}{own}", base, own, size) for own in (logps, None))
+        read, computed = (_train(tmp_path, f"{size} {own is None}", base, own, size) for own in (logps, None))
         assert torch.equal(read[1]["train"], computed[1]["train"])
         assert torch.equal(read[1]["valid"], computed[1]["valid"])
         assert read[0]["loss_last"] == computed[0]["loss_last"]
@@ -157,7 +157,7 @@ def test_a_prompt_is_computed_once_and_gradients_are_those_of_two_prompts(tmp_pa
     torch.nn.functional.logsigmoid(shared_P2[:, 0] - shared_P2[:, 1]).sum().backward()
     shared = {name: p.grad.clone() for name, p in network.named_parameters()}
     network.zero_grad()
-    network.set_attn_implementation("eager")
+    network.set_attn_implementation("sdpa")
     apart = []
     for chosen, chosen_labels, rejected, rejected_labels in _unshared(rows):
         for ids, labels in ((chosen, chosen_labels), (rejected, rejected_labels)):
@@ -166,9 +166,9 @@ def test_a_prompt_is_computed_once_and_gradients_are_those_of_two_prompts(tmp_pa
             apart.append(logits[at, torch.from_numpy(labels[1:][at])].sum())
     apart_P2 = torch.stack(apart).view(-1, 2)
     torch.nn.functional.logsigmoid(apart_P2[:, 0] - apart_P2[:, 1]).sum().backward()
-    assert torch.allclose(shared_P2, apart_P2, rtol=1e-10)
+    assert torch.allclose(shared_P2, apart_P2, rtol=1e-6)
     for name, parameter in network.named_parameters():
-        assert torch.allclose(shared[name], parameter.grad, rtol=1e-6, atol=1e-10), name
+        assert torch.allclose(shared[name], parameter.grad, rtol=1e-6, atol=1e-6), name
 
 
 def _sums(logits_NV, targets_N, answers_N):
