@@ -65,7 +65,9 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
 
 
 def _check_candidates(name: str, stage: DiagnoseConfig, num_hidden_layers: int | None) -> None:
-    for candidate, plan in stage.plans.items() if num_hidden_layers is not None else ():
+    if num_hidden_layers is None:
+        return
+    for candidate, plan in stage.plans.items():
         try:
             resolve(plan, num_hidden_layers)
         except PlanError as error:
