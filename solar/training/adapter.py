@@ -1,8 +1,11 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): trained beside frozen weights, and folded into them in the end."""
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from solar.config.training import AdapterConfig
 from solar.errors import StageError
@@ -20,11 +23,22 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
     targets = list(config.targets) or "all-linear"
     sizes = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
     wanted = LoraConfig(**sizes, target_modules=targets)
-    inject_adapter_in_model(wanted, network, adapter_name=NAME)
+    try:
+        inject_adapter_in_model(wanted, network, adapter_name=NAME)
+    except ValueError as error:
+        raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {error}") from None
 
 
-def folded(weights: dict[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
+def transposed_layers(network: PreTrainedModel) -> set[str]:
+    """Names of layers whose weight is [inputs, outputs], as GPT-2 has them."""
+    named = network.named_modules()
+    return {name.removesuffix(".base_layer") for name, module in named if isinstance(module, Conv1D)}
+
+
+def folded(weights: dict[str, Tensor], config: AdapterConfig, transposed: Set[str] = frozenset()) -> dict[str, Tensor]:
     """Weights under the names they had before there were adapters: W + alpha / rank B A, computed in float32.
+
+    `transposed`: the layers of `transposed_layers`.
 
     >>> config = AdapterConfig(rank=1, alpha=2.0)
     >>> parts = {"q.base_layer.weight": torch.zeros(1, 2), "norm.weight": torch.ones(1)}
@@ -41,5 +55,8 @@ def folded(weights: dict[str, Tensor], config: AdapterConfig) -> dict[str, Tenso
             continue
         place = name.removesuffix(".base_layer.weight")
         down, up = (weights[f"{place}.lora_{part}.{NAME}.weight"].float() for part in "AB")
-        found[f"{place}.weight"] = (weight.float() + config.alpha / config.rank * (up @ down)).to(weight.dtype)
+        change = config.alpha / config.rank * (up @ down)
+        if place in transposed:
+            change = change.T
+        found[f"{place}.weight"] = (weight.float() + change).to(weight.dtype)
     return found

@@ -23,7 +23,7 @@ from solar.data.dataset import TokenDataset
 from solar.data.order import Order
 from solar.errors import DataError, StageError
 from solar.growth.roles import roles
-from solar.training.adapter import add_adapter, folded
+from solar.training.adapter import add_adapter, folded, transposed_layers
 from solar.training.branch import KEPT, Trunk
 from solar.training.callbacks import Saver, Validator
 from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
@@ -167,7 +167,7 @@ def train(
         names = [name for name in weights if name.startswith(prefix)]
         named = {name.removeprefix(prefix): weights.pop(name) for name in names}
         if module.config.adapter.rank:
-            named = folded(named, module.config.adapter)
+            named = folded(named, module.config.adapter, transposed_layers(module.network))
         save_model(module.network, named, model_dir, output / "model")
     trainer.strategy.barrier()
     return recorder.summary | {

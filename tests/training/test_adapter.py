@@ -1,12 +1,19 @@
 """LoRA: only adapters move, and the folded model is the adapted one. Needs `peft`."""
 
+import signal
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama_folder, row, settings, train_rows
+from tiny import llama_folder, pair, row, settings, train_rows
 
+from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AdapterConfig, PretrainConfig
-from solar.training.adapter import add_adapter
+from solar.errors import Interrupted, StageError
+from solar.training.adapter import add_adapter, folded, transposed_layers
+from solar.training.alignment import PreferenceOptimization
+from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining
 from solar.training.microbatch import from_rows
 
@@ -36,3 +43,83 @@ def test_adapters_learn_and_fold_into_plain_weights(tmp_path):
     ids = torch.as_tensor(item.input_ids[:9])[None]
     expected = module.hidden(from_rows([row(9, 6, seed=0)]))[:8] @ module.head().T
     torch.testing.assert_close(plain(input_ids=ids).logits[0, :8], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(tmp_path):
+    folder, config = llama_folder(tmp_path / "base"), PretrainConfig(**settings(duration="5 steps", adapter=ADAPTER))
+    stop = StopRequest()
+
+    class Stopping(ContinuedPretraining):
+        def training_step(self, step, batch_idx):
+            super().training_step(step, batch_idx)
+            if self.steps_done == 2:
+                stop.received = signal.SIGTERM
+
+    def stopping(network, config, *rest):
+        add_adapter(network, config.adapter, config.seed)
+        return Stopping(network, config, *rest)
+
+    with pytest.raises(Interrupted):
+        train_rows(ROWS, config, folder, tmp_path / "stopped", module=stopping, stop=stop)
+    for name in ("stopped", "straight"):
+        train_rows(ROWS, config, folder, tmp_path / name, module=_adapted)
+    files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("stopped", "straight")]
+    assert files[0] == files[1]
+
+
+def test_checkpointed_activations_change_no_weight(tmp_path):
+    folder, config = llama_folder(tmp_path / "base"), PretrainConfig(**settings(duration="3 steps", adapter=ADAPTER))
+
+    def checkpointing(network, config, *rest):
+        module = _adapted(network, config, *rest)
+        network.activation_checkpointing_enable({"use_reentrant": False})
+        return module
+
+    for name, module in (("plain", _adapted), ("checkpointed", checkpointing)):
+        train_rows(ROWS, config, folder, tmp_path / name, module=module)
+    plain, other = (load_file(tmp_path / name / "model/model.safetensors") for name in ("plain", "checkpointed"))
+    for name, weight in plain.items():
+        torch.testing.assert_close(weight, other[name], rtol=1e-5, atol=1e-6)
+
+
+def test_preference_starts_from_the_base_as_its_reference_and_moves_adapted_layers_alone(tmp_path):
+    folder, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    data.mkdir()
+    said = settings(duration="8 steps", adapter=ADAPTER, reference="base", loss=PreferenceLoss.sigmoid, beta=0.1)
+    places = {"model_dir": folder, "reference_dir": folder, "data_dir": data}
+
+    def make(network, config, *rest):
+        add_adapter(network, config.adapter, config.seed)
+        return partial(PreferenceOptimization, **places)(network, config, *rest)
+
+    pairs = [pair(4, 5, 6, seed=n, sample=n) for n in range(8)]
+    metrics, _ = train_rows(pairs, DpoConfig(**said), folder, tmp_path / "out", module=make)
+    assert metrics["margin_first"] == 0.0 and metrics["loss_first"] == pytest.approx(0.693147, abs=1e-6)
+    assert metrics["loss_last"] < metrics["loss_first"]
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "out/model/model.safetensors")
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {n for n in before if "proj" in n}
+
+
+def test_layers_that_are_stored_the_other_way_round_fold_into_the_adapted_model():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    adapted = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=16)).eval()
+    names = set(adapted.state_dict())
+    add_adapter(adapted, ADAPTER, seed=1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    weights = folded(adapted.state_dict(), ADAPTER, transposed_layers(adapted))
+    plain = GPT2LMHeadModel(adapted.config).eval()
+    plain.load_state_dict(weights)
+    assert set(weights) == names
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(plain(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_target_that_is_not_there_is_named(tmp_path):
+    from tiny import llama
+
+    with pytest.raises(StageError, match=r"adapter\.targets: found w_proj"):
+        add_adapter(llama(), AdapterConfig(rank=2, targets=["w_proj"]), seed=0)
