@@ -1,7 +1,12 @@
 """Two processes on one machine do what one does."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from .conftest import Run
 
@@ -28,3 +33,21 @@ def test_a_rank_that_cannot_work_says_so_in_one_line(run: Run, tmp_path: Path) -
     done = run(tmp_path, "until=base", *TWO, "stages.tokenizer.vocab_size=500")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: "), done.stderr
+
+
+@pytest.mark.slow
+def test_two_machines_that_meet_without_slurm_train_one_model(run: Run, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = ["trainer.devices=1", "trainer.num_nodes=2", f"trainer.rendezvous=localhost:{port}"]
+    steps = ["until=base", "stages.base.duration=4 steps", "trainer.log_every_steps=1"]
+    other = subprocess.Popen([sys.executable, "-m", "solar.join", str(tmp_path), "--jobs", "1"], stdout=subprocess.PIPE)
+    try:
+        done = run(tmp_path, *steps, *nodes, "trainer.strategy=ddp", "trainer.micro_batch_size=2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        said, _ = other.communicate(timeout=60)
+        assert said.endswith(b"done\n")
+    finally:
+        other.kill()
+    assert len(_losses(tmp_path)) == 4
