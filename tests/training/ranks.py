@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tiny import InOrder, MemoryRows, Place, pair, row, settings
 
 from solar.config.duration import Duration
@@ -43,6 +44,12 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     parent = PreferenceOptimization if kind == "dpo" else ContinuedPretraining
 
     class Stopping(parent):
+        def _clip(self):  # GRADIENTS of the first step, before anything has drifted
+            if self.steps_done == 0 and strategy != "fsdp" and rank == 0:
+                output.mkdir(exist_ok=True)
+                save_file({n: p.grad.clone() for n, p in self.network.named_parameters()}, output / "grads.safetensors")
+            return super()._clip()
+
         def training_step(self, step, batch_idx):
             super().training_step(step, batch_idx)
             if self.steps_done == stop_at and rank == world_size - 1:

@@ -50,6 +50,14 @@ def _assert_same_weights(one, two):
         assert weight.dtype == found[name].dtype and torch.allclose(weight, found[name], atol=5e-4), name
 
 
+def _assert_same_gradients(one, two):
+    """Of the first step, to 1e-6 of each tensor's norm: after it, rounding has moved the weights apart."""
+    one, two = load_file(one / "grads.safetensors"), load_file(two / "grads.safetensors")
+    assert one.keys() == two.keys() and len(one) > 10
+    for name, gradient in one.items():
+        assert (gradient - two[name]).norm() <= 1e-6 * gradient.norm(), name
+
+
 @pytest.mark.parametrize("kind", ["cpt", "dpo"])
 def test_two_ranks_follow_the_losses_of_one(folder, kind):
     place = folder / kind
@@ -61,6 +69,8 @@ def test_two_ranks_follow_the_losses_of_one(folder, kind):
         done = _start(kind, strategy, place, 2)
         assert done.returncode == 0, done.stderr.decode()[-2000:]
         _assert_same_stream(_losses(place / "single"), _losses(place / strategy))
+        if strategy == "ddp":
+            _assert_same_gradients(place / "single", place / "ddp")
         metrics = json.loads((place / strategy / "metrics.json").read_text())
         if kind == "dpo":
             assert metrics["margin_first"] == 0.0
