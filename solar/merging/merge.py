@@ -22,7 +22,6 @@ from solar.merging.publish import published, refuse_existing, refuse_inside
 from solar.merging.stream import CHUNK, Column, merge_tensor
 from solar.merging.travel import copy_beside_weights
 
-
 NOTE = "merge.json"
 """What was merged, and how; beside the weights."""
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from solar.config.growth import UpscaleConfig
 from solar.config.kinds import STAGES
+from solar.config.optimizer import OptimizerName
 from solar.config.plain import as_plain
 from solar.config.references import pointers
-from solar.config.optimizer import OptimizerName
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import AverageKind, TrainConfig
 from solar.errors import ConfigError
@@ -95,13 +95,15 @@ def _batches(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
 
 def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
     """What sharded weights do not allow."""
-    if isinstance(stage, TrainConfig) and config.trainer.strategy is Strategy.fsdp:
-        if stage.adapter.rank:
-            yield f"stages.{name}.adapter.rank: found {stage.adapter.rank} with strategy fsdp, expected 0, or trainer ddp"
-        if stage.optimizer.name is not OptimizerName.adamw:
-            found = f"found {stage.optimizer.name} with trainer.strategy fsdp"
-            yield f"stages.{name}.optimizer.name: {found}, expected adamw, or trainer ddp"
-        if stage.unfreeze_at is not None:
-            yield f"stages.{name}.unfreeze_at: found {stage.unfreeze_at} with trainer.strategy fsdp, expected ddp or null"
-        if stage.average.kind is not AverageKind.none:
-            yield f"stages.{name}.average.kind: found {stage.average.kind} with strategy fsdp, expected none, or trainer ddp"
+    if not isinstance(stage, TrainConfig) or config.trainer.strategy is not Strategy.fsdp:
+        return
+    found = {
+        "adapter.rank": (stage.adapter.rank, 0),
+        "optimizer.name": (stage.optimizer.name.value, "adamw"),
+        "unfreeze_at": (stage.unfreeze_at, None),
+        "average.kind": (stage.average.kind.value, "none"),
+    }
+    for key, (value, allowed) in found.items():
+        if value != allowed:
+            expected = "null" if allowed is None else allowed
+            yield f"stages.{name}.{key}: found {value} with trainer.strategy fsdp, expected {expected}, or trainer=ddp"

@@ -21,7 +21,7 @@ def matrix_parameters(network: PreTrainedModel) -> int:
         for name, weight in network.named_parameters()
         if weight.ndim in (2, 3) and weight is not head and id(weight) not in embeddings
     )
-    return int(head.numel()) + round(body)
+    return int(head.numel() + round(body))
 
 
 def _share_used(name: str, config: PreTrainedConfig) -> float:

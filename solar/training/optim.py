@@ -62,7 +62,7 @@ def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> l
     if config.name is OptimizerName.adafactor:
         return [torch.optim.Adafactor(groups, lr=config.lr)]
     assert config.betas is not None and config.eps is not None, "checked by the configuration"
-    adam = {"lr": config.lr, "betas": (config.betas[0], config.betas[1]), "eps": config.eps}
+    adam: dict[str, Any] = {"lr": config.lr, "betas": (config.betas[0], config.betas[1]), "eps": config.eps}
     match config.name:
         case OptimizerName.adamw_8bit:
             from bitsandbytes.optim import AdamW8bit

@@ -92,7 +92,9 @@ def _replicate(module: nn.Module, mesh: DeviceMesh, partial: bool, replicas: dic
 
     def with_local_parameters(*arguments: Any, **keywords: Any) -> Any:
         held: dict[str, Any] = dict(module._parameters)
-        local = {n: p.to_local(grad_placements=gradient) for n, p in held.items() if isinstance(p, DTensor)}
+        local: dict[str, Any] = {
+            n: p.to_local(grad_placements=gradient) for n, p in held.items() if isinstance(p, DTensor)
+        }
         module._parameters.update(local)
         try:
             return forward(*arguments, **keywords)
