@@ -90,7 +90,7 @@ class SourceConfig:
 
     stage: str | None = reference("text", None)
     file: str | None = None
-    """The file inside the stage's artifact."""
+    """The file inside the stage's artifact; nothing without a stage."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
@@ -135,8 +135,6 @@ class SourceConfig:
             yield f"max_samples: found {self.max_samples}, expected at least 1"
         if self.hub is None and (self.revision or self.subset):
             yield "hub: not given, but revision or subset is, which only say what is read from a hub"
-        if self.stage is None and self.file is not None:
-            yield "stage: not given, but file is, which says what is read of a stage"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:

@@ -7,11 +7,10 @@ from typing import Any
 
 from solar.config.growth import UpscaleConfig
 from solar.config.kinds import STAGES
-from solar.config.optimizer import OptimizerName
 from solar.config.plain import as_plain
 from solar.config.references import pointers
 from solar.config.root import SolarConfig, Strategy
-from solar.config.training import AverageKind, TrainConfig
+from solar.config.training import TrainConfig
 from solar.errors import ConfigError
 from solar.plan.branches import branch_problems
 from solar.plan.graph import hint

@@ -78,7 +78,7 @@ def fit(
     where: Surroundings,
     chunk_of_rows: Ints | None = None,
 ) -> Metrics:
-    """Train; leave `model/` and `logs/metrics.jsonl` in `output`, and `checkpoints/` for whoever keeps the model to remove.
+    """Train; leave `model/` and `logs/metrics.jsonl` in `output`, and `checkpoints/` for who keeps the model to remove.
 
     A second call with the same arguments goes on from the newest whole checkpoint. Raises `Interrupted` after a signal
     (everything is saved), `DataError` or `StageError` where data and model do not allow the training.
