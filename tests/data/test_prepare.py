@@ -255,7 +255,6 @@ def test_caps_and_switches_reach_the_order(prepared, tmp_path, topics):
         ),
         ({"sources": {"a": {"keep": {"type": "("}}}}, "sources.a.keep.type: found '(', which is no regular expression"),
         ({"sources": {"a": {"subset": "en"}}}, "sources.a.hub: not given, but revision or subset is"),
-        ({"sources": {"a": {"file": "x.jsonl"}}}, "sources.a.stage: not given, but file is"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_told_before_any_work(changes, problem):

@@ -21,7 +21,7 @@ MISTAKES = {
     "stages.init.tokenizer=sft": "read each other in a circle; break one of the references",
     "~stages.tokenizer": "names the stage 'tokenizer', which is not in the plan",
     "stages.pretrain_data.sources.docs={stage: null, path: nowhere/*.jsonl, format: text}": (
-        "stages.pretrain_data.sources.docs.path: found nothing at nowhere/*.jsonl"
+        "stages.pretrain_data.sources.docs.path: found nothing to read at nowhere/*.jsonl"
     ),
     "until=pretrian": "until: names the stage 'pretrian', which is not in the plan; did you mean 'pretrain'?",
     "trainer=cpuu": "trainer: there is no 'cpuu'; did you mean 'cpu'?",
