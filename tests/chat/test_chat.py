@@ -31,7 +31,7 @@ def talking(stories, tmp_path) -> Path:
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "tokenizer_config.json").unlink()
     settings = json.loads((stories / "tokenizer_config.json").read_text())
-    settings["chat_template"] = TEMPLATES["solar"].jinja
+    settings["chat_template"] = TEMPLATES["solar"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     return tmp_path
 
