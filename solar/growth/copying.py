@@ -1,11 +1,12 @@
 """Move ranges of bytes between files, and see that they arrived.
 
 Where the file system can, blocks are shared: nothing is copied. Elsewhere the target is allocated at once and the bytes
-go through a buffer that fits a processor's cache, which takes 0.6 of the time of `copy_file_range` and `sendfile` on
-ext4 (0.16 s a GB against 0.26) and, unlike them, does not slow down where ranges change their place in a block.
+go through a buffer that fits a processor's cache. That takes no longer than `copy_file_range` on ext4 and, unlike it,
+does not slow down where ranges change their place in a block. Writes end at multiples of the buffer, so that the page
+cache can take them in large pieces.
 
-What was written is read back and compared while it is still in that cache: 0.1 s a GB, where a second pass over both
-files would take 0.25.
+What was written is read back and compared while it is still in that cache: 0.1 CPU s a GB, where a second pass over
+both files would take 0.25.
 """
 
 import errno
@@ -15,8 +16,8 @@ import struct
 
 BLOCK_BYTES = 4096
 """Unit in which file systems share; a range must lie alike in blocks of both files."""
-_BUFFER_BYTES = 124 << 10
-"""Fits the cache twice, and is below the size from which malloc asks the system for fresh memory each time."""
+_BUFFER_BYTES = 512 << 10
+"""Of 124 KB to 1 MB the size that took the least CPU time: 0.7 of 124 KB, 0.3 of 1 MB."""
 _FICLONERANGE = 0x4020940D
 """The request of Linux to share a range: source, its offset, length, offset in the target."""
 _CANNOT_SHARE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF}
@@ -79,7 +80,7 @@ def expect_zeros(target: int, offset: int, count: int) -> None:
 
 def _through_buffer(source: int, target: int, source_offset: int, target_offset: int, count: int) -> None:
     while count:
-        content = os.pread(source, min(count, _BUFFER_BYTES), source_offset)
+        content = os.pread(source, min(count, _BUFFER_BYTES - target_offset % _BUFFER_BYTES), source_offset)
         if not content:
             raise OSError(errno.EIO, f"source ends {count} bytes early")
         write(target, content, target_offset)
