@@ -44,8 +44,8 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     parent = PreferenceOptimization if kind == "dpo" else ContinuedPretraining
 
     class Stopping(parent):
-        def _clip(self):  # GRADIENTS of the first step, before anything has drifted
-            if self.steps_done == 0 and strategy != "fsdp" and rank == 0:
+        def _clip(self):  # gradients of the first step, before anything has drifted
+            if self.steps_done == 0 and strategy in ("single", "ddp") and rank == 0:
                 output.mkdir(exist_ok=True)
                 save_file({n: p.grad.clone() for n, p in self.network.named_parameters()}, output / "grads.safetensors")
             return super()._clip()
