@@ -28,7 +28,16 @@ def test_job_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
         lr_factors={"old": 0.5},
         seed=3,
     )
-    trainer = TrainerConfig("cpu", 2, 1, Strategy.ddp, 4, {"sft": 2}, log_every_steps=1, checkpoint_every_seconds=1.0)
+    trainer = TrainerConfig(
+        accelerator="cpu",
+        devices=2,
+        num_nodes=1,
+        strategy=Strategy.ddp,
+        micro_batch_size=4,
+        micro_batch_sizes={"sft": 2},
+        log_every_steps=1,
+        checkpoint_every_seconds=1.0,
+    )
     context = RunContext("test", "heal", trainer, LoggerConfig(LoggerName.none), tmp_path, print)
     inputs = {"base": Artifact(folder, manifest)}
     file = tmp_path / "job.json"

@@ -80,7 +80,7 @@ def test_conversations_are_rendered_as_in_training_and_the_stop_is_not_scored(st
     from solar.data.templates import TEMPLATES
 
     tokenizer = deepcopy(stories[1])
-    tokenizer.chat_template = TEMPLATES["zephyr"].jinja
+    tokenizer.chat_template = TEMPLATES["zephyr"]
     messages = [{"role": "user", "content": "Who is Lily?"}]
     question = Question(messages=messages, choices=["A girl.", "A red ball"], answer=0)
     for (prompt, answer), choice in zip(encode(tokenizer, [question]), question.choices, strict=True):
