@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from solar.training import liger
+
 IGNORE = -100
 """The label of a position that is not trained."""
 
@@ -89,12 +91,15 @@ def cross_entropy_sum(
     """Sum over positions of the next-token loss in nats, and of the z-loss that is part of it.
 
     The logits are `hidden_ND @ weight_VD.T`, one chunk of positions at a time; every target must be a token id (choose
-    the trained positions first). `z_loss` weighs the squared log-normalizer (PaLM, arXiv 2204.02311, section 5).
+    the trained positions first). `z_loss` weighs the squared log-normalizer (PaLM, arXiv 2204.02311, section 5). On
+    CUDA liger's kernel computes what has no `z_loss` and no `chunk`, where it is installed.
 
     >>> hidden, weight = torch.zeros(3, 2), torch.ones(4, 2)
     >>> cross_entropy_sum(hidden, weight, torch.tensor([0, 1, 3]))[0] / 3  # uniform over 4 tokens: ln 4
     tensor(1.3863)
     """
+    if not z_loss and chunk is None and liger.takes(hidden_ND):
+        return liger.fused_cross_entropy_sum(hidden_ND, weight_VD, targets_N), hidden_ND.new_zeros(())
     chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
     loss: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, chunk, z_loss)  # type: ignore[no-untyped-call]
     return loss

@@ -1,0 +1,30 @@
+"""Liger's fused loss (arXiv 2410.10989, section 3.2): one Triton kernel from a chunk of logits to loss and gradient."""
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+DEVICE = "cuda"
+"""Where its kernels run."""
+
+
+@cache
+def installed() -> bool:
+    return find_spec("liger_kernel") is not None
+
+
+def takes(hidden_ND: Tensor) -> bool:
+    """Whether there is a kernel for this loss. Liger gives the head no gradient where the hidden states have none."""
+    return hidden_ND.device.type == DEVICE and hidden_ND.requires_grad and len(hidden_ND) > 0 and installed()
+
+
+def fused_cross_entropy_sum(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """`losses.cross_entropy_sum` without z-loss; the head's gradient is summed over chunks in float32, as there."""
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    loss: Tensor = liger_fused_linear_cross_entropy(
+        hidden_ND, weight_VD, targets_N, reduction="sum", accum_dtype=torch.float32
+    )
+    return loss
