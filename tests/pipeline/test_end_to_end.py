@@ -14,7 +14,7 @@ from .conftest import Run
 
 STAGES = {
     "docs", "tokenizer", "pretrain_data", "init", "base", "diagnosis", "upscale", "pretrain", "sft_data", "sft",
-    "dpo_data", "dpo_a", "dpo_b", "merge", "evaluation", "report",
+    "dpo_data", "sft_logps", "dpo_a", "dpo_b", "merge", "evaluation", "report",
 }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_the_model_it_leaves_is_an_ordinary_hugging_face_folder(finished: Path) 
 def test_manifest_tells_what_was_told_read_and_left(finished: Path) -> None:
     manifest = _manifest(finished, "dpo_a")
     assert manifest["config"]["beta"] == 0.1
-    assert set(manifest["inputs"]) == {"sft", "dpo_data"}
+    assert set(manifest["inputs"]) == {"sft", "dpo_data", "sft_logps"}
     assert manifest["inputs"]["sft"] == _manifest(finished, "sft")["id"]
     assert manifest["files"]["model/model.safetensors"]["size"] > 0
     assert manifest["provenance"]["packages"]["torch"]
@@ -96,7 +96,7 @@ def test_second_run_executes_nothing_and_says_so(finished: Path, run: Run) -> No
     before = _stamps(finished)
     done = run(finished)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "plan quickstart: 16 stages, 16 done, 0 to run"
+    assert done.stdout.splitlines()[0] == "plan quickstart: 17 stages, 17 done, 0 to run"
     assert "nothing to run" in done.stdout
     assert _stamps(finished) == before
 
@@ -109,7 +109,7 @@ def test_another_beta_runs_that_stage_and_what_reads_it_and_nothing_else(
     before = set((root / "artifacts").iterdir())
     done = run(root, "stages.dpo_a.beta=0.4")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "plan quickstart: 16 stages, 12 done, 4 to run"
+    assert done.stdout.splitlines()[0] == "plan quickstart: 17 stages, 13 done, 4 to run"
     made = {path.name.rsplit("-", 1)[0] for path in set((root / "artifacts").iterdir()) - before}
     assert made == {"dpo_a", "merge", "evaluation", "report"}
 
@@ -132,7 +132,7 @@ def test_until_stops_after_a_stage_and_what_it_needs(finished: Path, run: Run) -
 def test_a_dropped_stage_is_gone_from_everything_that_takes_all(finished: Path, run: Run) -> None:
     done = run(finished, "~stages.merge", "dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "plan quickstart: 15 stages, 13 done, 2 to run"
+    assert done.stdout.splitlines()[0] == "plan quickstart: 16 stages, 14 done, 2 to run"
 
 
 @pytest.mark.parametrize("folder", ("runs", "artifacts"))
