@@ -33,6 +33,9 @@ class PreferenceLoss(StrEnum):
 
 REFERENCE_FREE = (PreferenceLoss.simpo, PreferenceLoss.orpo)
 
+ALARMING_SHARE = 0.5
+"""Of pairs whose chosen answer became less likely than under the reference: above it, likelihood displacement."""
+
 
 class ChunkBy(StrEnum):
     """How preference pairs are dealt to the steps of stepwise DPO."""

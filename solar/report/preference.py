@@ -7,13 +7,11 @@ from collections.abc import Callable
 
 from markupsafe import Markup
 
+from solar.config.preference import ALARMING_SHARE
 from solar.report.charts import Chart, Line, Point
 from solar.report.curves import Curve
 from solar.report.entries import Entry, Run
 from solar.report.numbers import plain, share
-
-ALARMING_SHARE = 0.5
-"""Of pairs whose chosen answer fell below the reference."""
 
 
 def preference_curves(run: Run) -> list[Curve]:

@@ -3,14 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from solar.config.preference import DpoConfig
+from solar.config.preference import ALARMING_SHARE, DpoConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.alignment import PreferenceOptimization
 from solar.training.chunks import read_chunks
 from solar.training.fit import fit
-
-ALARMING_SHARE = 0.5
-"""Of pairs whose chosen answer became less likely than under the reference: likelihood displacement."""
 
 
 def run(config: DpoConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

@@ -1,96 +1,170 @@
-"""DPO beside TRL's DPOTrainer on the same model and pairs: losses and gradient norms, step by step. Needs `trl`."""
+"""DPO beside TRL's DPOTrainer on the same models and pairs: losses, gradients and training, step by step.
+
+TRL runs in an environment of its own: SOLAR_RIVALS names a Python that has it. Written for TRL 1.16.
+"""
 
 import json
+import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
-trl = pytest.importorskip("trl", reason="trl is not installed (it lives in the environment of the benchmarks)")
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from datasets import Dataset  # noqa: E402
-from tiny import VOCABULARY, TinyRow, llama_folder, settings, train_rows  # noqa: E402
-from tokenizers import Tokenizer, pre_tokenizers  # noqa: E402
-from tokenizers.models import WordLevel  # noqa: E402
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback  # noqa: E402
+from tiny import VOCABULARY, TinyRow, llama_folder, settings, train_rows
 
-from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName  # noqa: E402
-from solar.config.preference import DpoConfig, PreferenceLoss  # noqa: E402
-from solar.training.alignment import PreferenceOptimization  # noqa: E402
+from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+from solar.config.preference import DpoConfig, PreferenceLoss
+from solar.training.alignment import PreferenceOptimization
+from solar.training.preference import AnswerLogps, preference_loss
 
+RIVALS = os.environ.get("SOLAR_RIVALS")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(RIVALS is None, reason="SOLAR_RIVALS names no Python that has trl"),
+]
 EOS, STEPS, BATCH = 1, 6, 2
+ALPHA, SMOOTHING = 0.3, 0.1
 OURS_AND_TRLS = {
     "sigmoid": ({}, {"loss_type": ["sigmoid"]}),
+    # of one pair at a time, `aot` is the loss of a pair with smoothed labels, which TRL has under no other name
+    "sigmoid smoothed": ({"label_smoothing": SMOOTHING}, {"loss_type": ["aot"], "label_smoothing": SMOOTHING}),
+    "sigmoid per token": ({"length_normalized": True}, {"loss_type": ["sigmoid_norm"]}),
     "ipo per token": ({"loss": PreferenceLoss.ipo, "length_normalized": True}, {"loss_type": ["ipo"]}),
+    "rpo": (
+        {"loss": PreferenceLoss.rpo, "alpha": ALPHA},
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, ALPHA]},
+    ),
     "apo_zero": ({"loss": PreferenceLoss.apo_zero}, {"loss_type": ["apo_zero"]}),
 }
 
 
 def _pairs():
+    """Prompt and two answers that end with EOS."""
     random = np.random.default_rng(3)
     sizes = [(random.integers(3, 9), random.integers(2, 8), random.integers(2, 8)) for _ in range(STEPS * BATCH)]
-    return [[random.integers(3, VOCABULARY, size) for size in three] for three in sizes]
+    drawn = [[random.integers(3, VOCABULARY, size) for size in three] for three in sizes]
+    return [(prompt, np.append(chosen, EOS), np.append(rejected, EOS)) for prompt, chosen, rejected in drawn]
 
 
 def _rows(pairs):
     for number, (prompt, *answers) in enumerate(pairs):
-        ended = [np.append(answer, EOS) for answer in answers]
-        ids = np.concatenate([part for answer in ended for part in (prompt, answer)])
-        labels = np.concatenate([part for answer in ended for part in (np.full(len(prompt), -100), answer)])
-        yield TinyRow(ids, labels, [len(prompt) + len(answer) for answer in ended], [number, number])
+        ids = np.concatenate([part for answer in answers for part in (prompt, answer)])
+        labels = np.concatenate([part for answer in answers for part in (np.full(len(prompt), -100), answer)])
+        yield TinyRow(ids, labels, [len(prompt) + len(answer) for answer in answers], [number, number])
 
 
-def _trl(folder, output, pairs, options):
-    words = {"<pad>": 0, "<eos>": EOS, "<unk>": 2} | {f"w{number}": number for number in range(3, VOCABULARY)}
-    plain = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    said = []
+class Keeping(PreferenceOptimization):
+    """Keeps the gradients of the first step as they are before clipping."""
 
-    class Listening(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **_):
-            if "loss" in logs:
-                said.append(logs)
+    def _clip(self):
+        if self.steps_done == 0:
+            self.first_gradients = {name: p.grad.clone() for name, p in self.network.named_parameters()}
+        return super()._clip()
 
-    load = partial(AutoModelForCausalLM.from_pretrained, folder, attn_implementation="eager")
-    columns = ("prompt", "chosen", "rejected")
-    texts = [dict(zip(columns, ("".join(f" w{i}" for i in ids) for ids in three), strict=True)) for three in pairs]
-    for row in texts:
-        row["chosen"] += " <eos>"
-        row["rejected"] += " <eos>"
-    settings = {"output_dir": str(output), "max_steps": STEPS, "per_device_train_batch_size": BATCH, "beta": 0.1}
-    settings |= {"learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "logging_steps": 1}
-    settings |= {"save_strategy": "no", "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True}
-    settings |= {"gradient_checkpointing": False, "max_length": 512, "train_sampling_strategy": "sequential"}
-    trl.DPOTrainer(
-        load(),
-        ref_model=load(),
-        args=trl.DPOConfig(**settings, **options, dataloader_pin_memory=False),
-        train_dataset=Dataset.from_list(texts),
-        processing_class=PreTrainedTokenizerFast(tokenizer_object=plain, **special),
-        callbacks=[Listening()],
-    ).train()
-    return said
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A policy, another reference, and under `trl/CASE` what TRL left: of one step each, of all steps in `training`."""
+    place = tmp_path_factory.mktemp("trl")
+    (place / "data").mkdir()
+    (place / "trl").mkdir()
+    models = {"model": llama_folder(place / "policy"), "reference": llama_folder(place / "reference", seed=9)}
+    pairs = [[part.tolist() for part in three] for three in _pairs()]
+    one_by_one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH, "max_steps": 1}
+    runs = {case: theirs | one_by_one | {"max_grad_norm": 1e9} for case, (_, theirs) in OURS_AND_TRLS.items()}
+    runs["training"] = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "max_grad_norm": 1.0}
+    jobs = [
+        {
+            **{name: str(folder) for name, folder in models.items()},
+            "options": {"beta": 0.1, "learning_rate": 1e-3} | options,
+            "pairs": pairs[: options["max_steps"] * BATCH],
+            "output": str(place / "trl" / case),
+        }
+        for case, options in runs.items()
+    ]
+    (place / "jobs.json").write_text(json.dumps(jobs))
+    command = [RIVALS, str(Path(__file__).with_name("trl_trains.py")), str(place / "jobs.json")]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return place
+
+
+def _ours(place, output, options, *, clip, steps):
+    """Log and first gradients of training on the same pairs."""
+    said = {"duration": f"{steps} steps", "global_batch_size": BATCH, "reference": "other", "beta": 0.1}
+    said |= {"loss": PreferenceLoss.sigmoid, "schedule": ScheduleConfig(ScheduleName.constant, 0.0, 1.0)}
+    said["optimizer"] = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.999], 1e-8, 0.0, clip)
+    model, reference = place / "policy", place / "reference"
+    make = partial(Keeping, model_dir=model, reference_dir=reference, data_dir=place / "data")
+    config = DpoConfig(**settings(**(said | options)))
+    _, built = train_rows(list(_rows(_pairs())), config, model, output, module=make)
+    log = [json.loads(line) for line in (output / "logs/metrics.jsonl").read_text().splitlines()]
+    return log, built.first_gradients
 
 
 @pytest.mark.parametrize("case", OURS_AND_TRLS)
-def test_losses_and_gradient_norms_are_trls(tmp_path, case):
-    options, theirs = OURS_AND_TRLS[case]
-    folder, pairs = llama_folder(tmp_path / "base"), _pairs()
-    (tmp_path / "data").mkdir()
-    said = {"duration": "1 epoch", "global_batch_size": BATCH, "reference": "base", "beta": 0.1}
-    said |= {"loss": PreferenceLoss.sigmoid, "schedule": ScheduleConfig(ScheduleName.constant, 0.0, 1.0)}
-    said["optimizer"] = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.999], 1e-8, 0.0, 1.0)
-    make = partial(PreferenceOptimization, model_dir=folder, reference_dir=folder, data_dir=tmp_path / "data")
-    config = DpoConfig(**settings(**(said | options)))
-    train_rows(list(_rows(pairs)), config, folder, tmp_path / "out", module=make)
-    ours = [json.loads(line) for line in (tmp_path / "out/logs/metrics.jsonl").read_text().splitlines()]
-    expected = _trl(folder, tmp_path / "trl", pairs, theirs)
-    assert len(ours) == len(expected) == STEPS
-    for mine, other in zip(ours, expected, strict=True):
-        assert mine["loss"] == pytest.approx(float(other["loss"]), rel=1e-5, abs=1e-6)
-        assert mine["grad_norm"] == pytest.approx(float(other["grad_norm"]), rel=1e-4)
-        assert mine["chosen_logps"] == pytest.approx(float(other["logps/chosen"]), rel=1e-5)
+def test_losses_and_gradients_are_trls(place, tmp_path, case):
+    """In float32, whose sums are taken in another order there: the gradient to 1e-6, its smallest tensors to 3e-6."""
+    log, gradients = _ours(place, tmp_path, OURS_AND_TRLS[case][0], clip=1e9, steps=1)
+    losses = json.loads((place / "trl" / case / "losses.json").read_text())
+    expected = load_file(place / "trl" / case / "gradients.safetensors")
+    assert len(losses) == BATCH
+    assert log[0]["loss"] == pytest.approx(sum(losses) / BATCH, rel=1e-6)
+    assert gradients.keys() == expected.keys()
+    differences = {name: (gradients[name] - gradient).norm() for name, gradient in expected.items()}
+    for name, gradient in expected.items():
+        assert differences[name] <= 3e-6 * gradient.norm(), name
+    whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    assert torch.stack(list(differences.values())).norm() <= 1e-6 * whole
+
+
+def test_training_with_clipping_and_adamw_follows_trls(place, tmp_path):
+    log, _ = _ours(place, tmp_path, {}, clip=1.0, steps=STEPS)
+    expected = json.loads((place / "trl/training/log.json").read_text())
+    assert len(log) == len(expected) == STEPS
+    for mine, other in zip(log, expected, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-6)
+        assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+        assert mine["chosen_logps"] == pytest.approx(other["logps/chosen"], rel=1e-5)
+
+
+FUNCTIONS = """
+import json, sys
+from types import SimpleNamespace
+import torch
+from trl.experimental.cpo.cpo_trainer import CPOTrainer
+from trl.experimental.orpo.orpo_trainer import ORPOTrainer
+chosen, rejected = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in json.load(sys.stdin))
+place = {"accelerator": SimpleNamespace(device="cpu"), "beta": 2.0, "alpha": 0.0, "label_smoothing": 0.0}
+simpo = CPOTrainer.cpo_loss(SimpleNamespace(**place, loss_type="simpo", simpo_gamma=0.7), chosen, rejected)[0]
+orpo = -chosen - ORPOTrainer.odds_ratio_loss(SimpleNamespace(**place), chosen, rejected)[0]
+found = {}
+for name, loss in {"simpo": simpo, "orpo": orpo}.items():
+    gradients = torch.autograd.grad(loss.sum(), (chosen, rejected))
+    found[name] = [tensor.detach().double().tolist() for tensor in (loss, *gradients)]
+json.dump(found, sys.stdout)
+"""
+"""SimPO and ORPO: TRL's functions of log-probabilities per token, whose trainers tokenize in another way. TRL's ORPO
+adds the loss of prompt and answer; the answer's alone, as in the paper, is put in its place."""
+
+
+def test_simpo_and_orpo_of_given_log_probabilities_are_trls():
+    per_token = [[-0.4, -1.7, -3.0, -0.05], [-0.9, -1.1, -3.0, -2.5]]
+    done = subprocess.run([RIVALS, "-c", FUNCTIONS], input=json.dumps(per_token), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = json.loads(done.stdout.splitlines()[-1])
+    tokens = torch.tensor([3.0, 5.0, 2.0, 7.0], dtype=torch.float64)
+    for name, theirs in expected.items():
+        chosen, rejected = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in per_token)
+        logps = AnswerLogps(chosen * tokens, rejected * tokens, chosen, rejected, tokens, tokens)
+        loss = preference_loss(logps, DpoConfig(loss=PreferenceLoss(name), beta=2.0, gamma=0.7))
+        gradients = torch.autograd.grad(loss.sum(), (chosen, rejected))
+        for mine, other in zip((loss.detach(), *gradients), theirs, strict=True):
+            assert mine.tolist() == pytest.approx(other, rel=1e-6, abs=1e-7), name
