@@ -59,11 +59,13 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
 
 
 def _without_weights(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
-    for pointer in pointers(stage, "reference") if stage.kind in READS_WEIGHT_FILES else ():
+    sharded = isinstance(stage, TrainConfig) and config.trainer.strategy is Strategy.fsdp
+    reader = "trainer.strategy fsdp" if sharded else stage.kind
+    for pointer in pointers(stage, "reference") if sharded or stage.kind in READS_WEIGHT_FILES else ():
         source = config.stages.get(pointer.value)
         if pointer.to == "model" and isinstance(source, UpscaleConfig) and not source.materialize:
             yield (
-                f"stages.{name}.{pointer.key}: '{pointer.value}' keeps no weights, but {stage.kind} reads their files; "
+                f"stages.{name}.{pointer.key}: '{pointer.value}' keeps no weights, but {reader} reads their files; "
                 f"set stages.{pointer.value}.materialize to true"
             )
 

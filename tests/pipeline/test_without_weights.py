@@ -71,3 +71,9 @@ def test_a_stage_that_needs_the_files_is_refused_before_anything_runs(run: Run, 
         "error: stages.merge.models.0: 'upscale' keeps no weights, but merge reads their files; "
         "set stages.upscale.materialize to true"
     )
+
+
+def test_sharded_training_of_a_plan_is_refused_before_anything_runs(run: Run, tmp_path: Path) -> None:
+    done = run(tmp_path, "stages.upscale.materialize=false", "trainer.strategy=fsdp", "dry_run=true")
+    assert done.returncode == 1
+    assert "stages.pretrain.model: 'upscale' keeps no weights, but trainer.strategy fsdp reads their files" in done.stderr
