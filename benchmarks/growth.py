@@ -3,10 +3,10 @@
 A random Mistral-shaped checkpoint in bfloat16 (32 layers -> 48, m = 8) is grown by `python -m solar.grow` with
 `verify=bytes`, start-up included, and in the same rounds by its rivals: `cp` of the same output bytes, mergekit's
 passthrough with its best flags (`mergekit-yaml` on PATH, or named by SOLAR_MERGEKIT) and the transformers way (load,
-copy layers, save). Ratios are taken within a round, then their median. Warm: the base is in the page cache. Cold: its
-pages were dropped first.
+copy layers, save). Ratios are taken within a round, then their median. Warm: what is read is in the page cache. Cold:
+its pages were dropped first, of the base as of what `cp` reads (which is as much as it writes).
 
-`cp_ratio` is ours / cp: below 1 is faster than cp. `mergekit_ratio` is mergekit / ours: above 1 is faster.
+`cp_ratio` is ours / cp: below 1 is faster than cp. `mergekit_ratio` and `transformers_ratio` are theirs / ours.
 """
 
 import argparse
@@ -15,18 +15,17 @@ import math
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.commands import HEAD, MERGEKIT, Case, ratio
+
 from solar.growth.safetensors_file import encode_header
 
-ROOT = Path(__file__).resolve().parents[1]
-MERGEKIT = os.environ.get("SOLAR_MERGEKIT") or shutil.which("mergekit-yaml")
+SLOW = ("transformers", "mergekit")
 MERGEKIT_FLAGS = ["--lazy-unpickle", "--async-write", "--write-threads", "2", "--out-shard-size", "1B", "-j", "2"]
 LAYERS, DROPPED = 32, 8
 TRANSFORMERS_WAY = """
@@ -40,42 +39,28 @@ model.save_pretrained(sys.argv[2])
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """How often everything is run, and in how many of these rounds the slow rivals are."""
+
+    all: int
+    rivals: int
+
+
+@dataclass(frozen=True)
 class Size:
-    """A base's sizes, how often it is grown, and in how many of these rounds the slow rivals are."""
+    """A base's sizes, and how often it is grown with its pages in the cache (warm) and without (cold)."""
 
     hidden: int
     intermediate: int
     shards: int
-    rounds: int
-    rival_rounds: int
+    warm: Rounds
+    cold: Rounds
 
 
-QUICK = [Size(1024, 2048, 3, 5, 1)]
+QUICK = [Size(1024, 2048, 3, Rounds(3, 1), Rounds(1, 0))]
 """0.70 GB -> 0.97 GB."""
-FULL = [Size(1024, 2048, 3, 5, 3), Size(2048, 7168, 4, 3, 1)]
+FULL = [Size(1024, 2048, 3, Rounds(5, 2), Rounds(3, 1)), Size(2048, 7168, 4, Rounds(3, 1), Rounds(2, 1))]
 """The same, and 3.8 GB -> 5.5 GB."""
-
-
-@dataclass
-class Case:
-    """One command's figures, a round each."""
-
-    wall_seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
-    peak_mb: list[float] = field(default_factory=list)
-
-    def run(self, command: list[str]) -> None:
-        began = time.perf_counter()
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"{command[0]} failed: {said.decode()[-1000:]}")
-        self.wall_seconds.append(time.perf_counter() - began)
-        self.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
-        self.peak_mb.append(usage.ru_maxrss / 1024)
 
 
 def shapes(size: Size) -> dict[str, list[int]]:
@@ -157,32 +142,34 @@ def drop_pages(folder: Path) -> None:
         os.close(file)
 
 
-def measure(size: Size, place: Path, cold: bool, quick: bool) -> dict[str, Case]:
+def measure(place: Path, rounds: Rounds, cold: bool) -> dict[str, Case]:
     """All cases in turn, round by round; the slow rivals in the first rounds only."""
     cases: dict[str, Case] = {}
     known = commands(place)
-    Case().run(known["solar"])
-    (place / "out").rename(place / "grown")
-    for number in range(size.rounds):
+    for number in range(rounds.all):
         for name, command in known.items():
-            slow = name in ("transformers", "mergekit")
-            if slow and (number >= size.rival_rounds or (quick and name == "transformers")):
+            if name in SLOW and number >= rounds.rivals:
                 continue
             if cold:
                 drop_pages(place / "base")
                 drop_pages(place / "grown")
-            print(f"{'cold' if cold else 'warm'} {number + 1}/{size.rounds}: {name}", file=sys.stderr)
+            print(f"{'cold' if cold else 'warm'} {number + 1}/{rounds.all}: {name}", file=sys.stderr)
             cases.setdefault(name, Case()).run(command)
             shutil.rmtree(place / "out")
-    shutil.rmtree(place / "grown")
     return cases
 
 
-def ratio(one: Case | None, other: Case | None) -> float | None:
-    """Median over rounds of wall seconds."""
-    if one is None or other is None:
-        return None
-    return statistics.median(a / b for a, b in zip(one.wall_seconds, other.wall_seconds, strict=False))
+def measure_size(size: Size, folder: Path | None) -> dict[str, dict[str, Case]]:
+    """Title -> cases, warm and cold."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        title = f"{write_base(place / 'base', size) / 1e9:.1f} GB"
+        Case().run(commands(place)["solar"])
+        (place / "out").rename(place / "grown")
+        return {
+            f"{title} warm": measure(place, size.warm, cold=False),
+            f"{title} cold": measure(place, size.cold, cold=True),
+        }
 
 
 def startup_seconds() -> float:
@@ -193,20 +180,26 @@ def startup_seconds() -> float:
     return statistics.median(case.wall_seconds)
 
 
-def table(found: dict[str, dict[str, Case]]) -> str:
-    rows = ["| case | wall s | x cp | CPU s | peak MB |", "| --- | --- | --- | --- | --- |"]
-    for title, cases in found.items():
-        for name, case in cases.items():
-            times = statistics.median(case.wall_seconds)
-            relative = ratio(case, cases["cp"])
-            peak, cpu = max(case.peak_mb), statistics.median(case.cpu_seconds)
-            rows.append(f"| {title}: {name} | {times:.2f} | {relative:.2f} | {cpu:.2f} | {peak:.0f} |")
-    return "\n".join(rows)
+def summary(found: dict[str, dict[str, Case]]) -> dict[str, float | None]:
+    """Ratios of the first size; the peak of all."""
+    warm, cold = [*found.values()][:2]
+    ours = warm["solar"]
+    figures = {
+        "cp_ratio": ratio(ours, warm["cp"]),
+        "cp_cpu_ratio": ratio(ours, warm["cp"], "cpu_seconds"),
+        "cold_cp_ratio": ratio(cold["solar"], cold["cp"]),
+        "links_cp_ratio": ratio(warm["solar, links"], warm["cp"]),
+        "mergekit_ratio": ratio(warm["mergekit"], ours) if "mergekit" in warm else None,
+        "transformers_ratio": ratio(warm["transformers"], ours),
+        "peak_mb": max(peak for cases in found.values() for peak in cases["solar"].peak_mb),
+        "startup_seconds": startup_seconds(),
+    }
+    return {name: value if value is None else round(value, 3) for name, value in figures.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one size, warm, few rounds")
+    parser.add_argument("--quick", action="store_true", help="one size, few rounds: under a minute")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     parser.add_argument(
         "--folder", type=Path, help="where the checkpoints are written; a temporary folder, if not given"
@@ -214,25 +207,10 @@ def main() -> None:
     chosen = parser.parse_args()
     found: dict[str, dict[str, Case]] = {}
     for size in QUICK if chosen.quick else FULL:
-        with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-            place = Path(name)
-            total = write_base(place / "base", size)
-            for cold in [False] if chosen.quick else [False, True]:
-                title = f"{total / 1e9:.1f} GB {'cold' if cold else 'warm'}"
-                found[title] = measure(size, place, cold, chosen.quick)
-    first = next(iter(found.values()))
-    figures = {
-        "cp_ratio": ratio(first["solar"], first["cp"]),
-        "cp_cpu_ratio": statistics.median(
-            a / b for a, b in zip(first["solar"].cpu_seconds, first["cp"].cpu_seconds, strict=True)
-        ),
-        "links_cp_ratio": ratio(first["solar, links"], first["cp"]),
-        "mergekit_ratio": ratio(first.get("mergekit"), first["solar"]),
-        "transformers_ratio": ratio(first.get("transformers"), first["solar"]),
-        "peak_mb": max(peak for cases in found.values() for peak in cases["solar"].peak_mb),
-        "startup_seconds": startup_seconds(),
-    }
-    print(json.dumps(figures) if chosen.json else f"{table(found)}\n\n{json.dumps(figures, indent=2)}")
+        found |= measure_size(size, chosen.folder)
+    figures = summary(found)
+    rows = [case.row(f"{title}: {name}", cases["cp"]) for title, cases in found.items() for name, case in cases.items()]
+    print(json.dumps(figures) if chosen.json else "\n".join([HEAD, *rows, "", json.dumps(figures, indent=2)]))
 
 
 if __name__ == "__main__":

@@ -7,22 +7,17 @@ within a round, then their median; of average and SLERP the less favourable one 
 
 import argparse
 import json
-import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from support.commands import HEAD, MERGEKIT, Case, ratio
 
-ROOT = Path(__file__).resolve().parents[1]
-MERGEKIT = os.environ.get("SOLAR_MERGEKIT") or shutil.which("mergekit-yaml")
 OURS = {"average": ["method=average"], "slerp": ["method=slerp", "t=0.5"]}
 THEIRS = {"average": "linear", "slerp": "slerp"}
 
@@ -42,31 +37,6 @@ FULL = [Size(32, 1024, 4, 4, ("average", "slerp")), Size(42, 2048, 3)]
 """0.85 GB against mergekit, 4.0 GB against cp."""
 QUICK = [Size(18, 1024, 2, 1, ("average", "slerp"))]
 """0.54 GB, two merges by mergekit: its start-up alone takes 5 to 10 s."""
-
-
-@dataclass
-class Case:
-    """One command's figures, a round each."""
-
-    wall_seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
-    peak_mb: list[float] = field(default_factory=list)
-
-    def add(self, command: list[str]) -> None:
-        """Run once. Peak memory is at least this process's own when it forks."""
-        began = time.perf_counter()
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT
-        )
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"{command[0]} failed: {said.decode()[-1000:]}")
-        self.wall_seconds.append(time.perf_counter() - began)
-        self.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
-        self.peak_mb.append(usage.ru_maxrss / 1024)
 
 
 def shapes(size: Size) -> dict[str, tuple[int, ...]]:
@@ -141,7 +111,7 @@ def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, C
 
     def run(case: str, command: list[str]) -> None:
         shutil.rmtree(place / "out", ignore_errors=True)
-        cases.setdefault(case, Case()).add(command)
+        cases.setdefault(case, Case()).run(command)
 
     for number in range(size.rounds):
         for method, settings in OURS.items():
@@ -157,11 +127,7 @@ def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, C
                 recipe = mergekit_recipe(place, THEIRS[method])
                 run(f"mergekit {method}", [MERGEKIT, str(recipe), str(place / "out")])
     tell(f"\ntwo checkpoints of {gigabytes[0].result() / 1e9:.2f} GB, {size.rounds} rounds")
-    tell("| case | wall s [min-max] | CPU s | peak RSS MB |\n|---|---|---|---|")
-    for name, case in cases.items():
-        wall = case.wall_seconds
-        told = f"{statistics.median(wall):.2f} [{min(wall):.2f}-{max(wall):.2f}]"
-        tell(f"| {name} | {told} | {statistics.median(case.cpu_seconds):.2f} | {max(case.peak_mb):.0f} |")
+    tell("\n".join([HEAD, *(case.row(name, cases["cp"]) for name, case in cases.items())]))
     return cases
 
 
@@ -172,11 +138,6 @@ def ratios(cases: dict[str, Case]) -> dict[str, float | None]:
     ]
     copying = [ratio(cases[f"solar {method}"], cases["cp"]) for method in OURS]
     return {"mergekit_ratio": round(min(against), 2) if against else None, "cp_ratio": round(max(copying), 2)}
-
-
-def ratio(over: Case, under: Case) -> float:
-    """Median of the ratios of wall time in the rounds both ran."""
-    return statistics.median(a / b for a, b in zip(over.wall_seconds, under.wall_seconds, strict=False))
 
 
 def main() -> None:
