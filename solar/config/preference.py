@@ -90,7 +90,7 @@ class DpoConfig(PreferenceConfig):
     sources: list[str] = field(default_factory=list)
     """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
     part: str | None = None
-    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which pairs."""
+    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which."""
     chunks: str | None = reference("chunks", None)
     """The stage that ordered the pairs from easy to hard; `chunk` says which of its chunks is trained."""
     reference: str = reference("model")
@@ -147,17 +147,20 @@ class StepwiseDpoConfig(PreferenceConfig):
         yield from super().problems()
         steps = self.all_steps
         if bool(self.steps) == (self.parts is not None) or not steps:
-            yield f"steps: found {len(self.steps)} with parts={self.parts}, expected either steps or parts, at least one"
+            found = f"{len(self.steps)} with parts={self.parts}"
+            yield f"steps: found {found}, expected either steps or parts, at least one"
             return
         given = [step.share is not None for step in steps]
         if any(given) and (not all(given) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
-            yield f"steps: found the shares {[step.share for step in steps]}, expected all positive and 1 in sum, or none"
+            shares = [step.share for step in steps]
+            yield f"steps: found the shares {shares}, expected all positive and 1 in sum, or none"
         if any(given) and self.chunk_by not in (ChunkBy.size, ChunkBy.margin):
             yield f"steps: found shares with chunk_by {self.chunk_by.value}, expected size or margin"
         for number, step in enumerate(steps):
             if bool(step.sources) != (self.chunk_by is ChunkBy.sources):
                 expected = "names of sources" if self.chunk_by is ChunkBy.sources else "none"
-                yield f"steps.{number}.sources: found {step.sources}, expected {expected} (chunk_by: {self.chunk_by.value})"
+                why = f"chunk_by: {self.chunk_by.value}"
+                yield f"steps.{number}.sources: found {step.sources}, expected {expected} ({why})"
             for key in ("beta", "lr"):
                 value = getattr(step, key)
                 if value is not None and not value > 0:

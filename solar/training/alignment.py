@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from solar.config.preference import DpoConfig
+from solar.config.preference import REFERENCE_FREE, DpoConfig
 from solar.training import reference_pass
 from solar.training.losses import segment_sums
 from solar.training.microbatch import MicroBatch, from_pairs
 from solar.training.module import TrainingModule
 from solar.training.network import head_weight, load_network
 from solar.training.optim import Roles
-from solar.training.preference import REFERENCE_FREE, AnswerLogps, preference_loss
+from solar.training.preference import AnswerLogps, preference_loss
 from solar.training.reference import Key, ReferenceLogps, compute_reference, content_hash
 from solar.training.reference_pass import answer_sums
 from solar.training.schedule import Schedule

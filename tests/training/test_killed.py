@@ -13,21 +13,24 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import llama_folder
+from tiny import Place, llama_folder
 
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
+from solar.config.preference import ReferenceLogpsConfig
+from solar.config.training import Precision
 from solar.data import tokenizer
 from solar.data.prepare import prepare
 from solar.training.checkpoint import newest_whole
+from solar.training.reference_pass import reference_pass
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-KINDS = ("cpt", "sft", "sft-packed", "dpo")
+KINDS = ("cpt", "sft", "sft-packed", "dpo", "dpo-read")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A base and, for each kind, tokens made from the language reference."""
+    """A base and, for each kind, tokens made from the language reference; for `dpo-read`, the pass that it reads."""
     place = tmp_path_factory.mktemp("killed")
     texts = [text for _, text in sorted(pydoc_data.topics.topics.items())]
     (place / "text").mkdir()
@@ -55,7 +58,9 @@ def folder(tmp_path_factory):
         config = PrepareDataConfig(kind="prepare_data", sources={"x": source}, held_out_fraction=0.05, **values)
         (place / name).mkdir()
         prepare(config, {}, place / "tokenizer", place / name)
-    llama_folder(place / "base", vocab_size=600, attention_dropout=0.1)
+    base = llama_folder(place / "base", vocab_size=600, attention_dropout=0.1)
+    config = ReferenceLogpsConfig(kind="reference_logps", model="base", data="dpo", precision=Precision.fp32)
+    reference_pass(config, base, place / "dpo", place / "logps", Place(place).trainer, 4)
     return place
 
 

@@ -1,5 +1,8 @@
 """The reference pass: one artifact, the same bits in another process, in other batches, and in training."""
 
+import itertools
+import json
+import pydoc_data.topics
 import subprocess
 import sys
 from functools import partial
@@ -8,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import MemoryRows, llama_folder, pair, settings, train_rows
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
 from solar.config.preference import DpoConfig, PreferenceLoss
+from solar.data import tokenizer
+from solar.data.prepare import prepare
 from solar.errors import StageError
 from solar.training import reference_pass
 from solar.training.alignment import PreferenceOptimization
@@ -106,6 +113,48 @@ def test_two_ranks_compute_every_row_once(tmp_path):
     halves = [compute_table(logps, MemoryRows(PAIRS), 2, rank, 2) for rank in (0, 1)]
     assert torch.allclose(halves[0] + halves[1], compute_table(logps, MemoryRows(PAIRS), 2), rtol=1e-6)
     assert not ((halves[0] != 0) & (halves[1] != 0)).any()
+
+
+def _tokens(place):
+    """Fifty pairs on disk, from the language reference."""
+    texts = [text for _, text in sorted(pydoc_data.topics.topics.items())][:51]
+    lines = [
+        json.dumps({"prompt": one[:60], "chosen": one[60:160], "rejected": two[60:160]})
+        for one, two in itertools.pairwise(texts)
+    ]
+    (place / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    (place / "text").mkdir()
+    (place / "text/rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    tokenizer.train(place / "text", 600, "solar", place / "tokenizer/tokenizer")
+    source = SourceConfig(format=Format.preference)
+    source.path = str(place / "pairs.jsonl")
+    values = {"tokenizer": "t", "sequence_length": 128, "packing": Packing.none, "seed": 0}
+    said = {"task": Task.preference, "sources": {"x": source}, "held_out_fraction": 0.2} | values
+    (place / "data").mkdir()
+    prepare(PrepareDataConfig(kind="prepare_data", **said), {}, place / "tokenizer", place / "data")
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_table_of_one(tmp_path):
+    _tokens(tmp_path)
+    llama_folder(tmp_path / "base", vocab_size=600, attention_dropout=0.5)
+    here = Path(__file__).parent
+    path = f"{here}:{here.parent.parent}"
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HOME": str(tmp_path)}
+    found, keys = [], []
+    for ranks in (1, 2):
+        output = tmp_path / str(ranks)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        command = [*torchrun, str(here / "pass_on_ranks.py"), str(tmp_path), str(output)]
+        done = subprocess.run(command, env=environment, cwd=here, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(load_file(output / reference_pass.NAME))
+        with safe_open(output / reference_pass.NAME, framework="pt") as file:
+            keys.append(file.metadata())
+    one, two = found
+    assert keys[0] == keys[1] and len(one["train"]) + len(one["valid"]) > 40 and len(one["valid"]) > 3
+    for split in ("train", "valid"):
+        assert (one[split] < 0).all() and torch.allclose(one[split], two[split], rtol=1e-6)
 
 
 def test_the_first_margin_is_0_even_if_the_pass_was_rounded_otherwise(tmp_path):
