@@ -8,6 +8,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from solar.training.attention import Segment
 
+WITHOUT_SCORES = ("conv", "linear_attention", "mamba")
+"""Kinds of layers whose queries do not look at every key; the products in their scans are not counted."""
+
 
 def matrix_parameters(network: PreTrainedModel) -> int:
     """Weights that every token is multiplied with: all matrices but the embeddings, the output layer among them.
@@ -39,6 +42,8 @@ def _share_used(name: str, config: PreTrainedConfig) -> float:
 def attention_flops(network: PreTrainedModel, segments: Iterable[Segment]) -> int:
     """Forward multiply-adds times 2 of scores and values, over all layers; a query counts the keys it sees."""
     config, segments = network.config, list(segments)
+    if getattr(config, "num_attention_heads", None) is None:
+        return 0
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     windows = Counter(_windows(config))
     seen = sum(layers * sum(_seen(segment, window) for segment in segments) for window, layers in windows.items())
@@ -49,7 +54,7 @@ def _windows(config: PreTrainedConfig) -> list[int | None]:
     """Keys that a query of each layer sees at most."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
-    return [window if kind == "sliding_attention" else None for kind in types]
+    return [window if kind == "sliding_attention" else None for kind in types if kind not in WITHOUT_SCORES]
 
 
 def _seen(segment: Segment, window: int | None) -> int:

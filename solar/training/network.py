@@ -16,6 +16,7 @@ from solar.errors import StageError
 from solar.growth import unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
 from solar.training.attention import Segment
+from solar.training.isolation import has_sinks, in_segments, one_by_one, runs_in_segments, segments_hold, takes_segments
 
 DTYPES = {
     Precision.fp32: torch.float32,
@@ -24,30 +25,26 @@ DTYPES = {
 }
 """The number format weights are trained in."""
 
-UNSUPPORTED = (
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "attention_chunk_size",
-    "logits_scaling",
-    "logit_scale",
-)
-"""Keys of a model's config that change attention or logits in ways that the chunked loss would silently skip."""
+UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+"""Keys of a model's config that change logits in ways that the chunked loss would silently skip."""
 
 
 def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
     """The model of a Hugging Face folder, every weight from its file, nothing from outside the folder.
 
     Raises `StageError` if weights are missing or of another shape, or if the architecture cannot be trained here.
+    A family that leaks from document to document in one row keeps its own attention: see `solar.training.isolation`.
     """
     config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     check_architecture(config, model_dir)
+    attention = {"attn_implementation": SEGMENT_ATTENTION} if takes_segments(config) else {}
     with quiet():
         network, report = unmaterialized.load(
             model_dir,
             AutoModelForCausalLM,
             config=config,
             dtype=DTYPES[precision],
-            attn_implementation=SEGMENT_ATTENTION,
+            **attention,
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
@@ -58,13 +55,11 @@ def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
             raise StageError(
                 f"{model_dir}: {kind.replace('_', ' ')} {sorted(map(str, report[kind]))[:3]}, expected none"
             )
-    sinks = [name for name, _ in network.named_parameters() if name.endswith("sinks")]
-    if sinks:
-        raise StageError(f"{model_dir}: {sinks[0]} is an attention sink, which training does not support")
-    if not network._supports_attention_backend:
-        raise StageError(
-            f"{model_dir}: model type {config.model_type} has no exchangeable attention, cannot be trained"
-        )
+    if network.base_model is network:
+        raise StageError(f"{model_dir}: model type {config.model_type} has no body apart from its head to be trained")
+    if attention and (has_sinks(network) or not segments_hold(network)):
+        with quiet():
+            network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
     network.config.use_cache = False
     network.train()
     return network
@@ -75,12 +70,6 @@ def check_architecture(config: Any, model_dir: Path) -> None:
     for key in UNSUPPORTED:
         if getattr(config, key, None) not in (None, 1, 1.0):
             raise StageError(f"{model_dir}/config.json: {key} is set, which training does not support")
-    mixers = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
-    if mixers:
-        raise StageError(
-            f"{model_dir}/config.json: layer_types has {', '.join(mixers)}, whose state would run on from one document "
-            "into the next; expected full_attention and sliding_attention only"
-        )
 
 
 def head_weight(network: PreTrainedModel) -> Tensor:
@@ -101,15 +90,9 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
         """The last hidden state of every token of one row of documents, [1, T, D]."""
-        output = self.network.base_model(
-            input_ids=input_ids_T[None],
-            position_ids=position_ids_T[None],
-            attention_mask=None,
-            use_cache=False,
-            segments=segments,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        if runs_in_segments(self.network):
+            return in_segments(self.network.base_model, input_ids_T, position_ids_T, segments)
+        return one_by_one(self.network.base_model, input_ids_T, segments)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from solar.config.training import Precision
 from solar.errors import StageError
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
+from solar.training.isolation import has_sinks, takes_segments
 from solar.training.network import DTYPES, check_architecture, quiet
 
 
@@ -22,10 +23,17 @@ def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
     """The network of a model folder on the meta device: names and shapes, no numbers."""
     config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     check_architecture(config, model_dir)
+    if not takes_segments(config):
+        raise StageError(
+            f"{model_dir}: documents of model type {config.model_type} are run one by one, which processes that share "
+            "layers cannot do in step; expected trainer.strategy single or ddp"
+        )
     with torch.device("meta"), quiet():
         network = AutoModelForCausalLM.from_config(
             config, dtype=DTYPES[precision], attn_implementation=SEGMENT_ATTENTION, trust_remote_code=False
         )
+    if has_sinks(network):
+        raise StageError(f"{model_dir}: attention sinks are trained with trainer.strategy single or ddp only")
     network.config.use_cache = False
     return network.train()
 
