@@ -16,8 +16,8 @@ import struct
 
 BLOCK_BYTES = 4096
 """Unit in which file systems share; a range must lie alike in blocks of both files."""
-_BUFFER_BYTES = 512 << 10
-"""Of 124 KB to 1 MB the size that took the least CPU time: 0.7 of 124 KB, 0.3 of 1 MB."""
+_BUFFER_BYTES = 256 << 10
+"""Takes 0.7 to 0.8 of the CPU time of 124 KB. From 512 KB on, page caches ask for blocks of memory that can be dear."""
 _FICLONERANGE = 0x4020940D
 """The request of Linux to share a range: source, its offset, length, offset in the target."""
 _CANNOT_SHARE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF}
