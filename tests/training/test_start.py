@@ -1,0 +1,16 @@
+"""What a training loads before its first step."""
+
+import subprocess
+import sys
+
+import pytest
+
+ASKED = (
+    "import sys, solar.training.fit; print([n for n in ('matplotlib', 'scipy.signal', 'wandb') if n in sys.modules])"
+)
+
+
+@pytest.mark.slow
+def test_plots_sounds_and_trackers_are_not_loaded_to_train():
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
