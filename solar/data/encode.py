@@ -5,6 +5,7 @@ can be told apart: special tokens are special only in the former, and roles cann
 answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,7 +84,7 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a prompt, up to and including the words that ask the assistant to speak."""
-        text, contents = self._render(messages, generation_prompt=True)
+        _, text, contents = self._render(messages, generation_prompt=True)
         return self._join(pieces := _started(self._split(text, contents, False)), self._batch(pieces)).ids
 
     def end_of_turn_ids(self) -> list[int]:
@@ -100,7 +101,7 @@ class Encoder:
         Raises `BadRow` if the template refuses or rewrites it.
         """
         messages = _without_empty_system(messages)
-        text, contents = self._render(messages, generation_prompt=False)
+        marked, text, contents = self._render(messages, generation_prompt=False)
         pieces: list[Piece] = []
         done = 0
         answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
@@ -112,7 +113,7 @@ class Encoder:
                 )
             end = begin + len(_mark(place))
             if place:
-                asked = self._apply(_marked(messages[:place]), generation_prompt=True)
+                asked = self._apply(marked[:place], generation_prompt=True)
                 begin = min(begin, len(commonprefix([asked, text])))  # noqa: RUF071 (character by character is meant)
             end += len(self._closing(text[end:]))
             pieces += [*self._split(text[done:begin], contents, False), *self._split(text[begin:end], contents, True)]
@@ -129,15 +130,23 @@ class Encoder:
             raise BadRow("different_prompts", "the template renders another prompt for each answer")
         return chosen, rejected
 
-    def _render(self, messages: Sequence[Message], generation_prompt: bool) -> tuple[str, list[str]]:
-        """The rendered text with a mark in place of each content, and the contents that belong there."""
+    def _render(self, messages: Sequence[Message], generation_prompt: bool) -> tuple[list[Message], str, list[str]]:
+        """Messages with marks for contents, the text that they render to, and the contents that belong there."""
         messages = _without_empty_system(messages)
-        contents = [message["content"] for message in messages]
-        marked = self._apply(_marked(messages), generation_prompt)
         real = self._apply(messages, generation_prompt)
-        for candidate in (contents, [content.strip() for content in contents]):
-            if _fill(marked, candidate) == real:
-                return marked, candidate
+        whole = [message["content"] for message in messages]
+        thoughts, answers = zip(*map(_thought_and_answer, messages), strict=True)
+        for marked, contents in (
+            (_marked(messages), whole),
+            (_marked(messages), [content.strip() for content in whole]),
+            (_marked(messages, thoughts), [*answers, *reversed(thoughts)]),
+        ):
+            text = self._apply(marked, generation_prompt)
+            if _fill(text, contents) != real:
+                continue
+            if contents is not whole and thoughts[-1] and _mark(-len(messages)) not in text:
+                raise BadRow("template", "the template leaves out the thoughts of the last answer")
+            return marked, text, contents
         raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
 
     def _apply(self, messages: Sequence[Message], generation_prompt: bool) -> str:
@@ -154,7 +163,7 @@ class Encoder:
 
     def _split(self, marked: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
         """One piece if no content holds a special token; otherwise the template's special tokens by themselves."""
-        held = (contents[place] for place in range(len(contents)) if _mark(place) in marked)
+        held = (contents[int(place)] for place in re.findall("\ue000(-?\\d+)\ue001", marked))
         if not any(map(self._holds_special, held)):
             if marked:
                 yield Piece(_fill(marked, contents), trained)
@@ -215,8 +224,25 @@ def _started(pieces: Iterator[Piece] | list[Piece]) -> list[Piece]:
     return [replace(first, first=True), *rest]
 
 
-def _marked(messages: Sequence[Message]) -> list[Message]:
-    return [{**message, "content": _mark(place)} for place, message in enumerate(messages)]
+def _thought_and_answer(message: Message) -> tuple[str, str]:
+    """What an assistant thinks between `<think>` and `</think>`, and what it says after that; the rest has no thought.
+
+    >>> _thought_and_answer({"role": "assistant", "content": "<think>\\nHm.\\n</think>\\n\\nYes."})
+    ('Hm.', 'Yes.')
+    """
+    thought, end, answer = message["content"].partition("</think>")
+    if message["role"] != "assistant" or not end:
+        return "", message["content"].strip()
+    return thought.rpartition("<think>")[2].strip(), answer.strip()
+
+
+def _marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Message]:
+    """Messages with a mark for each content, and one counted from the end for each thought."""
+    marked: list[Message] = [{**message, "content": _mark(place)} for place, message in enumerate(messages)]
+    for place, thought in enumerate(thoughts):
+        if thought:
+            marked[place]["content"] = f"<think>\n{_mark(-1 - place)}\n</think>\n\n{_mark(place)}"
+    return marked
 
 
 def _mark(place: int) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ import xxhash
 Hashes = npt.NDArray[np.uint64]
 SHORTEST = 8
 """Words an evaluation text must have to be compared at all; shorter ones recur by chance."""
+MOST_WORDS = 2**18
+"""Words whose numbers are remembered, some 30 MB."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _WORD = re.compile(r"\w+")
 
@@ -68,20 +70,35 @@ class NgramIndex:
         return None
 
 
+class _Known(dict[str, int]):
+    """The number of each word, remembered for as many words as fit."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= MOST_WORDS:
+            self.clear()
+        number = self[word] = xxhash.xxh3_64_intdigest(word.encode("utf-8", "replace"))
+        return number
+
+
+_number = _Known().__getitem__
+
+
 def _words(text: str) -> Hashes:
     """A number for each word; case and punctuation do not matter."""
-    return np.fromiter(map(_hash, _WORD.findall(text.lower())), np.uint64)
-
-
-@lru_cache(maxsize=2**18)
-def _hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word.encode("utf-8", "replace"))
+    return np.fromiter(map(_number, _WORD.findall(text.lower())), np.uint64)
 
 
 def _runs(words: Hashes, length: int) -> Hashes:
-    """A number for each run of `length` neighbouring words."""
-    count = max(0, len(words) - length + 1)
-    found = np.zeros(count, np.uint64)
-    for place in range(length):
-        found = found * _BASE + words[place : place + count]
-    return found
+    """A number for each run of `length` neighbouring words: a polynomial in them, modulo 2**64.
+
+    >>> _runs(np.array([1, 2, 3], np.uint64), 2).tolist() == [(n * int(_BASE) + n + 1) % 2**64 for n in (1, 2)]
+    True
+    """
+    if len(words) < length:
+        return np.zeros(0, np.uint64)
+    return np.correlate(words, _powers(length), "valid")
+
+
+@cache
+def _powers(length: int) -> Hashes:
+    return np.array([pow(int(_BASE), length - 1 - place, 2**64) for place in range(length)], np.uint64)

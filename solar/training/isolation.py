@@ -28,7 +28,7 @@ def takes_segments(config: Any) -> bool:
     return (
         family is not None
         and bool(family._supports_attention_backend)
-        and family._can_set_attn_implementation()
+        and bool(family._can_set_attn_implementation())
         and set(getattr(config, "layer_types", None) or ()) <= ATTENTION_LAYERS
         and not any(getattr(config, key, None) for key in BESIDE_ATTENTION)
     )
@@ -75,7 +75,7 @@ def one_by_one(body: nn.Module, ids_T: Tensor, segments: list[Segment]) -> Tenso
 
     A prefix that two documents share is computed for each of them.
     """
-    documents = ids_T.split([segment.length for segment in segments])
+    documents = torch.split(ids_T, [segment.length for segment in segments])
     whole = [
         ids if segment.prefix is None else torch.cat((documents[segment.prefix[0]][: segment.prefix[1]], ids))
         for segment, ids in zip(segments, documents, strict=True)

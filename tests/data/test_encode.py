@@ -228,3 +228,49 @@ def test_prompts_are_those_of_transformers_but_for_the_bos(encoder, question):
         messages, chat_template=encoder.jinja, add_generation_prompt=True, tokenize=True, return_dict=False
     )
     assert encoder.prompt(messages) == [encoder.bos_id] * (theirs[0] != encoder.bos_id) + theirs
+
+
+QWEN3 = (
+    "{% set last = namespace(user=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% set content = m.content %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' %}{% set thought = '' %}{% if '</think>' in content %}"
+    "{% set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
+    "{% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+    "{% if loop.index0 > last.user and (loop.last or thought) %}"
+    "{{ '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}"
+    "{% else %}{{ content }}{% endif %}{% else %}{{ content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+DEEPSEEK = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ 'User: ' + m.content }}{% else %}"
+    "{{ 'Assistant: ' + m.content.split('</think>')[-1] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: <think>\\n' }}{% endif %}"
+)
+THOUGHT = "<think>\nHm.\n</think>\n\n"
+
+
+def _trained(tokenizers, template, *turns):
+    loaded = AutoTokenizer.from_pretrained(tokenizers["chatml"] / "tokenizer")
+    loaded.chat_template = template
+    talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    return [piece.text for piece in Encoder(loaded).cut(talk) if piece.trained]
+
+
+@pytest.mark.parametrize(
+    ("turns", "trained"),
+    [
+        (("A", "B"), ["<think>\n\n</think>\n\nB<|im_end|>"]),
+        (("A", "B", "C", "D"), ["B<|im_end|>", "<think>\n\n</think>\n\nD<|im_end|>"]),
+        (("A", THOUGHT + "B"), [THOUGHT + "B<|im_end|>"]),
+        (("A", THOUGHT + "B", "C", THOUGHT + "D"), ["B<|im_end|>", THOUGHT + "D<|im_end|>"]),
+    ],
+)
+def test_thoughts_are_trained_where_the_template_keeps_them(tokenizers, turns, trained):
+    assert _trained(tokenizers, QWEN3, *turns) == trained
+
+
+def test_a_template_that_drops_thoughts_trains_plain_answers_and_refuses_a_last_thought(tokenizers):
+    assert [text.removesuffix("</s>") for text in _trained(tokenizers, DEEPSEEK, "A", "B", "C", "D")] == ["B", "D"]
+    with pytest.raises(BadRow, match="leaves out the thoughts of the last answer"):
+        _trained(tokenizers, DEEPSEEK, "A", THOUGHT.strip() + "B")

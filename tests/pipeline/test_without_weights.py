@@ -76,4 +76,6 @@ def test_a_stage_that_needs_the_files_is_refused_before_anything_runs(run: Run, 
 def test_sharded_training_of_a_plan_is_refused_before_anything_runs(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "stages.upscale.materialize=false", "trainer.strategy=fsdp", "dry_run=true")
     assert done.returncode == 1
-    assert "stages.pretrain.model: 'upscale' keeps no weights, but trainer.strategy fsdp reads their files" in done.stderr
+    assert (
+        "stages.pretrain.model: 'upscale' keeps no weights, but trainer.strategy fsdp reads their files" in done.stderr
+    )

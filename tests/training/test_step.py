@@ -1,5 +1,6 @@
 """One optimizer step: the loss of every trained token counts the same, however the step is cut."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -128,3 +129,22 @@ def test_activation_checkpointing_changes_no_gradient(tmp_path):
     config = PretrainConfig(**settings(duration="1 epoch"))
     _, module = train_rows(UNEQUAL, config, tmp_path / "base", tmp_path / "again", module=Checkpointing)
     _assert_equal(expected, module.kept)
+
+
+@pytest.mark.slow
+def test_compiled_layers_lose_what_eager_ones_lose(tmp_path):
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    eager, expected = _gradients(tmp_path, UNEQUAL, 2)
+
+    class Compiled(Keeping):
+        def __init__(self, network, *rest):
+            network.base_model.compile(dynamic=True)
+            super().__init__(network, *rest)
+
+    config = PretrainConfig(**settings(duration="1 epoch"))
+    compiled, module = train_rows(UNEQUAL, config, tmp_path / "base", tmp_path / "again", module=Compiled)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert compiled["loss_first"] == pytest.approx(eager["loss_first"], rel=1e-5)
+    for name, gradient in expected.items():
+        assert (gradient - module.kept[name]).norm() <= 1e-5 * gradient.norm(), name
