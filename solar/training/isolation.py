@@ -40,7 +40,7 @@ def has_sinks(network: PreTrainedModel) -> bool:
 
 
 def runs_in_segments(network: PreTrainedModel) -> bool:
-    return network.config._attn_implementation == NAME
+    return bool(network.config._attn_implementation == NAME)
 
 
 @torch.no_grad()

@@ -97,7 +97,7 @@ def test_steps_that_make_no_sense_are_refused(tmp_path: Path, said: list[str], t
 
 
 def test_a_stage_that_has_the_name_of_a_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="stages.sdpo: makes a stage 'sdpo_1', but there is another of that name"):
+    with pytest.raises(PlanError, match=r"stages\.sdpo: makes a stage 'sdpo_1', but there is another of that name"):
         _plan(tmp_path, "+stage@stages.sdpo_1=dpo", "stages.sdpo_1.duration=1 steps", *_NEEDED)
 
 
