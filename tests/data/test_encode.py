@@ -2,6 +2,7 @@
 
 import jinja2
 import pytest
+from transformers import AutoTokenizer
 
 from solar.data import tokenizer
 from solar.data.encode import Encoder, prompt_ids, stop_ids
@@ -251,7 +252,7 @@ THOUGHT = "<think>\nHm.\n</think>\n\n"
 
 
 def _trained(tokenizers, template, *turns):
-    loaded = __import__("transformers").AutoTokenizer.from_pretrained(tokenizers["chatml"] / "tokenizer")
+    loaded = AutoTokenizer.from_pretrained(tokenizers["chatml"] / "tokenizer")
     loaded.chat_template = template
     talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
     return [piece.text for piece in Encoder(loaded).cut(talk) if piece.trained]
