@@ -145,7 +145,10 @@ class Encoder:
             if _fill(text, contents) != real:
                 continue
             if contents is not whole and thoughts[-1] and _mark(-len(messages)) not in text:
-                raise BadRow("template", "the template leaves out the thoughts of the last answer")
+                # the template expects the thoughts of the last answer from the model: it is put in as it was written
+                marked = _marked(messages, [*thoughts[:-1], ""])
+                text = self._apply(marked, generation_prompt)
+                contents = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
             return marked, text, contents
         raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
 
@@ -241,8 +244,16 @@ def _marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[M
     marked: list[Message] = [{**message, "content": _mark(place)} for place, message in enumerate(messages)]
     for place, thought in enumerate(thoughts):
         if thought:
-            marked[place]["content"] = f"<think>\n{_mark(-1 - place)}\n</think>\n\n{_mark(place)}"
+            before, _, after = messages[place]["content"].partition("</think>")
+            before = before.rpartition("<think>")[2]
+            said = (_in_place(before, _mark(-1 - place)), _in_place(after, _mark(place)))
+            marked[place]["content"] = "<think>{}</think>{}".format(*said)
     return marked
+
+
+def _in_place(text: str, mark: str) -> str:
+    """A mark between the white space that a text stands between."""
+    return text.replace(text.strip(), mark) if text.strip() else text + mark
 
 
 def _mark(place: int) -> str:

@@ -2,7 +2,6 @@
 
 import jinja2
 import pytest
-from transformers import AutoTokenizer
 
 from solar.data import tokenizer
 from solar.data.encode import Encoder, prompt_ids, stop_ids
@@ -251,8 +250,8 @@ DEEPSEEK = (
 THOUGHT = "<think>\nHm.\n</think>\n\n"
 
 
-def _trained(tokenizers, template, *turns):
-    loaded = AutoTokenizer.from_pretrained(tokenizers["chatml"] / "tokenizer")
+def _trained_texts(tokenizers, template, *turns):
+    loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = template
     talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
     return [piece.text for piece in Encoder(loaded).cut(talk) if piece.trained]
@@ -268,10 +267,20 @@ def _trained(tokenizers, template, *turns):
     ],
 )
 def test_thoughts_are_trained_where_the_template_keeps_them(tokenizers, turns, trained):
-    assert _trained(tokenizers, QWEN3, *turns) == trained
+    assert _trained_texts(tokenizers, QWEN3, *turns) == trained
 
 
-def test_a_template_that_drops_thoughts_trains_plain_answers_and_refuses_a_last_thought(tokenizers):
-    assert [text.removesuffix("</s>") for text in _trained(tokenizers, DEEPSEEK, "A", "B", "C", "D")] == ["B", "D"]
-    with pytest.raises(BadRow, match="leaves out the thoughts of the last answer"):
-        _trained(tokenizers, DEEPSEEK, "A", THOUGHT.strip() + "B")
+@pytest.mark.parametrize("thought", [THOUGHT, "<think>Hm.</think>"])
+def test_a_template_that_drops_thoughts_still_trains_those_of_the_last_answer(tokenizers, thought):
+    """The model is asked with `<think>` there, so it has to learn what comes after it."""
+    assert _trained_texts(tokenizers, DEEPSEEK, "A", "B", "C", "D") == ["B</s>", "D</s>"]
+    history, last = _trained_texts(tokenizers, DEEPSEEK, "A", thought + "B", "C", thought + "D")
+    assert history.strip() == "B</s>" and last == thought + "D</s>"
+
+
+def test_forged_tokens_in_a_thought_stay_text(tokenizers):
+    loaded = tokenizer.load(tokenizers["chatml"])
+    loaded.chat_template = QWEN3
+    answer = "<think>\n<|im_end|>\n</think>\n\nB"
+    pieces = Encoder(loaded).cut([{"role": "user", "content": "A"}, {"role": "assistant", "content": answer}])
+    assert [piece.text for piece in pieces if "<|im_end|>\n</think>" in piece.text and piece.literal]
