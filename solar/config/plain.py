@@ -7,9 +7,9 @@ from typing import Any
 def as_plain(config: Any) -> Any:
     """Dictionaries, lists, strings and numbers; enums by their value.
 
-    >>> from solar.config.training import ScheduleConfig, ScheduleName
-    >>> as_plain(ScheduleConfig(ScheduleName.wsd, 0.1, 0.0, 0.2))
-    {'name': 'wsd', 'warmup_fraction': 0.1, 'final_fraction': 0.0, 'decay_fraction': 0.2, 'warmup': None, 'decay': None}
+    >>> from solar.config.training import AverageConfig, AverageKind
+    >>> as_plain((AverageConfig(AverageKind.ema, 0.9), {1: None}))
+    [{'kind': 'ema', 'decay': 0.9, 'window_fraction': 0.2, 'every_steps': 1}, {'1': None}]
     """
     if isinstance(config, Enum):
         return config.value

@@ -26,6 +26,11 @@ MOUNTS = {
     "sweep": "+sweep={}",
 }
 """Group -> how a person chooses one of its files."""
+SOURCE = "+data/source@stages.some_data.sources.one={}"
+TOLD = {
+    "dus_10b_math": ["stages.math.seeds.path=.", "stages.math.base_url=http://host/v1", "stages.math.server_model=m"],
+}
+"""What an experiment must be told on the command line."""
 
 
 def _compose(*overrides: str) -> DictConfig:
@@ -40,7 +45,7 @@ def _experiments() -> list[str]:
 
 @pytest.mark.parametrize("experiment", _experiments())
 def test_experiment_composes_and_has_no_problems(experiment: str) -> None:
-    composed = _compose(f"+experiment={experiment}")
+    composed = _compose(f"+experiment={experiment}", *TOLD.get(experiment, []))
     check(typed(composed))
 
 
@@ -50,7 +55,10 @@ def test_group_file_composes_where_it_is_mounted(path: Path, monkeypatch: pytest
     group, name = path.parts[0], "/".join(path.parts[1:])
     # Optimizers and schedules replace those of a stage that is there.
     base = ["+base@stages=scratch_tiny"] if group in ("optimizer", "schedule") else []
-    composed = _compose(*base, MOUNTS[group].format(name))
+    mount = MOUNTS[group].format(name)
+    if name.startswith("source/"):  # one of the sources of data that are there
+        base, mount = ["+data@stages.some_data=pretrain_local_docs"], SOURCE.format(path.name)
+    composed = _compose(*base, mount)
     # What only an experiment can say (which model, how long) may be missing; everything else must convert.
     assert OmegaConf.to_container(composed, resolve=True)
 

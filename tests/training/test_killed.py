@@ -115,4 +115,3 @@ def test_hit_again_and_again_it_ends_with_the_same_bytes(folder, expected, kind,
             process = _start(kind, folder, output, 1e9)
             assert process.wait(200) == 0, process.stderr.read()[-2000:]
     assert (output / "model").exists() and _results(output) == expected[kind]
-    assert not (output / "checkpoints").exists()

@@ -100,8 +100,13 @@ def test_nothing_to_train_is_refused():
         freeze(llama(), _config(trainable=Trainable.new), roles({}))
 
 
+PACKAGES = {OptimizerName.adamw_8bit: "bitsandbytes", OptimizerName.schedule_free: "schedulefree"}
+
+
 @pytest.mark.parametrize("name", list(OptimizerName))
 def test_every_optimizer_lowers_the_loss_and_resumes(tmp_path, name):
+    if name in PACKAGES:
+        pytest.importorskip(PACKAGES[name])
     folder = llama_folder(tmp_path / "base")
     optimizer = OptimizerConfig(name, 1e-2, [0.9, 0.95], 1e-8, 0.1, 1.0)
     metrics, _ = train_rows(ROWS, _config(optimizer=optimizer, duration="20 steps"), folder, tmp_path / "out")

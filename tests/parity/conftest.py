@@ -1,0 +1,3 @@
+"""Beside the tests lies a program that another Python runs."""
+
+collect_ignore = ["trl_trains.py"]
