@@ -76,7 +76,13 @@ def add_changes(
     """
     changes = [np.where(keep, model - base, 0) for model, keep in zip(models, kept, strict=True)]
     total = weighted_sum(changes, weights)
-    return np.where(total == 0, base, base + total)  # where nothing changes a zero keeps its sign, too
+    merged = np.where(total == 0, base, base + total)  # where nothing changes a zero keeps its sign, too
+    # Where the shares of the kept models are a whole, the base cancels out, and their mean is exact.
+    shares = weighted_sum([(change != 0).astype(base.dtype) for change in changes], weights)
+    means = weighted_sum(
+        [np.where(change != 0, model, 0) for model, change in zip(models, changes, strict=True)], weights
+    )
+    return np.where(shares == 1, means, merged)
 
 
 def elect(base: Wide, models: Sequence[Wide], kept: Sequence[NDArray[np.bool_]], weights: Sequence[float]) -> Wide:

@@ -137,7 +137,7 @@ class PreferenceOptimization(TrainingModule):
         tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
         logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
         loss_P = preference_loss(logps, self.preference, self.reference_point)
-        return loss_P.sum(), watched(logps, self.preference.beta)
+        return loss_P.sum(), watched(logps, self.preference)
 
     def _looked_up(self, batch: MicroBatch) -> Tensor:
         assert self.reference is not None, "prepare comes before the first step"
@@ -151,20 +151,28 @@ class PreferenceOptimization(TrainingModule):
         return batch.answers // 2
 
 
-def watched(logps: AnswerLogps, beta: float) -> dict[str, Tensor]:
-    """Sums over pairs of what tells a healthy run from one where both answers become unlikely."""
+def watched(logps: AnswerLogps, config: DpoConfig) -> dict[str, Tensor]:
+    """Sums over pairs of what tells a healthy run from one where both answers become unlikely.
+
+    Without a reference nothing can be said against it; margins are then of log-probabilities per token.
+    """
+    per_token, beta = logps.per_token(), config.beta
+    margins_P = (per_token if config.loss in REFERENCE_FREE else logps).margins_P
     numbers = {
-        "accuracy": logps.margins_P > 0,
-        "margin": beta * logps.margins_P,
-        "chosen_reward": beta * logps.chosen_rewards_P,
-        "rejected_reward": beta * logps.rejected_rewards_P,
+        "accuracy": margins_P > 0,
+        "margin": beta * margins_P,
         "chosen_logps": logps.chosen_P,
         "rejected_logps": logps.rejected_P,
-        "chosen_fell": logps.chosen_rewards_P < 0,
-        "kl_per_token": (k3(logps.per_token().chosen_rewards_P) + k3(logps.per_token().rejected_rewards_P)) / 2,
         "chosen_tokens": logps.chosen_tokens_P,
         "rejected_tokens": logps.rejected_tokens_P,
     }
+    if config.loss not in REFERENCE_FREE:
+        numbers |= {
+            "chosen_reward": beta * logps.chosen_rewards_P,
+            "rejected_reward": beta * logps.rejected_rewards_P,
+            "chosen_fell": logps.chosen_rewards_P < 0,
+            "kl_per_token": (k3(per_token.chosen_rewards_P) + k3(per_token.rejected_rewards_P)) / 2,
+        }
     return {name: value.detach().float().sum() for name, value in numbers.items()}
 
 

@@ -112,6 +112,8 @@ def test_a_loss_without_a_reference_computes_none(tmp_path, loss):
     metrics, _ = train_rows(PAIRS, config, base, tmp_path / "out", module=make)
     assert not (tmp_path / "out/reference.safetensors").exists()
     assert metrics["loss_last"] < metrics["loss_first"]
+    assert metrics["accuracy_last"] > metrics["accuracy_first"]
+    assert not {"chosen_fell_last", "kl_per_token_last", "chosen_reward_last"} & metrics.keys()
 
 
 def test_rows_that_are_not_pairs_are_not_trained_as_pairs(tmp_path):
