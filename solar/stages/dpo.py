@@ -22,7 +22,7 @@ def run(config: DpoConfig, inputs: Inputs, output: Path, context: RunContext) ->
     )
     chunks = None if config.chunks is None else read_chunks(inputs[config.chunks].path)
     metrics: Metrics = dict(fit(module, config, model, data, output, context, chunks))
-    fell = metrics.get("valid_chosen_fell_last", metrics.get("chosen_fell_last", 0.0))
+    fell = metrics.get("valid_chosen_fell_last", metrics.get("chosen_fell_last")) or 0.0
     if fell > ALARMING_SHARE:
         metrics["summary"] = f"chosen answers of {fell:.0%} of the pairs became less likely (displacement)"
     return metrics
