@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from solar.config.base import StageConfig
-from solar.config.data import PrepareDataConfig, PythonDocsConfig, SynthesizeConfig
+from solar.config.data import PrepareDataConfig, PythonDocsConfig
 from solar.config.evaluation import EvaluateConfig, ReportConfig
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.merging import MergeConfig
 from solar.config.model import ImportModelConfig, InitModelConfig, TrainTokenizerConfig
 from solar.config.preference import ChunkPairsConfig, DpoConfig, ReferenceLogpsConfig, StepwiseDpoConfig
 from solar.config.soup import SoupConfig
+from solar.config.synthesis import SynthesizeConfig
 from solar.config.training import PretrainConfig, SftConfig
 
 

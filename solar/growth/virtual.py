@@ -50,7 +50,10 @@ class VirtualModel:
 
     @torch.no_grad()
     def record(self, input_ids_BT: Tensor) -> Pass:
-        """The base's own forward pass; what later `run`s are fed with."""
+        """The base's own forward pass; what later `run`s are fed with.
+
+        Raises `PlanError` if text alone does not reach every layer, as where some attend to images.
+        """
         calls: dict[int, Call] = {}
         stream: dict[int, Tensor] = {}
 
@@ -65,6 +68,12 @@ class VirtualModel:
             return forward
 
         logits_BTV = self._forward(input_ids_BT, recording)
+        idle = [index for index in range(len(self.layers)) if index not in calls]
+        if idle:
+            raise PlanError(
+                f"layer {idle[0]} of {len(self.layers)} does not run on text alone, so nothing can be measured or "
+                "compared; grow it with verify=load or verify=bytes"
+            )
         self._calls = [calls[i] for i in range(len(self.layers))]
         self._input = input_ids_BT
         return Pass(logits_BTV, tuple(stream[i] for i in range(len(self.layers) + 1)))

@@ -10,11 +10,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from solar.config.base import StageConfig
-from solar.config.data import PrepareDataConfig, SourceConfig, SynthesizeConfig
+from solar.config.data import PrepareDataConfig, SourceConfig
 from solar.config.evaluation import EvaluateConfig
 from solar.config.model import ImportModelConfig
 from solar.config.optimizer import OPTIMIZER_PACKAGES
 from solar.config.root import SolarConfig, Strategy
+from solar.config.synthesis import SynthesizeConfig
 from solar.config.training import TrainConfig
 from solar.plan.cost import cost
 from solar.plan.identity import absent_packages

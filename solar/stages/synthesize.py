@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from solar.config.data import SynthesizeConfig
+from solar.config.synthesis import SynthesizeConfig
 from solar.data import sources
 from solar.data.drops import Drops
 from solar.data.formats import BadRow, Message, Reader

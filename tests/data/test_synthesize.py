@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import write_rows
 
-from solar.config.data import Format, SourceConfig, SynthesizeConfig
+from solar.config.data import Format, SourceConfig
+from solar.config.synthesis import SynthesizeConfig
 from solar.data.synthesize import JOURNAL, Prompts, Seed, seeds, synthesize
 from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
 from solar.errors import DataError

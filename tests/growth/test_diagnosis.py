@@ -68,6 +68,17 @@ class TurningModel(nn.Module):
         return types.SimpleNamespace(logits=hidden)
 
 
+def test_a_model_with_a_layer_that_text_does_not_reach_is_refused_by_the_layers_number():
+    class Skipping(TurningModel):
+        def forward(self, input_ids, use_cache):
+            hidden = torch.stack([input_ids.float() + 1, torch.zeros(input_ids.shape)], dim=-1)
+            return types.SimpleNamespace(logits=self.layers[2](self.layers[0](hidden)))  # layer 1 waits for images
+
+    virtual = VirtualModel(Skipping(Turning(60, 1.0), Turning(30, 2.0), Turning(0, 3.0)), 3)
+    with pytest.raises(PlanError, match="layer 1 of 3 does not run on text alone"):
+        virtual.record(torch.zeros(1, 3, dtype=torch.long))
+
+
 def test_influence_and_angles_are_those_of_layers_that_turn_by_known_angles(tmp_path):
     from solar.growth.diagnosis import measure
 

@@ -1,0 +1,53 @@
+"""New mathematics from old: which seeds, who writes, and how much."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from solar.config.base import StageConfig, content, reference
+from solar.config.data import PAIR_FORMATS, Format, SourceConfig
+
+
+@dataclass
+class SynthesizeConfig(StageConfig):
+    """Rephrase questions and answers, and keep what still comes to the seed's final answer (paper, section 3)."""
+
+    seeds: SourceConfig = field(default_factory=SourceConfig)
+    """Questions with worked answers that say their result in a box, after `####` or after "The answer is"."""
+    model: str | None = reference("model", None)
+    """The model that writes, on this machine; or `base_url` and `server_model`."""
+    base_url: str | None = None
+    """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
+    server_model: str | None = None
+    question_prompt: str | None = content("path", None)
+    """A text with `{question}`; ours (`solar/data/prompts`), if not given."""
+    answer_prompt: str | None = content("path", None)
+    """A text with `{question}` (rephrased) and, if the writer may see it, `{answer}` (the seed); ours, if not given."""
+    questions_per_seed: int = MISSING
+    answers_per_question: int = MISSING
+    temperature: float = MISSING
+    max_new_tokens: int = MISSING
+    requests_per_minute: int | None = None
+    """To a server; as fast as it answers, if not given."""
+    connections: int = 8
+    """Requests to a server that are under way at once."""
+    seed: int = MISSING
+
+    def problems(self) -> Iterator[str]:
+        yield from (f"seeds.{problem}" for problem in self.seeds.problems())
+        if self.seeds.drop_tasks:
+            yield "seeds.drop_tasks: not for seeds; drop tasks where the result is prepared"
+        if self.seeds.format in (Format.text, *PAIR_FORMATS):
+            yield f"seeds.format: found {self.seeds.format.value}, expected questions with one answer each"
+        if (self.model is None) == (self.base_url is None):
+            yield "model, base_url: expected exactly one of them"
+        if (self.base_url is None) != (self.server_model is None):
+            yield "server_model: expected with base_url, and only with it"
+        for name in ("questions_per_seed", "answers_per_question", "max_new_tokens", "connections"):
+            if getattr(self, name) < 1:
+                yield f"{name}: found {getattr(self, name)}, expected at least 1"
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            yield f"requests_per_minute: found {self.requests_per_minute}, expected at least 1"
+        if not self.temperature >= 0:
+            yield f"temperature: found {self.temperature}, expected 0 or more"
