@@ -8,7 +8,6 @@ has trl.
 
 import json
 import shutil
-import sys
 import tempfile
 import time
 from functools import partial
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.side_by_side import Meter, arguments, compare
+from support.llama import Llama
+from support.side_by_side import Meter, arguments, compare, report_cases
 
 BATCH, LENGTH, VOCABULARY = 4, 512, 4096
-CASES = {"ours": False, "TRL": True, "TRL, reference precomputed": True}
+OURS, TRL = ["ours"], ["TRL, reference precomputed", "TRL"]
+NEEDS = dict.fromkeys(TRL, "trl")
 
 
 def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -36,11 +37,11 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 class FromTheReferenceOn(Meter):
     """Counts from the first work for the reference, or from the first step, to the end of the last step."""
 
-    def __init__(self, steps: int) -> None:
-        super().__init__(0, steps)
+    began = False
 
     def begin(self) -> None:
-        if not hasattr(self, "_cpu"):
+        if not self.began:
+            self.began = True
             self._cpu, self._wall = time.process_time(), time.perf_counter()
 
 
@@ -120,9 +121,9 @@ def trl(folder: Path, meter: FromTheReferenceOn, data: list[Any], precompute: bo
 
 
 def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
-    meter = FromTheReferenceOn(8 if quick else 20)
+    meter = FromTheReferenceOn(0, 4 if quick else 20, BATCH)
     data = pairs(meter.steps * BATCH)
-    if case == "ours":
+    if case in OURS:
         ours(folder, meter, data)
     else:
         trl(folder, meter, data, "precomputed" in case)
@@ -132,25 +133,16 @@ def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
 def main() -> None:
     told = arguments(__doc__ or "")
     if told.case:
-        try:
-            import trl as _  # noqa: F401
-        except ImportError:
-            if CASES[told.case]:
-                sys.exit(3)
-        print(json.dumps(run(told.case, told.folder, told.quick)))
+        report_cases(told.case, NEEDS, lambda case: run(case, told.folder, told.quick))
         return
-    from training import make_model
-
     folder = Path(tempfile.mkdtemp(prefix="alignment-"))
     try:
-        make_model(folder / "model", VOCABULARY)
-        cases = {case: (lambda rival=rival: rival) for case, rival in CASES.items()}
-        found = compare(__file__, cases, told.quick, 1 if told.quick else 3, folder)
+        Llama(8, 256, 688, VOCABULARY, head=32).write_trainable(folder / "model")
+        found = compare(__file__, [OURS, TRL], set(TRL), told.quick, 1 if told.quick else 3, folder)
     finally:
         shutil.rmtree(folder)
-    rivals = [case for case in CASES if CASES[case]]
-    pairs_ratios = [ratio for case in rivals if (ratio := found.ratio("ours", case)) is not None]
-    peak_ratios = [ratio for case in rivals if (ratio := found.ratio("ours", case, "peak_mb")) is not None]
+    pairs_ratios = [ratio for case in TRL if (ratio := found.ratio("ours", case)) is not None]
+    peak_ratios = [ratio for case in TRL if (ratio := found.ratio("ours", case, "peak_mb")) is not None]
     ratios = {
         "trl_pairs_ratio": min(pairs_ratios, default=None),
         "trl_peak_ratio": max(peak_ratios, default=None),

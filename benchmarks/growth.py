@@ -1,6 +1,6 @@
 """What growing costs: `python benchmarks/growth.py [--quick] [--json]`.
 
-A random Mistral-shaped checkpoint in bfloat16 (32 layers -> 48, m = 8) is grown by `python -m solar.grow` with
+A random Llama checkpoint in bfloat16 (32 layers -> 48, m = 8) is grown by `python -m solar.grow` with
 `verify=bytes`, start-up included, and in the same rounds by its rivals: `cp` of the same output bytes, mergekit's
 passthrough with its best flags (`mergekit-yaml` on PATH, or named by SOLAR_MERGEKIT) and the transformers way (load,
 copy layers, save). Ratios are taken within a round, then their median. Warm: what is read is in the page cache. Cold:
@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.commands import HEAD, MERGEKIT, Case, ratio
+from support.commands import HEAD, MERGEKIT, Case, ratio, settle
+from support.llama import Llama
 
 from solar.growth.safetensors_file import encode_header
 
 SLOW = ("transformers", "mergekit")
-MERGEKIT_FLAGS = ["--lazy-unpickle", "--async-write", "--write-threads", "2", "--out-shard-size", "1B", "-j", "2"]
 LAYERS, DROPPED = 32, 8
+MERGEKIT_FLAGS = ["--lazy-unpickle", "--async-write", "--write-threads", "2", "--out-shard-size", "1B", "-j", "2"]
 TRANSFORMERS_WAY = """
 import copy, sys, torch, transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
@@ -50,35 +51,24 @@ class Rounds:
 class Size:
     """A base's sizes, and how often it is grown with its pages in the cache (warm) and without (cold)."""
 
-    hidden: int
-    intermediate: int
+    model: Llama
     shards: int
     warm: Rounds
     cold: Rounds
 
 
-QUICK = [Size(1024, 2048, 3, Rounds(3, 1), Rounds(1, 0))]
+SMALL, LARGE = Llama(LAYERS, 1024, 2048), Llama(LAYERS, 2048, 7168)
+QUICK = [Size(SMALL, 3, Rounds(3, 1), Rounds(1, 0))]
 """0.70 GB -> 0.97 GB."""
-FULL = [Size(1024, 2048, 3, Rounds(5, 2), Rounds(3, 1)), Size(2048, 7168, 4, Rounds(3, 1), Rounds(2, 1))]
+FULL = [Size(SMALL, 3, Rounds(5, 2), Rounds(3, 1)), Size(LARGE, 4, Rounds(3, 1), Rounds(2, 1))]
 """The same, and 3.8 GB -> 5.5 GB."""
-
-
-def shapes(size: Size) -> dict[str, list[int]]:
-    """Tensor name -> shape, 32,000 tokens, a quarter as many key-value heads as heads."""
-    h, inner = size.hidden, size.intermediate
-    layer = {
-        **{"self_attn.q_proj": [h, h], "self_attn.k_proj": [h // 4, h], "self_attn.v_proj": [h // 4, h]},
-        **{"self_attn.o_proj": [h, h], "mlp.gate_proj": [inner, h], "mlp.up_proj": [inner, h]},
-        **{"mlp.down_proj": [h, inner], "input_layernorm": [h], "post_attention_layernorm": [h]},
-    }
-    layers = {f"model.layers.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in layer.items()}
-    return {"model.embed_tokens.weight": [32000, h], **layers, "model.norm.weight": [h], "lm_head.weight": [32000, h]}
 
 
 def write_base(folder: Path, size: Size) -> int:
     """A checkpoint of random bytes; returns how many."""
     folder.mkdir()
-    nbytes = {name: 2 * math.prod(shape) for name, shape in shapes(size).items()}
+    shapes = size.model.shapes()
+    nbytes = {name: 2 * math.prod(shape) for name, shape in shapes.items()}
     total, pool = sum(nbytes.values()), os.urandom(1 << 20)
     groups: list[list[str]] = [[]]
     for name in nbytes:
@@ -92,7 +82,7 @@ def write_base(folder: Path, size: Size) -> int:
         offset = 0
         for name in names:
             span = [offset, offset + nbytes[name]]
-            entries[name] = {"dtype": "BF16", "shape": shapes(size)[name], "data_offsets": span}
+            entries[name] = {"dtype": "BF16", "shape": list(shapes[name]), "data_offsets": span}
             offset, weight_map[name] = span[1], path.name
         with path.open("wb") as file:
             file.write(encode_header(entries, {"format": "pt"}))
@@ -100,18 +90,7 @@ def write_base(folder: Path, size: Size) -> int:
                 file.write((start.to_bytes(8, "little") + pool[8:])[: offset - start])
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    config = {
-        **{
-            "architectures": ["MistralForCausalLM"],
-            "model_type": "mistral",
-            "hidden_act": "silu",
-            "rms_norm_eps": 1e-5,
-        },
-        **{"hidden_size": size.hidden, "intermediate_size": size.intermediate, "num_hidden_layers": LAYERS},
-        **{"num_attention_heads": size.hidden // 64, "num_key_value_heads": size.hidden // 256, "vocab_size": 32000},
-        **{"sliding_window": None, "tie_word_embeddings": False, "dtype": "bfloat16", "max_position_embeddings": 4096},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    size.model.write_config(folder, "bfloat16")
     return total
 
 
@@ -142,24 +121,25 @@ def drop_pages(folder: Path) -> None:
         os.close(file)
 
 
-def measure(place: Path, rounds: Rounds, cold: bool) -> dict[str, Case]:
-    """All cases in turn, round by round; the slow rivals in the first rounds only."""
+def measure(place: Path, rounds: Rounds, cold: bool, left_out: set[str]) -> dict[str, Case]:
+    """All cases in turn, round by round; the slow rivals in the first rounds only, some not at all."""
     cases: dict[str, Case] = {}
     known = commands(place)
     for number in range(rounds.all):
         for name, command in known.items():
-            if name in SLOW and number >= rounds.rivals:
+            if name in left_out or (name in SLOW and number >= rounds.rivals):
                 continue
+            print(f"{'cold' if cold else 'warm'} {number + 1}/{rounds.all}: {name}", file=sys.stderr)
+            settle(place, sum(path.stat().st_size for path in (place / "grown").iterdir()))
             if cold:
                 drop_pages(place / "base")
                 drop_pages(place / "grown")
-            print(f"{'cold' if cold else 'warm'} {number + 1}/{rounds.all}: {name}", file=sys.stderr)
             cases.setdefault(name, Case()).run(command)
             shutil.rmtree(place / "out")
     return cases
 
 
-def measure_size(size: Size, folder: Path | None) -> dict[str, dict[str, Case]]:
+def measure_size(size: Size, folder: Path | None, left_out: set[str]) -> dict[str, dict[str, Case]]:
     """Title -> cases, warm and cold."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
@@ -167,8 +147,8 @@ def measure_size(size: Size, folder: Path | None) -> dict[str, dict[str, Case]]:
         Case().run(commands(place)["solar"])
         (place / "out").rename(place / "grown")
         return {
-            f"{title} warm": measure(place, size.warm, cold=False),
-            f"{title} cold": measure(place, size.cold, cold=True),
+            f"{title} warm": measure(place, size.warm, False, left_out),
+            f"{title} cold": measure(place, size.cold, True, left_out),
         }
 
 
@@ -190,7 +170,7 @@ def summary(found: dict[str, dict[str, Case]]) -> dict[str, float | None]:
         "cold_cp_ratio": ratio(cold["solar"], cold["cp"]),
         "links_cp_ratio": ratio(warm["solar, links"], warm["cp"]),
         "mergekit_ratio": ratio(warm["mergekit"], ours) if "mergekit" in warm else None,
-        "transformers_ratio": ratio(warm["transformers"], ours),
+        "transformers_ratio": ratio(warm["transformers"], ours) if "transformers" in warm else None,
         "peak_mb": max(peak for cases in found.values() for peak in cases["solar"].peak_mb),
         "startup_seconds": startup_seconds(),
     }
@@ -199,7 +179,7 @@ def summary(found: dict[str, dict[str, Case]]) -> dict[str, float | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one size, few rounds: under a minute")
+    parser.add_argument("--quick", action="store_true", help="one size, few rounds, no transformers: under 50 s")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     parser.add_argument(
         "--folder", type=Path, help="where the checkpoints are written; a temporary folder, if not given"
@@ -207,7 +187,7 @@ def main() -> None:
     chosen = parser.parse_args()
     found: dict[str, dict[str, Case]] = {}
     for size in QUICK if chosen.quick else FULL:
-        found |= measure_size(size, chosen.folder)
+        found |= measure_size(size, chosen.folder, {"transformers"} if chosen.quick else set())
     figures = summary(found)
     rows = [case.row(f"{title}: {name}", cases["cp"]) for title, cases in found.items() for name, case in cases.items()]
     print(json.dumps(figures) if chosen.json else "\n".join([HEAD, *rows, "", json.dumps(figures, indent=2)]))

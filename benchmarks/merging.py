@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from support.commands import HEAD, MERGEKIT, Case, ratio
+from support.commands import HEAD, MERGEKIT, Case, ratio, settle
+from support.llama import Llama
 
 OURS = {"average": ["method=average"], "slerp": ["method=slerp", "t=0.5"]}
 THEIRS = {"average": "linear", "slerp": "slerp"}
@@ -26,38 +27,19 @@ THEIRS = {"average": "linear", "slerp": "slerp"}
 class Size:
     """A checkpoint's sizes, how often it is merged, and in how many of these rounds mergekit does which merges."""
 
-    layers: int
-    hidden: int
+    model: Llama
     rounds: int
     mergekit_rounds: int = 0
     mergekit_methods: tuple[str, ...] = ()
 
 
-FULL = [Size(32, 1024, 4, 4, ("average", "slerp")), Size(42, 2048, 3)]
+FULL = [Size(Llama(32, 1024, 2816), 4, 4, ("average", "slerp")), Size(Llama(42, 2048, 5632), 3)]
 """0.85 GB against mergekit, 4.0 GB against cp."""
-QUICK = [Size(18, 1024, 2, 1, ("average", "slerp"))]
+QUICK = [Size(Llama(18, 1024, 2816), 2, 1, ("average", "slerp"))]
 """0.54 GB, two merges by mergekit: its start-up alone takes 5 to 10 s."""
 
 
-def shapes(size: Size) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape of a Llama."""
-    h, inner, vocab = size.hidden, size.hidden * 11 // 4, 32000
-    layer = {
-        "self_attn.q_proj": (h, h),
-        "self_attn.k_proj": (h // 4, h),
-        "self_attn.v_proj": (h // 4, h),
-        "self_attn.o_proj": (h, h),
-        "mlp.gate_proj": (inner, h),
-        "mlp.up_proj": (inner, h),
-        "mlp.down_proj": (h, inner),
-        "input_layernorm": (h,),
-        "post_attention_layernorm": (h,),
-    }
-    layers = {f"model.layers.{i}.{name}.weight": shape for i in range(size.layers) for name, shape in layer.items()}
-    return {"model.embed_tokens.weight": (vocab, h), **layers, "model.norm.weight": (h,), "lm_head.weight": (vocab, h)}
-
-
-def write_checkpoint(folder: Path, size: Size, seed: int) -> int:
+def write_checkpoint(folder: Path, model: Llama, seed: int) -> int:
     """A model whose weights differ by `seed` from what all share; returns the bytes of its weights."""
     folder.mkdir()
     shared = np.random.default_rng(0).standard_normal(1 << 22, dtype=np.float32)
@@ -65,7 +47,7 @@ def write_checkpoint(folder: Path, size: Size, seed: int) -> int:
     pool = ((0.02 * shared + 0.005 * own).view(np.uint32) >> 16).astype(np.uint16)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, shape in shapes(size).items():
+    for name, shape in model.shapes().items():
         span = [offset, offset + 2 * int(np.prod(shape))]
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": span}
         offset = span[1]
@@ -74,21 +56,7 @@ def write_checkpoint(folder: Path, size: Size, seed: int) -> int:
         file.write(len(text).to_bytes(8, "little") + text)
         for start in range(0, offset // 2, len(pool)):
             file.write(np.roll(pool, start // 4099)[: offset // 2 - start].data)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": size.hidden,
-        "intermediate_size": size.hidden * 11 // 4,
-        "num_attention_heads": size.hidden // 64,
-        "num_hidden_layers": size.layers,
-        "num_key_value_heads": size.hidden // 256,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "vocab_size": 32000,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    model.write_config(folder, "bfloat16")
     return offset
 
 
@@ -106,11 +74,12 @@ def mergekit_recipe(place: Path, method: str) -> Path:
 def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, Case]:
     """All cases in turn, round by round."""
     with ProcessPoolExecutor(1) as other:  # the memory this takes must not count as the commands'
-        gigabytes = [other.submit(write_checkpoint, place / name, size, seed) for seed, name in enumerate("ab", 1)]
+        nbytes = [other.submit(write_checkpoint, place / name, size.model, seed) for seed, name in enumerate("ab", 1)]
     cases: dict[str, Case] = {}
 
     def run(case: str, command: list[str]) -> None:
         shutil.rmtree(place / "out", ignore_errors=True)
+        settle(place, (3 if case == "cp" else 1) * nbytes[0].result())
         cases.setdefault(case, Case()).run(command)
 
     for number in range(size.rounds):
@@ -126,7 +95,7 @@ def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, C
             for method in size.mergekit_methods:
                 recipe = mergekit_recipe(place, THEIRS[method])
                 run(f"mergekit {method}", [MERGEKIT, str(recipe), str(place / "out")])
-    tell(f"\ntwo checkpoints of {gigabytes[0].result() / 1e9:.2f} GB, {size.rounds} rounds")
+    tell(f"\ntwo checkpoints of {nbytes[0].result() / 1e9:.2f} GB, {size.rounds} rounds")
     tell("\n".join([HEAD, *(case.row(name, cases["cp"]) for name, case in cases.items())]))
     return cases
 

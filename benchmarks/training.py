@@ -8,31 +8,19 @@ has them.
 
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.side_by_side import Meter, arguments, compare
+from support.llama import Llama
+from support.side_by_side import Meter, arguments, compare, report_cases
 
-WARM = 3
-BATCH, LENGTH, VOCABULARY, LARGE_VOCABULARY = 4, 512, 4096, 32000
-CASES = {
-    "ours": False,
-    "bare loop": False,
-    "HF Trainer": True,
-    "ours, 32k vocabulary": False,
-    "bare loop, 32k vocabulary": False,
-    "ours SFT": False,
-    "bare loop SFT, padded": False,
-    "TRL SFT, length-grouped": True,
-    "TRL SFT, packed": True,
-}
-
-
-def steps(quick: bool) -> int:
-    return 10 if quick else 24
+LENGTH, VOCABULARY, LARGE_VOCABULARY = 512, 4096, 32000
+OURS = ["ours", "ours SFT", "ours, 32k vocabulary"]
+BARE = ["bare loop", "bare loop SFT, padded", "bare loop, 32k vocabulary"]
+HF, TRL = ["HF Trainer"], ["TRL SFT, length-grouped", "TRL SFT, packed"]
+NEEDS = dict.fromkeys(HF, "accelerate") | dict.fromkeys(TRL, "trl")
 
 
 def full_rows(count: int) -> list[np.ndarray]:
@@ -46,24 +34,16 @@ def ragged_rows(count: int) -> list[np.ndarray]:
     return [random.integers(3, VOCABULARY, length) for length in lengths]
 
 
-def make_model(folder: Path, vocabulary: int) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"vocab_size": vocabulary, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8}
-    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": LENGTH}
-    LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=False)).save_pretrained(folder)
-
-
-def ours(folder: Path, meter: Meter, rows: list[np.ndarray], sft: bool) -> dict[str, float]:
+def ours(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, float]:
     from tiny import TinyRow, settings, train_rows
 
     from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
     from solar.config.training import PretrainConfig
     from solar.training.language import ContinuedPretraining, InstructionTuning
 
-    class Metered(InstructionTuning if sft else ContinuedPretraining):  # type: ignore[misc]
+    full = all(len(ids) == LENGTH for ids in rows)
+
+    class Metered(ContinuedPretraining if full else InstructionTuning):  # type: ignore[misc]
         def training_step(self, step: Any, batch_idx: int) -> None:
             super().training_step(step, batch_idx)
             if step.micro_batches:
@@ -73,15 +53,15 @@ def ours(folder: Path, meter: Meter, rows: list[np.ndarray], sft: bool) -> dict[
     schedule = ScheduleConfig(ScheduleName.constant, 0.0, 1.0)
     said = {
         "duration": f"{meter.steps} steps",
-        "global_batch_size": BATCH,
+        "global_batch_size": meter.batch,
         "optimizer": optimizer,
         "schedule": schedule,
     }
     data = [TinyRow(ids, np.concatenate([[-100], ids[1:]]), [len(ids)], [n]) for n, ids in enumerate(rows)]
     output = Path(tempfile.mkdtemp(dir=folder))
-    place = {"micro_batch_size": BATCH, "log_every_steps": 5}
+    place = {"micro_batch_size": meter.batch, "log_every_steps": 5}
     train_rows(data, PretrainConfig(**settings(**said)), folder / "model", output, module=Metered, **place)
-    return meter.report(sum(len(ids) for ids in rows[WARM * BATCH : meter.steps * BATCH]))
+    return meter.report(sum(len(ids) for ids in rows[meter.warm * meter.batch : meter.steps * meter.batch]))
 
 
 def bare_loop(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, float]:
@@ -95,7 +75,7 @@ def bare_loop(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, f
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
     for number in range(meter.steps):
-        batch = rows[number * BATCH : (number + 1) * BATCH]
+        batch = rows[number * meter.batch : (number + 1) * meter.batch]
         input_ids, labels, mask = padded(batch)
         options = {} if mask.all() else {"attention_mask": mask}
         model(input_ids=input_ids, labels=labels, use_cache=False, **options).loss.backward()
@@ -103,7 +83,7 @@ def bare_loop(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, f
         optimizer.step()
         optimizer.zero_grad()
         meter.step_done()
-    return meter.report(sum(len(ids) for ids in rows[WARM * BATCH : meter.steps * BATCH]))
+    return meter.report(sum(len(ids) for ids in rows[meter.warm * meter.batch : meter.steps * meter.batch]))
 
 
 def padded(batch: list[np.ndarray]) -> tuple[Any, Any, Any]:
@@ -122,7 +102,7 @@ def rival_settings(folder: Path, meter: Meter) -> dict[str, Any]:
     return {
         "output_dir": str(folder / "rival"),
         "max_steps": meter.steps,
-        "per_device_train_batch_size": BATCH,
+        "per_device_train_batch_size": meter.batch,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "adam_beta2": 0.95,
@@ -139,7 +119,7 @@ def rival_settings(folder: Path, meter: Meter) -> dict[str, Any]:
     }
 
 
-def metered_callback(meter: Meter, counted: dict[str, float] | None = None) -> Any:
+def metered_callback(meter: Meter) -> Any:
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):
@@ -162,7 +142,7 @@ def hf_trainer(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, 
         ),
         callbacks=[metered_callback(meter)],
     ).train()
-    return meter.report((meter.steps - WARM) * BATCH * LENGTH)
+    return meter.report((meter.steps - meter.warm) * meter.batch * LENGTH)
 
 
 def trl_sft(folder: Path, meter: Meter, rows: list[np.ndarray], packed: bool) -> dict[str, float]:
@@ -191,7 +171,7 @@ def trl_sft(folder: Path, meter: Meter, rows: list[np.ndarray], packed: bool) ->
 
     trainer.data_collator = counting
     trainer.train()
-    return meter.report(sum(seen[WARM : meter.steps]))
+    return meter.report(sum(seen[meter.warm : meter.steps]))
 
 
 def empty_tokenizer() -> Any:
@@ -202,42 +182,32 @@ def empty_tokenizer() -> Any:
 
 
 def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
-    if "32k" in case:
-        few, folder = Meter(WARM, WARM + 1), folder / "32k"
-        rows = full_rows(few.steps * BATCH)
-        return ours(folder, few, rows, sft=False) if "ours" in case else bare_loop(folder, few, rows)
-    meter = Meter(WARM, steps(quick))
-    count = meter.steps * BATCH
-    if case == "ours":
-        return ours(folder, meter, full_rows(count), sft=False)
-    if case == "bare loop":
-        return bare_loop(folder, meter, full_rows(count))
-    if case == "HF Trainer":
+    meter = Meter(2, 6, 2) if quick else Meter(3, 24, 4)
+    count = meter.steps * meter.batch
+    if "32k" in case:  # for the peak alone
+        meter, folder = Meter(0, 1, 4), folder / "32k"
+        return (ours if case in OURS else bare_loop)(folder, meter, full_rows(meter.batch))
+    if case in TRL:
+        packed = "packed" in case
+        return trl_sft(folder, meter, ragged_rows(count * 4 if packed else count), packed)
+    if case in HF:
         return hf_trainer(folder, meter, full_rows(count))
-    if case == "ours SFT":
-        return ours(folder, meter, ragged_rows(count), sft=True)
-    if case == "bare loop SFT, padded":
-        return bare_loop(folder, meter, ragged_rows(count))
-    many = ragged_rows(count * 4 if "packed" in case else count)
-    return trl_sft(folder, meter, many, packed="packed" in case)
+    rows = ragged_rows(count) if "SFT" in case else full_rows(count)
+    return (ours if case in OURS else bare_loop)(folder, meter, rows)
 
 
 def main() -> None:
     told = arguments(__doc__ or "")
     if told.case:
-        try:
-            import trl  # noqa: F401
-        except ImportError:
-            if CASES[told.case] and "TRL" in told.case:
-                sys.exit(3)
-        print(json.dumps(run(told.case, told.folder, told.quick)))
+        report_cases(told.case, NEEDS, lambda case: run(case, told.folder, told.quick))
         return
     folder = Path(tempfile.mkdtemp(prefix="training-"))
     try:
-        make_model(folder / "model", VOCABULARY)
-        make_model(folder / "32k/model", LARGE_VOCABULARY)
-        cases = {case: (lambda rival=rival: rival) for case, rival in CASES.items()}
-        found = compare(__file__, cases, told.quick, 1 if told.quick else 3, folder)
+        for place, vocabulary in (folder, VOCABULARY), (folder / "32k", LARGE_VOCABULARY):
+            Llama(8, 256, 688, vocabulary, head=32).write_trainable(place / "model")
+        bare = [case for case in BARE if "padded" not in case or not told.quick]
+        groups = [OURS, [*HF, *TRL], bare]
+        found = compare(__file__, groups, {*HF, *TRL}, told.quick, 1 if told.quick else 3, folder)
     finally:
         shutil.rmtree(folder)
     ratios = {

@@ -1,6 +1,8 @@
-"""Cases in turn, each in a fresh process of one thread; ratios are taken within a round, then their median.
+"""Cases in fresh processes of one thread; ratios are taken within a round, then their median.
 
-Speed is counted per CPU second, which busy neighbours of the machine disturb least.
+Speed is counted per CPU second, which busy neighbours of the machine disturb least. A full run has a process for every
+case, one after the other. A quick run shares processes between cases, for a process spends most of its seconds on
+imports, and runs two at once: then only a process's first case tells of its start, and a peak is that of all so far.
 """
 
 import argparse
@@ -12,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,10 +25,11 @@ BEGAN = time.perf_counter()
 
 
 class Meter:
-    """What one case used, from after its `warm` first steps to the end of its last."""
+    """What one case used, from after its `warm` first steps of `batch` rows to the end of its last."""
 
-    def __init__(self, warm: int, steps: int) -> None:
-        self.warm, self.steps, self.done = warm, steps, 0
+    def __init__(self, warm: int, steps: int, batch: int) -> None:
+        self.warm, self.steps, self.batch, self.done = warm, steps, batch, 0
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
         self.result: dict[str, float] = {}
 
     def step_done(self) -> None:
@@ -44,34 +49,40 @@ class Meter:
         return self.result | {"units": units, "per_cpu_second": speed, "peak_mb": peak}
 
 
-def run_case(script: str, case: str, quick: bool, folder: Path, rival: bool) -> dict[str, float] | None:
-    """The case's report; None where the rival is not installed."""
+def run_process(script: str, cases: list[str], quick: bool, folder: Path, rival: bool) -> dict[str, dict[str, float]]:
+    """The reports of the cases whose packages are installed."""
     python = RIVALS if rival and RIVALS else sys.executable
-    command = [python, script, "--case", case, "--folder", str(folder), *(["--quick"] if quick else [])]
+    chosen = [argument for case in cases for argument in ("--case", case)]
+    command = [python, script, *chosen, "--folder", str(folder), *(["--quick"] if quick else [])]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode == 3:
-        return None
     if done.returncode:
-        raise SystemExit(f"{case} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        raise SystemExit(f"{', '.join(cases)} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def compare(script: str, cases: dict[str, Callable[[], bool]], quick: bool, rounds: int, folder: Path) -> "Rounds":
-    """Every case once a round; `cases`: name -> whether it is a rival's."""
+def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool, rounds: int, folder: Path) -> "Rounds":
+    """Every case once a round; a quick run keeps each group in one process, whose first case says whose it is."""
     found = Rounds()
-    for python in {sys.executable, RIVALS or sys.executable}:  # so that the first case does not pay for a cold disk
-        subprocess.run([python, "-c", "import torch, transformers, pytorch_lightning"], capture_output=True)
-    for number in range(rounds):
-        for case, is_rival in cases.items():
-            print(f"round {number + 1}/{rounds}: {case}", file=sys.stderr)
-            report = run_case(script, case, quick, folder, is_rival())
-            if report is not None:
-                found.setdefault(case, []).append(report)
+    processes = groups if quick else [[case] for group in groups for case in group]
+
+    def run(cases: list[str]) -> None:
+        print(", ".join(cases), file=sys.stderr)
+        for case, report in run_process(script, cases, quick, folder, cases[0] in rivals).items():
+            found.setdefault(case, []).append(report)
+
+    for _ in range(rounds):
+        with ThreadPoolExecutor(2 if quick else 1) as pool:
+            list(pool.map(run, processes))
     return found
+
+
+def report_cases(cases: list[str], needs: dict[str, str], run: Callable[[str], dict[str, float]]) -> None:
+    """What a process prints for `run_process`; `needs`: case -> a package without which it is left out."""
+    print(json.dumps({case: run(case) for case in cases if find_spec(needs.get(case, "torch"))}))
 
 
 class Rounds(dict[str, list[dict[str, float]]]):
@@ -100,6 +111,6 @@ def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
     parser.add_argument("--json", action="store_true", help="one line of JSON: the ratios")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--case", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
