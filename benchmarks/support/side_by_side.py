@@ -2,7 +2,8 @@
 
 Speed is counted per CPU second, which busy neighbours of the machine disturb least. A full run has a process for every
 case, one after the other. A quick run shares processes between cases, for a process spends most of its seconds on
-imports, and runs two at once: then only a process's first case tells of its start, and a peak is that of all so far.
+imports, and runs them at once, so that they disturb each other alike: there only a process's first case tells of its
+start, and a peak is that of all so far.
 """
 
 import argparse
@@ -75,7 +76,7 @@ def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool,
             found.setdefault(case, []).append(report)
 
     for _ in range(rounds):
-        with ThreadPoolExecutor(2 if quick else 1) as pool:
+        with ThreadPoolExecutor(len(processes) if quick else 1) as pool:
             list(pool.map(run, processes))
     return found
 
