@@ -1,7 +1,7 @@
 """What preparing and reading data costs: `python benchmarks/data.py [--quick] [--json]`.
 
 `tokenize_ratio`: seconds that `datasets.load_dataset` and `.map` take to tokenise a JSONL file (fast tokenizer, batches
-of 1,000, no packing; one process, and in a full run also two: the faster counts), by the seconds that `prepare` takes for
+of 1,000, no packing; one process, in a full run also two: the faster counts), by the seconds that `prepare` takes for
 the whole way from the same file to packed rows with their index. Above 1, `prepare` is faster. Rounds alternate; the
 median ratio counts.
 `tokenize_cpu_ratio`: the same in CPU seconds, which other work on the machine does not change.
