@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from solar.data.dataset import IGNORED, Row, TokenDataset, collate
 
-
 COMPILES = pytest.mark.skipif(shutil.which("g++") is None, reason="flex attention is compiled")
 BACKENDS = ["eager", "sdpa", pytest.param("flex_attention", marks=[pytest.mark.slow, COMPILES])]
 
