@@ -10,11 +10,11 @@ from solar.config.base import StageConfig, reference
 from solar.config.growth_plan import GrowthPlan, SeamInit
 
 
-class RankBy(StrEnum):
-    """What makes one candidate plan better than another."""
+class Select(StrEnum):
+    """The measure that chooses among candidate plans."""
 
-    step0_gap = "step0_gap"
-    """The loss it adds before any training; less is better."""
+    step0_loss = "step0_loss"
+    """The grown model's loss before any training; less is better."""
     block_influence = "block_influence"
     """Mean block influence of the layers it repeats; less is better: they change the stream least."""
 
@@ -24,8 +24,8 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     """Grow a model in depth."""
 
     model: str = reference("model")
-    select: str | None = reference("diagnosis", None)
-    """Grow by the plan that this diagnosis ranked first, instead of one written here."""
+    diagnosis: str | None = reference("diagnosis", None)
+    """Grow by the plan that this stage selected, instead of one written here."""
     data: str | None = reference("tokens", None)
     """Tokens on which `seam: rms_match` measures the stream."""
     materialize: bool = True
@@ -33,10 +33,10 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     from the files of `model`, bit for bit the same; that artifact must then stay where it is."""
 
     def problems(self) -> Iterator[str]:
-        if self.select is not None:
+        if self.diagnosis is not None:
             given = (["plan"] if self.plan is not None else []) + self.given_parameters()
             if given:
-                yield f"{', '.join(given)}: given beside select, expected one of the two; set the others to null"
+                yield f"{', '.join(given)}: given beside diagnosis, expected one of the two; set the others to null"
         else:
             yield from GrowthPlan.problems(self)
         if self.seam is SeamInit.rms_match and self.data is None:
@@ -55,7 +55,8 @@ class DiagnoseConfig(StageConfig):
     tokens: int = MISSING
     """How much text is read."""
     sequence_length: int = MISSING
-    rank_by: RankBy = RankBy.step0_gap
+    select: Select = Select.step0_loss
+    """Ranks the candidates; the first is selected, and written down as an explicit plan."""
 
     def problems(self) -> Iterator[str]:
         for name in ("tokens", "sequence_length"):

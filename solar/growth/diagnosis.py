@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solar.config.growth import RankBy
-from solar.config.growth_plan import GrowthPlan, Init, SeamInit
+from solar.config.growth import Select
+from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.errors import DataError, PlanError
 from solar.growth import models
 from solar.growth.measures import BaseSums, PlanSums
@@ -33,7 +33,7 @@ def diagnose(
     batches_BT: Iterable[Tensor],
     plans: Mapping[str, GrowthPlan],
     output: Path,
-    rank_by: RankBy = RankBy.step0_gap,
+    select: Select = Select.step0_loss,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure the base and each candidate plan; write `diagnosis.json` and `diagnosis.png` into folder `output`.
@@ -47,7 +47,7 @@ def diagnose(
     model, _ = models.load(model_folder)
     n = model.config.get_text_config(decoder=True).num_hidden_layers
     resolved = {name: _candidate(name, plan, n) for name, plan in plans.items()}
-    content = measure(VirtualModel(model, n), batches, plans, resolved, rank_by, progress)
+    content = measure(VirtualModel(model, n), batches, plans, resolved, select, progress)
     output.mkdir(parents=True, exist_ok=True)
     (output / DIAGNOSIS_FILE).write_text(json.dumps(content, indent=2) + "\n")
     plot(content, output / PLOT_FILE)
@@ -59,7 +59,7 @@ def measure(
     batches: Sequence[Tensor],
     plans: Mapping[str, GrowthPlan],
     resolved: Mapping[str, LayerPlan],
-    rank_by: RankBy,
+    select: Select,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """All measures as plain data; means over batches are weighted by tokens."""
@@ -77,13 +77,14 @@ def measure(
             sums[name].add(_run(virtual, plans[name], layers, scales[name]), run, batch_BT)
     influence = base.influence()
     measures = [one.measure(name, base.loss(), influence) for name, one in sums.items()]
-    by = "step0_gap" if rank_by is RankBy.step0_gap else "repeated_influence"
+    by = "step0_loss" if select is Select.step0_loss else "repeated_influence"
     ranked = sorted(measures, key=lambda one: (getattr(one, by), one.name))
     return {
         "tokens": base.tokens,
         "base_loss": base.loss(),
-        "rank_by": rank_by.value,
+        "select": select.value,
         "best": ranked[0].name if ranked else None,
+        "selected": _explicit(plans[ranked[0].name], resolved[ranked[0].name]) if ranked else None,
         "block_influence": influence,
         "angular_distance": base.angular_distance(),
         "residual_rms": base.residual_rms(),
@@ -101,6 +102,13 @@ def _candidate(name: str, plan: GrowthPlan, num_hidden_layers: int) -> LayerPlan
         return resolve(plan, num_hidden_layers)
     except PlanError as error:
         raise PlanError(f"plans.{name}.{error}") from error
+
+
+def _explicit(plan: GrowthPlan, layers: LayerPlan) -> dict[str, Any]:
+    """The plan layer by layer, with whatever else it says."""
+    explicit = asdict(plan) | dict.fromkeys(plan.given_parameters())
+    explicit |= {"plan": PlanName.explicit, "layers": list(layers.sources)}
+    return {name: value for name, value in explicit.items() if value is not None}
 
 
 def _run(virtual: VirtualModel, plan: GrowthPlan, layers: LayerPlan, scales: dict[int, float]) -> Pass:

@@ -81,7 +81,7 @@ def _as_costly(asking: str, stage: NextTokenConfig, chain: list[str], stages: St
         unknown = stage.model if ungrown else base
         raise PlanError(
             f"stages.{asking}.control: the FLOPs of '{unknown}' are unknown before it is there; "
-            "give its import stage `expects`, choose a plan without `select`, or take same_tokens"
+            "give its import stage `expects`, choose a plan without `diagnosis`, or take same_tokens"
         )
     data = stages.get(stage.data)
     length = data.sequence_length if isinstance(data, PrepareDataConfig) else UNKNOWN_LENGTH

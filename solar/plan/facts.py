@@ -96,8 +96,8 @@ def _depth_of_folder(path: str | None) -> int | None:
 
 def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", base.bytes_per_parameter)
-    if stage.select is not None or base.num_hidden_layers is None:
-        return ModelFacts(base.architecture if stage.select is None else None, None, size)
+    if stage.diagnosis is not None or base.num_hidden_layers is None:
+        return ModelFacts(base.architecture if stage.diagnosis is None else None, None, size)
     try:
         plan = resolve(stage, base.num_hidden_layers)
     except PlanError as error:

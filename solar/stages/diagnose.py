@@ -16,7 +16,7 @@ def run(config: DiagnoseConfig, inputs: Inputs, output: Path, context: RunContex
     """Leaves `diagnosis.json` (plans ranked, best first) and `diagnosis.png`."""
     rows_BT = torch.from_numpy(held_out_rows(inputs[config.data].path, config.tokens, config.sequence_length))
     model = inputs[config.model].path / "model"
-    found = diagnose(model, torch.split(rows_BT, ROWS_AT_ONCE), config.plans, output, config.rank_by, context.progress)
+    found = diagnose(model, torch.split(rows_BT, ROWS_AT_ONCE), config.plans, output, config.select, context.progress)
     gaps = {plan["name"]: plan["step0_gap"] for plan in found["plans"]}
     summary = ", ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items())
     return {"base_loss": found["base_loss"], "best": found["best"], "step0_gaps": gaps, "summary": f"gaps {summary}"}

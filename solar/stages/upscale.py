@@ -9,6 +9,7 @@ from solar.artifacts.store import Artifact
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import GrowthPlan, SeamInit
 from solar.engine.context import Inputs, Metrics, RunContext
+from solar.errors import PlanError
 from solar.growth.diagnosis import DIAGNOSIS_FILE
 from solar.growth.grow import grow
 from solar.growth.unmaterialized import keep_plan
@@ -19,7 +20,7 @@ MEASURED_TOKENS = 4096
 def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Leaves `model/`; the plan is in its `config.json`. Without weights if `materialize` is false."""
     base = inputs[config.model].path / "model"
-    plan: GrowthPlan = config if config.select is None else selected(inputs[config.select])
+    plan: GrowthPlan = config if config.diagnosis is None else selected(inputs[config.diagnosis])
     scales = None
     if plan.seam is SeamInit.rms_match and config.data is not None:
         scales = _seam_scales(base, inputs[config.data].path, plan)
@@ -45,9 +46,11 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
 
 
 def selected(diagnosis: Artifact) -> GrowthPlan:
-    """The plan that a diagnosis ranked first."""
-    best = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["best"]
-    plan = OmegaConf.merge(OmegaConf.structured(GrowthPlan), diagnosis.manifest.config["plans"][best])
+    """The explicit plan that a diagnosis selected. Raises `PlanError` if it had no candidates."""
+    found = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["selected"]
+    if found is None:
+        raise PlanError(f"{diagnosis.manifest.stage}.plans: none given, expected candidates to select from; add some")
+    plan = OmegaConf.merge(OmegaConf.structured(GrowthPlan), found)
     made = OmegaConf.to_object(plan)
     assert isinstance(made, GrowthPlan)
     return made

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from solar.config.growth import RankBy
+from solar.config.growth import Select
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.diagnose import main
 from solar.errors import DataError, PlanError
@@ -85,7 +85,7 @@ def test_influence_and_angles_are_those_of_layers_that_turn_by_known_angles(tmp_
     virtual = VirtualModel(TurningModel(Turning(60, 1.0), Turning(30, 2.0), Turning(0, 3.0)), 3)
     plan = GrowthPlan(PlanName.explicit, layers=[0, 1, 1, 2])
     ids = torch.zeros(2, 3, dtype=torch.long)
-    found = measure(virtual, [ids], {"twice": plan}, {"twice": resolve(plan, 3)}, RankBy.step0_gap, lambda line: None)
+    found = measure(virtual, [ids], {"twice": plan}, {"twice": resolve(plan, 3)}, Select.step0_loss, lambda line: None)
     assert found["block_influence"] == pytest.approx([1 - 0.5, 1 - math.sqrt(3) / 2, 0], abs=1e-6)
     assert found["angular_distance"][0] == pytest.approx([60 / 180, 30 / 180, 0], abs=1e-3)
     assert found["angular_distance"][1] == pytest.approx([90 / 180, 30 / 180], abs=1e-3)
@@ -108,6 +108,15 @@ def test_silent_layers_cost_nothing(content):
 def test_plans_are_ranked_and_the_best_is_named(content):
     gaps = [plan["step0_gap"] for plan in content["plans"]]
     assert gaps == sorted(gaps) and content["best"] == content["plans"][0]["name"]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_selected_plan_is_written_layer_by_layer_and_means_the_same(tiny, tmp_path, name):
+    found = diagnose(tiny("llama"), [IDS_BT], {name: PLANS[name]}, tmp_path)
+    plan = GrowthPlan(**found["selected"])
+    n = len(found["block_influence"])
+    assert plan.plan == PlanName.explicit and resolve(plan, n) == resolve(PLANS[name], n)
+    assert (plan.init, plan.seam) == (PLANS[name].init, PLANS[name].seam)
 
 
 def test_two_runs_say_the_same(content, tiny, tmp_path):

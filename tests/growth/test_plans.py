@@ -131,11 +131,11 @@ def test_the_configuration_is_accepted_by_omegaconf_and_comes_back_as_dataclasse
     assert resolve(diagnose.plans["a"], 4).sources == (0, 1, 1, 2, 3)
 
 
-def test_a_plan_beside_select_is_refused():
-    assert next(iter(UpscaleConfig(plan=PlanName.dus, m=2, select="diagnose").problems())).startswith(
+def test_a_plan_beside_a_diagnosis_is_refused():
+    assert next(iter(UpscaleConfig(plan=PlanName.dus, m=2, diagnosis="diagnose").problems())).startswith(
         "plan, m: given beside"
     )
-    assert not [*UpscaleConfig(select="diagnose").problems()]
+    assert not [*UpscaleConfig(diagnosis="diagnose").problems()]
 
 
 def test_planning_needs_no_torch():
