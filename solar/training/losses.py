@@ -3,15 +3,18 @@
 Shapes: N trained positions, D hidden size, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from solar.training import liger
 
 IGNORE = -100
 """The label of a position that is not trained."""
+KEPT_CHUNKS = 4
+"""Chunks of logits that wait for the backward pass: in float32 at most 64 MB on a CPU, 1 GB on a GPU."""
 
 
 def chunk_rows(vocab_size: int, device: torch.device) -> int:
@@ -63,10 +66,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = grad @ weight
                 if grad_weight_VD is not None:
-                    if dtype is torch.float32:
-                        grad_weight_VD.addmm_(grad.T, hidden)
-                    else:
-                        grad_weight_VD += grad.T @ hidden
+                    add_product(grad_weight_VD, grad.T, hidden)
         ctx.gradients = grad_hidden_ND, grad_weight_VD, weight_VD.dtype  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(penalty)  # type: ignore[attr-defined]
         return loss + penalty, penalty
@@ -108,32 +108,65 @@ def cross_entropy_sum(
 def token_logps(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk: int | None = None) -> Tensor:
     """Log-probability of each target, [N] in float32; for losses that are not linear in these.
 
-    More than one chunk: the backward pass recomputes each chunk's logits instead of keeping them.
+    The backward pass needs all logits once more: it keeps those of the first chunks and recomputes the others.
     """
     chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
-    if len(targets_N) <= chunk or not torch.is_grad_enabled():
-        parts = [
-            _chunk_logps(hidden_ND[i : i + chunk], weight_VD, targets_N[i : i + chunk])
-            for i in range(0, len(targets_N), chunk)
-        ]
+    logps_N: Tensor = _LinearTokenLogps.apply(hidden_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
+    return logps_N
+
+
+class _LinearTokenLogps(torch.autograd.Function):
+    """d logp / d logits = one-hot of the target - softmax, written over the logits themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
+        ctx.chunk, ctx.dtype, ctx.kept = chunk, compute_dtype(hidden_ND), []
+        chunks_kept = KEPT_CHUNKS if any(ctx.needs_input_grad) else 0
+        logps_N = hidden_ND.new_empty(len(targets_N), dtype=torch.float32)
+        normalizer_N = torch.empty_like(logps_N)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            weight = weight_VD.to(ctx.dtype)
+            for start in range(0, len(targets_N), chunk):
+                rows = slice(start, start + chunk)
+                rounded = hidden_ND[rows].to(ctx.dtype) @ weight.T
+                logits = rounded.float()
+                normalizer_N[rows] = logits.logsumexp(-1)
+                logps_N[rows] = logits.gather(-1, targets_N[rows, None]).squeeze(-1) - normalizer_N[rows]
+                if len(ctx.kept) < chunks_kept:
+                    ctx.kept.append(rounded)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N)
+        return logps_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden_ND, weight_VD, targets_N, normalizer_N = ctx.saved_tensors
+        kept: list[Tensor] = ctx.kept
+        del ctx.kept
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            weight = weight_VD.to(ctx.dtype)
+            for start in range(0, len(targets_N), ctx.chunk):
+                rows = slice(start, start + ctx.chunk)
+                hidden = hidden_ND[rows].to(ctx.dtype)
+                logits = (kept.pop(0) if kept else hidden @ weight.T).float()
+                grad = logits.sub_(normalizer_N[rows, None]).exp_().mul_(-grad_N[rows, None])
+                grad = grad.scatter_add_(-1, targets_N[rows, None], grad_N[rows, None]).to(ctx.dtype)
+                if grad_hidden_ND is not None:
+                    grad_hidden_ND[rows] = grad @ weight
+                if grad_weight_VD is not None:
+                    add_product(grad_weight_VD, grad.T, hidden)
+        return grad_hidden_ND, None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype), None, None
+
+
+def add_product(total_VD: Tensor, left_VN: Tensor, right_ND: Tensor) -> None:
+    """Add a matrix product to a sum in float32, whatever it was computed in."""
+    if right_ND.dtype is torch.float32:
+        total_VD.addmm_(left_VN, right_ND)
     else:
-        parts = [
-            checkpoint(
-                _chunk_logps,
-                hidden_ND[i : i + chunk],
-                weight_VD,
-                targets_N[i : i + chunk],
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-            for i in range(0, len(targets_N), chunk)
-        ]
-    return torch.cat(parts) if parts else hidden_ND.sum(-1).float()
-
-
-def _chunk_logps(hidden: Tensor, weight_VD: Tensor, targets: Tensor) -> Tensor:
-    logits = torch.nn.functional.linear(hidden, weight_VD).float()
-    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+        total_VD += left_VN @ right_ND
 
 
 def segment_sums(values_N: Tensor, segments_N: Tensor, count: int) -> Tensor:

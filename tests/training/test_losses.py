@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from solar.training.losses import cross_entropy_sum, segment_sums, token_logps
+from solar.training import losses
+from solar.training.losses import KEPT_CHUNKS, cross_entropy_sum, segment_sums, token_logps
 
 
 def _problem(n=50, d=8, v=31, dtype=torch.float64):
@@ -81,7 +82,27 @@ def test_token_logps_equal_log_softmax_with_gradients(chunk):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_all_logits_are_never_held_at_once():
+@pytest.mark.parametrize("kept", [0, 2, 99])
+def test_kept_and_recomputed_logits_give_the_same_gradients_to_the_bit(monkeypatch, kept):
+    found = []
+    for chunks in (KEPT_CHUNKS, kept):
+        monkeypatch.setattr(losses, "KEPT_CHUNKS", chunks)
+        hidden, weight, targets = _problem(dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            logps = token_logps(hidden, weight, targets, chunk=7)
+        found.append([logps, *torch.autograd.grad((logps * torch.arange(50.0)).sum(), (hidden, weight))])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_log_probabilities_of_no_tokens_have_gradients_of_zero():
+    hidden, weight = torch.zeros(0, 4, requires_grad=True), torch.ones(9, 4, requires_grad=True)
+    logps = token_logps(hidden, weight, torch.zeros(0, dtype=torch.long))
+    logps.sum().backward()
+    assert logps.shape == (0,) and hidden.grad.shape == (0, 4) and not weight.grad.any()
+
+
+@pytest.mark.parametrize("loss", [lambda *of: cross_entropy_sum(*of)[0], lambda *of: token_logps(*of).sum()])
+def test_all_logits_are_never_held_at_once(loss):
     rows, vocabulary = 4096, 4096
     largest = 0
 
@@ -97,7 +118,7 @@ def test_all_logits_are_never_held_at_once():
     weight = torch.randn(vocabulary, 16, requires_grad=True)
     targets = torch.randint(0, vocabulary, (rows,))
     with Watch():
-        cross_entropy_sum(hidden, weight, targets)[0].backward()
+        loss(hidden, weight, targets).backward()
     assert largest <= rows * vocabulary / 4
 
 
