@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Llama:
@@ -55,6 +53,7 @@ class Llama:
 
     def write_trainable(self, folder: Path) -> None:
         """Weights in float32 as a model starts with: norms 1, the others normal with deviation 0.02."""
+        import numpy as np  # here, because what a process holds when it starts another counts as that one's peak
         from safetensors.numpy import save_file
 
         random = np.random.default_rng(0)

@@ -83,7 +83,10 @@ def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool,
 
 def report_cases(cases: list[str], needs: dict[str, str], run: Callable[[str], dict[str, float]]) -> None:
     """What a process prints for `run_process`; `needs`: case -> a package without which it is left out."""
-    print(json.dumps({case: run(case) for case in cases if find_spec(needs.get(case, "torch"))}))
+    reports = {case: run(case) for case in cases if case not in needs or find_spec(needs[case])}
+    for report in [*reports.values()][1:]:
+        del report["first_step_cpu_seconds"], report["first_step_seconds"]
+    print(json.dumps(reports))
 
 
 class Rounds(dict[str, list[dict[str, float]]]):
@@ -100,11 +103,12 @@ class Rounds(dict[str, list[dict[str, float]]]):
         """One line a case: medians."""
         lines = [f"| case | {unit} / CPU s | peak MB | CPU s to first step |", "| --- | --- | --- | --- |"]
         for case, reports in self.items():
-            values = [
-                statistics.median(report[name] for report in reports)
-                for name in ("per_cpu_second", "peak_mb", "first_step_cpu_seconds")
-            ]
-            lines.append(f"| {case} | {values[0]:,.2f} | {values[1]:,.0f} | {values[2]:.1f} |")
+            speed, peak = (
+                statistics.median(report[name] for report in reports) for name in ("per_cpu_second", "peak_mb")
+            )
+            starts = [report["first_step_cpu_seconds"] for report in reports if "first_step_cpu_seconds" in report]
+            start = f"{statistics.median(starts):.1f}" if starts else "-"
+            lines.append(f"| {case} | {speed:,.2f} | {peak:,.0f} | {start} |")
         return "\n".join(lines)
 
 
