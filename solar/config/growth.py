@@ -35,8 +35,9 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     def problems(self) -> Iterator[str]:
         if self.diagnosis is not None:
             given = (["plan"] if self.plan is not None else []) + self.given_parameters()
+            given += [name for name in ("init", "seam") if getattr(self, name).value not in ("copy", "none")]
             if given:
-                yield f"{', '.join(given)}: given beside diagnosis, expected one of the two; set the others to null"
+                yield f"{', '.join(given)}: given beside diagnosis, whose candidates say that; leave them out or null"
         else:
             yield from GrowthPlan.problems(self)
         if self.seam is SeamInit.rms_match and self.data is None:

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from solar.config.growth import UpscaleConfig
+from solar.config.growth import DiagnoseConfig, UpscaleConfig
+from solar.config.growth_plan import SeamInit
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.references import pointers
@@ -43,6 +44,7 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
             yield from _batches(name, stage, config)
             yield from _sharded(name, stage, config)
             yield from _without_weights(name, stage, config)
+            yield from _selected(name, stage, config)
             yield from (f"stages.{name}.{problem}" for problem in source_problems(stage, config.stages))
     yield from (f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config)))
     if not re.fullmatch(r"[\w][\w.-]*", config.name):
@@ -68,6 +70,19 @@ def _without_weights(name: str, stage: Any, config: SolarConfig) -> Iterator[str
                 f"stages.{name}.{pointer.key}: '{pointer.value}' keeps no weights, but {reader} reads their files; "
                 f"set stages.{pointer.value}.materialize to true"
             )
+
+
+def _selected(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
+    """What a growth needs from the diagnosis that selects its plan."""
+    by = stage.diagnosis if isinstance(stage, UpscaleConfig) else None
+    diagnosis = config.stages.get(by or "")
+    if not isinstance(diagnosis, DiagnoseConfig):
+        return
+    if not diagnosis.plans:
+        yield f"stages.{name}.diagnosis: '{by}' has no plans to select from; set stages.{by}.plans"
+    matched = [plan for plan, said in diagnosis.plans.items() if said.seam is SeamInit.rms_match]
+    if matched and stage.data is None:
+        yield f"stages.{name}.data: not set, but {', '.join(matched)} of '{by}' measures on it; name tokens"
 
 
 def _infinite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -58,7 +58,8 @@ def describe(stage: PlannedStage) -> str:
     """A stage in a few words."""
     match stage.config:
         case growth.UpscaleConfig() as config:
-            return stage.facts.description if stage.facts and stage.facts.description else f"grow ({config.plan})"
+            how = f"by what {config.diagnosis} selects" if config.diagnosis else f"({config.plan})"
+            return stage.facts.description if stage.facts and stage.facts.description else f"grow {how}"
         case growth.DiagnoseConfig() as config:
             return f"measure {len(config.plans)} growth plans"
         case preference.ReferenceLogpsConfig() as config:

@@ -1,6 +1,7 @@
 """Grow a model in depth."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -9,7 +10,6 @@ from solar.artifacts.store import Artifact
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import GrowthPlan, SeamInit
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.errors import PlanError
 from solar.growth.diagnosis import DIAGNOSIS_FILE
 from solar.growth.grow import grow
 from solar.growth.unmaterialized import keep_plan
@@ -21,6 +21,7 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
     """Leaves `model/`; the plan is in its `config.json`. Without weights if `materialize` is false."""
     base = inputs[config.model].path / "model"
     plan: GrowthPlan = config if config.diagnosis is None else selected(inputs[config.diagnosis])
+    plan = replace(plan, dtype=config.dtype or plan.dtype)
     scales = None
     if plan.seam is SeamInit.rms_match and config.data is not None:
         scales = _seam_scales(base, inputs[config.data].path, plan)
@@ -46,10 +47,8 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
 
 
 def selected(diagnosis: Artifact) -> GrowthPlan:
-    """The explicit plan that a diagnosis selected. Raises `PlanError` if it had no candidates."""
+    """The explicit plan that a diagnosis selected."""
     found = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["selected"]
-    if found is None:
-        raise PlanError(f"{diagnosis.manifest.stage}.plans: none given, expected candidates to select from; add some")
     plan = OmegaConf.merge(OmegaConf.structured(GrowthPlan), found)
     made = OmegaConf.to_object(plan)
     assert isinstance(made, GrowthPlan)
