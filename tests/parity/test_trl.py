@@ -1,13 +1,13 @@
-"""DPO beside TRL's DPOTrainer on the same models and pairs: losses, gradients and training, step by step.
+"""Preference training beside TRL's trainers on the same models and pairs: losses, gradients and training, step by step.
 
-TRL runs in an environment of its own: SOLAR_RIVALS names a Python that has it. Written for TRL 1.16.
+TRL runs in an environment of its own: SOLAR_RIVALS names a Python that has it. Written for TRL 1.16, which has no
+DPO-Positive and IPO only per token; what it calls `robust` is not cDPO.
 """
 
 import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from tiny import VOCABULARY, TinyRow, llama_folder, settings, train_rows
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.training.alignment import PreferenceOptimization
-from solar.training.preference import AnswerLogps, preference_loss
 
 RIVALS = os.environ.get("SOLAR_RIVALS")
 pytestmark = [
@@ -30,18 +29,31 @@ pytestmark = [
     pytest.mark.skipif(RIVALS is None, reason="SOLAR_RIVALS names no Python that has trl"),
 ]
 EOS, STEPS, BATCH = 1, 6, 2
-ALPHA, SMOOTHING = 0.3, 0.1
+ALPHA, GAMMA, SMOOTHING = 0.3, 0.7, 0.1
 OURS_AND_TRLS = {
-    "sigmoid": ({}, {"loss_type": ["sigmoid"]}),
+    "sigmoid": ({}, "dpo", {"loss_type": ["sigmoid"]}),
     # of one pair at a time, `aot` is the loss of a pair with smoothed labels, which TRL has under no other name
-    "sigmoid smoothed": ({"label_smoothing": SMOOTHING}, {"loss_type": ["aot"], "label_smoothing": SMOOTHING}),
-    "sigmoid per token": ({"length_normalized": True}, {"loss_type": ["sigmoid_norm"]}),
-    "ipo per token": ({"loss": PreferenceLoss.ipo, "length_normalized": True}, {"loss_type": ["ipo"]}),
+    "cdpo": ({"label_smoothing": SMOOTHING}, "dpo", {"loss_type": ["aot"], "label_smoothing": SMOOTHING}),
+    "sigmoid per token": ({"length_normalized": True}, "dpo", {"loss_type": ["sigmoid_norm"]}),
+    "ipo per token": ({"loss": PreferenceLoss.ipo, "length_normalized": True}, "dpo", {"loss_type": ["ipo"]}),
     "rpo": (
         {"loss": PreferenceLoss.rpo, "alpha": ALPHA},
+        "dpo",
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, ALPHA]},
     ),
-    "apo_zero": ({"loss": PreferenceLoss.apo_zero}, {"loss_type": ["apo_zero"]}),
+    "apo_zero": ({"loss": PreferenceLoss.apo_zero}, "dpo", {"loss_type": ["apo_zero"]}),
+    "simpo": (
+        {"loss": PreferenceLoss.simpo, "gamma": GAMMA, "beta": 2.0},
+        "cpo",
+        {"loss_type": "simpo", "simpo_gamma": GAMMA, "cpo_alpha": 0.0, "beta": 2.0},
+    ),
+    "orpo": ({"loss": PreferenceLoss.orpo}, "orpo", {}),
+    # TRL's batch holds both answers of each pair one by one, and its reference point is of the same batch
+    "kto": (
+        {"loss": PreferenceLoss.kto},
+        "kto",
+        {"per_device_train_batch_size": 2 * BATCH, "gradient_accumulation_steps": 1},
+    ),
 }
 
 
@@ -78,16 +90,17 @@ def place(tmp_path_factory):
     models = {"model": llama_folder(place / "policy"), "reference": llama_folder(place / "reference", seed=9)}
     pairs = [[part.tolist() for part in three] for three in _pairs()]
     one_by_one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH, "max_steps": 1}
-    runs = {case: theirs | one_by_one | {"max_grad_norm": 1e9} for case, (_, theirs) in OURS_AND_TRLS.items()}
-    runs["training"] = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "max_grad_norm": 1.0}
+    runs = {case: (name, one_by_one | {"max_grad_norm": 1e9} | said) for case, (_, name, said) in OURS_AND_TRLS.items()}
+    runs["training"] = ("dpo", {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "max_grad_norm": 1.0})
     jobs = [
         {
+            "trainer": trainer,
             **{name: str(folder) for name, folder in models.items()},
             "options": {"beta": 0.1, "learning_rate": 1e-3} | options,
             "pairs": pairs[: options["max_steps"] * BATCH],
             "output": str(place / "trl" / case),
         }
-        for case, options in runs.items()
+        for case, (trainer, options) in runs.items()
     ]
     (place / "jobs.json").write_text(json.dumps(jobs))
     command = [RIVALS, str(Path(__file__).with_name("trl_trains.py")), str(place / "jobs.json")]
@@ -96,13 +109,18 @@ def place(tmp_path_factory):
     return place
 
 
-def _ours(place, output, options, *, clip, steps):
+def _ours(place, output, options, *, clip, steps, reference_point=0.0):
     """Log and first gradients of training on the same pairs."""
     said = {"duration": f"{steps} steps", "global_batch_size": BATCH, "reference": "other", "beta": 0.1}
     said |= {"loss": PreferenceLoss.sigmoid, "schedule": ScheduleConfig(ScheduleName.constant, 0.0, 1.0)}
     said["optimizer"] = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.999], 1e-8, 0.0, clip)
     model, reference = place / "policy", place / "reference"
-    make = partial(Keeping, model_dir=model, reference_dir=reference, data_dir=place / "data")
+
+    def make(*parts):
+        module = Keeping(*parts, model_dir=model, reference_dir=reference, data_dir=place / "data")
+        module.reference_point = reference_point
+        return module
+
     config = DpoConfig(**settings(**(said | options)))
     _, built = train_rows(list(_rows(_pairs())), config, model, output, module=make)
     log = [json.loads(line) for line in (output / "logs/metrics.jsonl").read_text().splitlines()]
@@ -112,11 +130,13 @@ def _ours(place, output, options, *, clip, steps):
 @pytest.mark.parametrize("case", OURS_AND_TRLS)
 def test_losses_and_gradients_are_trls(place, tmp_path, case):
     """In float32, whose sums are taken in another order there: the gradient to 1e-6, its smallest tensors to 3e-6."""
-    log, gradients = _ours(place, tmp_path, OURS_AND_TRLS[case][0], clip=1e9, steps=1)
-    losses = json.loads((place / "trl" / case / "losses.json").read_text())
-    expected = load_file(place / "trl" / case / "gradients.safetensors")
-    assert len(losses) == BATCH
-    assert log[0]["loss"] == pytest.approx(sum(losses) / BATCH, rel=1e-6)
+    theirs = place / "trl" / case
+    losses, (logged,) = (json.loads((theirs / name).read_text()) for name in ("losses.json", "log.json"))
+    expected = load_file(theirs / "gradients.safetensors")
+    options, point = OURS_AND_TRLS[case][0], logged.get("kl", 0.0)
+    assert (point > 0) == (case == "kto")
+    log, gradients = _ours(place, tmp_path, options, clip=1e9, steps=1, reference_point=point)
+    assert log[0]["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert gradients.keys() == expected.keys()
     differences = {name: (gradients[name] - gradient).norm() for name, gradient in expected.items()}
     for name, gradient in expected.items():
@@ -133,38 +153,3 @@ def test_training_with_clipping_and_adamw_follows_trls(place, tmp_path):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5, abs=1e-6)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
         assert mine["chosen_logps"] == pytest.approx(other["logps/chosen"], rel=1e-5)
-
-
-FUNCTIONS = """
-import json, sys
-from types import SimpleNamespace
-import torch
-from trl.experimental.cpo.cpo_trainer import CPOTrainer
-from trl.experimental.orpo.orpo_trainer import ORPOTrainer
-chosen, rejected = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in json.load(sys.stdin))
-place = {"accelerator": SimpleNamespace(device="cpu"), "beta": 2.0, "alpha": 0.0, "label_smoothing": 0.0}
-simpo = CPOTrainer.cpo_loss(SimpleNamespace(**place, loss_type="simpo", simpo_gamma=0.7), chosen, rejected)[0]
-orpo = -chosen - ORPOTrainer.odds_ratio_loss(SimpleNamespace(**place), chosen, rejected)[0]
-found = {}
-for name, loss in {"simpo": simpo, "orpo": orpo}.items():
-    gradients = torch.autograd.grad(loss.sum(), (chosen, rejected))
-    found[name] = [tensor.detach().double().tolist() for tensor in (loss, *gradients)]
-json.dump(found, sys.stdout)
-"""
-"""SimPO and ORPO: TRL's functions of log-probabilities per token, whose trainers tokenize in another way. TRL's ORPO
-adds the loss of prompt and answer; the answer's alone, as in the paper, is put in its place."""
-
-
-def test_simpo_and_orpo_of_given_log_probabilities_are_trls():
-    per_token = [[-0.4, -1.7, -3.0, -0.05], [-0.9, -1.1, -3.0, -2.5]]
-    done = subprocess.run([RIVALS, "-c", FUNCTIONS], input=json.dumps(per_token), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected = json.loads(done.stdout.splitlines()[-1])
-    tokens = torch.tensor([3.0, 5.0, 2.0, 7.0], dtype=torch.float64)
-    for name, theirs in expected.items():
-        chosen, rejected = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in per_token)
-        logps = AnswerLogps(chosen * tokens, rejected * tokens, chosen, rejected, tokens, tokens)
-        loss = preference_loss(logps, DpoConfig(loss=PreferenceLoss(name), beta=2.0, gamma=0.7))
-        gradients = torch.autograd.grad(loss.sum(), (chosen, rejected))
-        for mine, other in zip((loss.detach(), *gradients), theirs, strict=True):
-            assert mine.tolist() == pytest.approx(other, rel=1e-6, abs=1e-7), name

@@ -1,7 +1,8 @@
 """TRL's side of the parity test, run by a Python that has trl: `python trl_trains.py JOBS`.
 
-JOBS is a JSON list: folders of policy and reference, pairs as token ids, options of DPOConfig. Each leaves in its
-`output` the log (`log.json`), the loss of each micro-batch (`losses.json`) and the gradients of the first step.
+JOBS is a JSON list: a trainer's name, folders of policy and reference, pairs as token ids, options of the trainer. Each
+leaves in its `output` the log (`log.json`), the loss of each micro-batch (`losses.json`) and the gradients of the first
+step.
 """
 
 import json
@@ -13,7 +14,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
 def tokenizer(size):
@@ -45,18 +48,43 @@ class Listening(TrainerCallback):
             self.log.append({name: float(value) for name, value in logs.items()})
 
 
-class Trainer(DPOTrainer):
+class Watched:
+    """A trainer that keeps the loss of each micro-batch."""
+
     losses = ()
 
-    def _compute_loss(self, *places, **named):
-        loss = super()._compute_loss(*places, **named)
+    def compute_loss(self, *places, **named):
+        loss = super().compute_loss(*places, **named)
         self.losses = (*self.losses, loss.item())
         return loss
+
+
+class Dpo(Watched, DPOTrainer):
+    pass
+
+
+class Kto(Watched, KTOTrainer):
+    pass
+
+
+class Cpo(Watched, CPOTrainer):
+    pass
+
+
+class Orpo(Watched, ORPOTrainer):
+    def concatenated_forward(self, model, batch):
+        """TRL adds the loss of prompt and answer; the answer's alone, as in the paper, is put in its place."""
+        chosen_logps, *others = super().concatenated_forward(model, batch)
+        return (chosen_logps, *others[:3], -chosen_logps.mean())
+
+
+TRAINERS = {"dpo": (Dpo, DPOConfig), "kto": (Kto, KTOConfig), "cpo": (Cpo, CPOConfig), "orpo": (Orpo, ORPOConfig)}
 
 
 def train(job):
     output = Path(job["output"])
     output.mkdir()
+    trainer_class, options = TRAINERS[job["trainer"]]
     fixed = {"output_dir": str(output / "trainer"), "save_strategy": "no", "report_to": [], "logging_steps": 1}
     fixed |= {"use_cpu": True, "bf16": False, "disable_tqdm": True, "gradient_checkpointing": False}
     fixed |= {"dataloader_pin_memory": False, "train_sampling_strategy": "sequential", "max_length": 512}
@@ -65,10 +93,10 @@ def train(job):
         AutoModelForCausalLM.from_pretrained(job[name], attn_implementation="eager") for name in ("model", "reference")
     )
     listening = Listening(output)
-    trainer = Trainer(
+    trainer = trainer_class(
         policy,
-        ref_model=reference,
-        args=DPOConfig(**fixed, **job["options"]),
+        **({"ref_model": reference} if job["trainer"] in ("dpo", "kto") else {}),
+        args=options(**fixed, **job["options"]),
         train_dataset=Dataset.from_list(list(text_rows(job["pairs"]))),
         processing_class=tokenizer(policy.config.vocab_size),
         callbacks=[listening],
