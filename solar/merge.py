@@ -44,7 +44,8 @@ def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
             else:
                 stage = OmegaConf.merge(stage, value)
         except (OmegaConfBaseException, YAMLError) as error:
-            said = "expected a list, such as weights=[0.5,0.5]" if name == "weights" else str(error).splitlines()[0]
+            many = name in ("weights", "densities")
+            said = f"expected a list, such as {name}=[0.5,0.5]" if many else str(error).splitlines()[0]
             raise ConfigError(f"{setting}: {said}") from None
     if OmegaConf.is_missing(stage, "method"):
         raise ConfigError(f"method: not set; usage: {USAGE}")

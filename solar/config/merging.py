@@ -46,15 +46,15 @@ TAKES = {
     MergeMethod.average: {"weights"},
     MergeMethod.slerp: {"t"},
     MergeMethod.task_arithmetic: {"base", "weights", "scale"},
-    MergeMethod.ties: {"base", "weights", "scale", "density"},
-    MergeMethod.dare: {"base", "weights", "scale", "density", "seed"},
-    MergeMethod.dare_ties: {"base", "weights", "scale", "density", "seed"},
+    MergeMethod.ties: {"base", "weights", "scale", "density", "densities"},
+    MergeMethod.dare: {"base", "weights", "scale", "density", "densities", "seed"},
+    MergeMethod.dare_ties: {"base", "weights", "scale", "density", "densities", "seed"},
     MergeMethod.model_stock: {"base"},
     MergeMethod.window: {"decay"},
 }
 """The settings each method reads; any other is refused, since it would change nothing."""
 
-OPTIONAL = {"weights", "scale"}
+OPTIONAL = {"weights", "scale", "densities"}
 """Settings that a method which takes them can do without."""
 
 
@@ -75,6 +75,8 @@ class MergeConfig(StageConfig):
     """Factor on the merged change before it is added to the base (the papers' lambda); 1 if not given."""
     density: float | None = None
     """Share of each model's change that is kept, more than 0 to 1."""
+    densities: list[float] | None = None
+    """The same, one a model, in place of `density`."""
     seed: int | None = None
     """Of the changes that DARE drops."""
     decay: Decay | None = None
@@ -82,11 +84,11 @@ class MergeConfig(StageConfig):
 
     def problems(self) -> Iterator[str]:
         takes = TAKES[self.method]
-        for name in ("base", "weights", "t", "scale", "density", "seed", "decay"):
+        for name in ("base", "weights", "t", "scale", "density", "densities", "seed", "decay"):
             given = getattr(self, name) is not None
             if given and name not in takes:
                 yield f"{name}: found {getattr(self, name)}, but {self.method} takes only {', '.join(sorted(takes))}"
-            if not given and name in takes - OPTIONAL:
+            if not given and name in takes - OPTIONAL and not (name == "density" and self.densities is not None):
                 yield f"{name}: not set, expected a value for {self.method}"
         yield from self._problems_with_models()
         yield from self._problems_with_numbers()
@@ -100,6 +102,8 @@ class MergeConfig(StageConfig):
             yield "models: found none, expected at least one"
         if self.weights is not None and len(self.weights) != len(self.models):
             yield f"weights: found {len(self.weights)} for {len(self.models)} models, expected one a model"
+        if self.densities is not None and len(self.densities) != len(self.models):
+            yield f"densities: found {len(self.densities)} for {len(self.models)} models, expected one a model"
         if self.base in self.models:
             yield f"base: found {self.base}, also one of the models; leave it out of them"
 
@@ -110,11 +114,16 @@ class MergeConfig(StageConfig):
                 yield f"weights: found {weight}, expected numbers of at least 0 (task_arithmetic and dare may subtract)"
         if self.weights and not any(self.weights):
             yield f"weights: found {self.weights}, expected at least one that is not 0"
+        if self.weights and math.isinf(sum(map(abs, self.weights)) * max(1, abs(self.scale or 1))):
+            yield f"weights: found {self.weights}, expected a finite sum (times scale)"
         if self.t is not None and not 0 <= self.t <= 1:
             yield f"t: found {self.t}, expected 0 to 1"
         if self.scale is not None and not math.isfinite(self.scale):
             yield f"scale: found {self.scale}, expected a finite number"
-        if self.density is not None and not 0 < self.density <= 1:
-            yield f"density: found {self.density}, expected more than 0 to 1"
+        if self.density is not None and self.densities is not None:
+            yield "density: found beside densities, expected one of them"
+        for density in [*([] if self.density is None else [self.density]), *(self.densities or [])]:
+            if not 0 < density <= 1:
+                yield f"density: found {density}, expected more than 0 to 1"
         if self.seed is not None and self.seed < 0:
             yield f"seed: found {self.seed}, expected 0 or more"

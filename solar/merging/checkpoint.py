@@ -56,6 +56,13 @@ class Checkpoint:
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Look at a model. Raises ArtifactError where something is missing, damaged or contradictory."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "not found"
+        raise ArtifactError(f"{folder}: {found}, expected a Hugging Face model folder on this disk")
+    if (folder / "adapter_config.json").exists():
+        raise ArtifactError(
+            f"{folder}: holds an adapter, expected a whole model; add it to its base first (peft's merge_and_unload)"
+        )
     config = read_json(folder / "config.json")
     headers: dict[str, bytes] = {}
     tensors: dict[str, Tensor] = {}
@@ -76,7 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise ArtifactError(f"{path}: not found, expected a Hugging Face model folder") from None
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{path}: {error}, expected a JSON object") from None

@@ -8,19 +8,9 @@ from typing import Any
 from solar.errors import StageError
 from solar.merging.checkpoint import Checkpoint, Tensor, read_json
 from solar.merging.formats import FORMATS
+from solar.merging.function import function_of
 
-FUNCTION = (
-    "model_type",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "layer_types",
-    "rope_theta",
-    "rope_parameters",
-)
-"""Keys of config.json that change what the same tensors compute."""
+ONE_KIND = "only models of one kind can be merged"
 
 OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
 """Names of the output embeddings; the first is used in messages where a file has none."""
@@ -95,10 +85,10 @@ def check_tensors(first: Checkpoint, other: Checkpoint) -> None:
     for name, left in first.tensors.items():
         right = other.tensors[name]
         if left.dtype != right.dtype:
-            raise differs(first, other, f"{name} is {left.dtype}", f"{right.dtype}; convert one of them first")
+            raise differs(first, other, f"{name} is {left.dtype}", right.dtype, "convert one of them first")
         if left.shape != right.shape:
-            why = "; their vocabularies differ" if is_vocabulary(left, first) else ""
-            raise differs(first, other, f"{name} is {list(left.shape)}", f"{list(right.shape)}{why}")
+            why = "their vocabularies differ" if is_vocabulary(left, first) else ONE_KIND
+            raise differs(first, other, f"{name} is {list(left.shape)}", f"{list(right.shape)}", why)
 
 
 def is_vocabulary(tensor: Tensor, model: Checkpoint) -> bool:
@@ -108,9 +98,10 @@ def is_vocabulary(tensor: Tensor, model: Checkpoint) -> bool:
 
 def check_function(first: Checkpoint, other: Checkpoint) -> None:
     """Configurations, where both say something, must not make the same tensors compute different things."""
-    for key in FUNCTION:
-        if key in first.config and key in other.config and first.config[key] != other.config[key]:
-            raise differs(first, other, f"config.json: {key} is {first.config[key]}", f"{other.config[key]}")
+    ours, theirs = (function_of(model.config) for model in (first, other))
+    for key in ours:
+        if key in theirs and ours[key] != theirs[key]:
+            raise differs(first, other, f"config.json: {key} is {ours[key]}", f"{theirs[key]}")
 
 
 def check_vocabulary(first: Checkpoint, other: Checkpoint) -> None:
@@ -124,7 +115,7 @@ def check_vocabulary(first: Checkpoint, other: Checkpoint) -> None:
             place = next((name for name, tensor in first.tensors.items() if is_vocabulary(tensor, first)), "embeddings")
             quoted = json.dumps(token, ensure_ascii=False)
             said = f"{place}: token {quoted} is row {left.get(token, 'none')}"
-            raise differs(first, other, said, f"row {right.get(token, 'none')}; their vocabularies differ")
+            raise differs(first, other, said, f"row {right.get(token, 'none')}", "their vocabularies differ")
 
 
 def tokens(path: Path) -> dict[str, int]:
@@ -136,6 +127,6 @@ def tokens(path: Path) -> dict[str, int]:
     return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
 
 
-def differs(first: Checkpoint, other: Checkpoint, ours: str, theirs: str) -> StageError:
+def differs(first: Checkpoint, other: Checkpoint, ours: str, theirs: str, why: str = ONE_KIND) -> StageError:
     """The one sentence every refusal is."""
-    return StageError(f"{ours} in {first.folder}, {theirs} in {other.folder}; only models of one kind can be merged")
+    return StageError(f"{ours} in {first.folder}, {theirs} in {other.folder}; {why}")

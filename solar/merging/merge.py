@@ -130,7 +130,11 @@ def merge_weights(job: Job, folder: Path) -> None:
         def task(tensor: Tensor) -> None:
             tensors = [model.tensors[tensor.name] for model in job.columns]
             files = [descriptors[each.file] for descriptors, each in zip(inputs, tensors, strict=True)]
-            merge_tensor(Column(tensors, files), job.config, outputs[tensor.file].fileno(), tensor.offset)
+            try:
+                merge_tensor(Column(tensors, files), job.config, outputs[tensor.file].fileno(), tensor.offset)
+            except OSError as error:
+                said = error.strerror or error
+                raise StageError(f"{tensor.name}: {said}, in the merge at {folder}; nothing is left of it") from None
 
         largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.size_bytes)
         run_all(job.threads, [partial(task, tensor) for tensor in largest_first])

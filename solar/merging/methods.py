@@ -127,6 +127,11 @@ def weights_of(config: MergeConfig) -> list[float]:
     return [1.0] * len(config.models) if config.weights is None else config.weights
 
 
+def densities_of(config: MergeConfig) -> list[float]:
+    """The share of its change that is kept of each model."""
+    return [config.density or 1.0] * len(config.models) if config.densities is None else config.densities
+
+
 def scale_of(config: MergeConfig) -> float:
     """The factor on the merged change."""
     return 1.0 if config.scale is None else config.scale

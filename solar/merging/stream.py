@@ -17,7 +17,7 @@ from solar.errors import StageError
 from solar.merging.arithmetic import add_changes, drawn, elect, inner_products, smallest_kept, weighted_sum
 from solar.merging.checkpoint import Tensor
 from solar.merging.formats import FORMATS, Stored, Wide, is_finite, narrow, widen
-from solar.merging.methods import METHODS, Linear, Products, Selective, Thin, scale_of, weights_of
+from solar.merging.methods import METHODS, Linear, Products, Selective, Thin, densities_of, scale_of, weights_of
 
 CHUNK = 1 << 16
 """Elements a piece; part of the result, since inner products are summed up by pieces and DARE draws by pieces."""
@@ -49,7 +49,8 @@ class Column:
 def merge_tensor(column: Column, config: MergeConfig, output: int, offset: int) -> None:
     """Write the merged tensor at `offset` of the descriptor `output`.
 
-    Raises StageError if the result is not finite, or if a tensor of whole numbers is not the same in all models.
+    Raises StageError if what is read or written is not finite (models of weight 0 are left out of that), or if a tensor
+    of whole numbers is not the same in all models.
     """
     tensor = column.tensors[0]
     if tensor.dtype not in FORMATS:
@@ -63,7 +64,10 @@ def merge_tensor(column: Column, config: MergeConfig, output: int, offset: int) 
             piece = stored[: merged.size]
             narrow(merged, tensor.dtype, piece)
             if not is_finite(piece, tensor.dtype):
-                raise StageError(f"{tensor.name}: found NaN or infinity in the merge, expected finite weights")
+                refuse_not_finite(tensor, arrays, config)
+                raise StageError(
+                    f"{tensor.name}: found numbers too large for {tensor.dtype} in the merge of finite ones"
+                )
             write(output, piece, offset + number * CHUNK * piece.itemsize)
 
 
@@ -83,38 +87,53 @@ def products_of(column: Column, config: MergeConfig) -> Products:
     for base, *models in column.pieces():
         vectors = [base, *models] if config.base is None else [model - base for model in models]
         products = inner_products(vectors)
+        if not np.isfinite(products).all():
+            refuse_not_finite(column.tensors[0], [base, *models], config)
         total = products if total is None else total + products
     return np.zeros((len(config.models), len(config.models))) if total is None else total
 
 
 def selective(method: Selective, column: Column, config: MergeConfig) -> Combine:
     """Thin out the changes from the base, then add or elect."""
-    density, weights, scale = config.density or 1.0, weights_of(config), scale_of(config)
+    densities, weights, scale = densities_of(config), weights_of(config), scale_of(config)
     if method.thin is Thin.largest:
-        keep, enlarge = keep_largest(column, density), 1.0
+        keep, enlarge = keep_largest(column, densities), [1.0] * len(weights)
     else:
-        keep, enlarge = keep_random(column.tensors[0].name, density, config.seed or 0), 1 / density
+        keep = keep_random(column.tensors[0].name, densities, config.seed or 0)
+        enlarge = [1 / density for density in densities]
 
     def combine(number: int, arrays: list[Wide]) -> Wide:
+        refuse_not_finite(column.tensors[0], arrays, config)  # what is thinned out would not show in the merge
         base, *models = arrays
         kept = keep(number, arrays)
         if not method.by_election:
-            return add_changes(base, models, kept, [scale * enlarge * weight for weight in weights])
-        if enlarge != 1:
-            models = [base + enlarge * (model - base) for model in models]
+            factors = [scale * large * weight for large, weight in zip(enlarge, weights, strict=True)]
+            return add_changes(base, models, kept, factors)
+        # a model that is not enlarged stays itself to the last bit
+        models = [
+            model if large == 1 else base + large * (model - base) for model, large in zip(models, enlarge, strict=True)
+        ]
         merged = elect(base, models, kept, weights)
         return merged if scale == 1 else base + scale * (merged - base)
 
     return combine
 
 
+def refuse_not_finite(tensor: Tensor, arrays: Sequence[Wide], config: MergeConfig) -> None:
+    """Raise StageError with the model whose piece has NaN or infinity."""
+    folders = [*([] if config.base is None else [config.base]), *config.models]
+    for folder, array in zip(folders, arrays, strict=True):
+        if not np.isfinite(array).all():
+            raise StageError(f"{tensor.name}: found NaN or infinity in {folder}, expected finite weights")
+
+
 Keep = Callable[[int, list[Wide]], list[NDArray[np.bool_]]]
 """The number of a piece and the piece in every model, base first -> which elements of each model's change are kept."""
 
 
-def keep_largest(column: Column, density: float) -> Keep:
+def keep_largest(column: Column, densities: Sequence[float]) -> Keep:
     """The largest changes of each model, over the whole tensor; equal ones are kept or dropped together."""
-    bounds = [bound(column, model, density) for model in range(1, len(column.tensors))]
+    bounds = [bound(column, model, density) for model, density in enumerate(densities, 1)]
     return lambda _, arrays: [abs(model - arrays[0]) >= least for model, least in zip(arrays[1:], bounds, strict=True)]
 
 
@@ -131,11 +150,12 @@ def bound(column: Column, model: int, density: float) -> float:
     return smallest_kept(magnitudes, density)
 
 
-def keep_random(name: str, density: float, seed: int) -> Keep:
+def keep_random(name: str, densities: Sequence[float], seed: int) -> Keep:
     """Each element by chance; the draw depends on the seed, the tensor's name and the model's place in the list."""
     tensor = zlib.crc32(name.encode())
     return lambda number, arrays: [
-        drawn(model.size, density, (seed, tensor, place, number)) for place, model in enumerate(arrays[1:])
+        drawn(model.size, density, (seed, tensor, place, number))
+        for place, (model, density) in enumerate(zip(arrays[1:], densities, strict=True))
     ]
 
 

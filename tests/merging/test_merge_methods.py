@@ -71,6 +71,25 @@ def test_ties_keeps_the_largest_of_the_whole_tensor(model, merged):
     assert np.array_equal(got, np.where(changes >= 150_000, changes, 0))
 
 
+def test_each_model_may_keep_a_share_of_its_own(model, merged):
+    base, a, b = model([0.0] * 4), model([4.0, 3.0, 2.0, 1.0]), model([1.0, 2.0, 3.0, 4.0])
+    # of a the largest quarter (4), of b the larger half (3 and 4)
+    assert merged([a, b], "ties", base, densities=[0.25, 0.5]).tolist() == [4.0, 0.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("method", ["dare", "dare_ties"])
+def test_dare_enlarges_each_model_by_its_own_share(model, merged, method):
+    size = 100_000
+    base, a, b = model(np.zeros(size)), model(np.ones(size)), model(np.ones(size))
+    got = merged([a, b], method, base, densities=[0.5, 0.25], weights=[1.0, 1.0], seed=0)
+    # changes of 2 and 4, alone or together: their sum, or their mean where signs are elected
+    together = 6.0 if method == "dare" else 3.0
+    shares = {value: float((got == value).mean()) for value in (0.0, 2.0, 4.0, together)}
+    expected = {0.0: 0.375, 2.0: 0.375, 4.0: 0.125, together: 0.125}
+    assert sum(shares.values()) == 1.0
+    assert shares == pytest.approx(expected, abs=0.008)  # 5 standard deviations
+
+
 def test_equal_changes_are_kept_together():
     assert smallest_kept(np.array([1.0, 2.0, 2.0, 2.0]), density=0.5) == 2.0
 

@@ -1,5 +1,6 @@
 """A merged model appears whole or not at all."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.errors import ArtifactError
+from solar.merge import main
 from solar.merging.merge import merge
 from solar.merging.soup import greedy_soup
 
@@ -64,6 +66,23 @@ def test_a_merge_killed_half_way_publishes_nothing_and_the_next_one_clears_up(mo
         "merge.json",
         "model.safetensors",
     ]
+
+
+def test_a_disk_that_fills_up_is_one_line_that_says_where_and_leaves_nothing(models, tmp_path, monkeypatch, capsys):
+    before, quick, written = sorted(tmp_path.iterdir()), os.pwrite, []
+
+    def full_after_five(descriptor, data, offset):
+        written.append(offset)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return quick(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full_after_five)
+    assert main([*map(str, models), str(tmp_path / "out"), "method=average", "threads=1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: w") and error.count("\n") == 1
+    assert f"No space left on device, in the merge at {tmp_path}/out" in error
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_two_merges_into_one_folder_do_not_meet(models, tmp_path):

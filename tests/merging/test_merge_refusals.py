@@ -43,10 +43,11 @@ def test_other_shapes(model, tmp_path):
     assert "[2, 1]" in message
 
 
-def test_other_dtypes(model, tmp_path):
-    message = refused([model({"a": [1.0]}), model({"a": [1.0]}, "F16")], tmp_path)
-    assert "a is F32" in message
-    assert "F16" in message
+@pytest.mark.parametrize("other", ["F16", "BF16"])
+def test_other_dtypes(model, tmp_path, other):
+    models = [model({"a": [1]}), model({"a": [1]}, other)]
+    message = refused(models, tmp_path)
+    assert message.startswith(f"a is F32 in {models[0]}, {other} in {models[1]}; convert")
 
 
 def test_vocabularies_of_other_sizes(model, tmp_path):
@@ -104,6 +105,34 @@ def test_other_architectures(model, tmp_path):
     assert "model_type is llama" in refused(models, tmp_path)
 
 
+ROPE_5 = {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (ROPE_5, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta is 10000.0"),
+        (ROPE_5, {"rope_theta": 5e5}, "rope_theta is 10000.0"),
+        ({"rope_theta": 1e4}, {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2}}, "rope_type is def"),
+        ({"text_config": {"hidden_act": "silu"}}, {"text_config": {"hidden_act": "gelu"}}, "hidden_act is silu"),
+        ({"n_head": 4}, {"n_head": 8}, "n_head is 4"),
+        ({"rms_norm_eps": 1e-5}, {"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-05"),
+    ],
+)
+def test_configurations_that_compute_something_else(model, tmp_path, first, second, said):
+    models = [model({"a": [1.0]}, config={"model_type": "x", **config}) for config in (first, second)]
+    assert f"config.json: {said}" in refused(models, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "second", [{"rope_theta": 10000, "rope_scaling": None}, {}, {**ROPE_5, "eos_token_id": 7, "use_cache": False}]
+)
+def test_the_same_function_said_otherwise_is_no_obstacle(model, tmp_path, second):
+    """transformers 4 and 5 write rotary embeddings differently."""
+    models = [model({"a": [1.0]}, config={"model_type": "x", **config}) for config in (ROPE_5, second)]
+    merge(models, tmp_path / "out", MergeConfig("merge", ["a", "b"], MergeMethod.average))
+
+
 def test_a_base_that_does_not_fit(model, tmp_path):
     models, base = [model({"a": [1.0]}), model({"a": [2.0]})], model({"a": [1.0, 2.0]})
     message = refused(models, tmp_path, base=base, method=MergeMethod.task_arithmetic)
@@ -120,16 +149,37 @@ def test_whole_numbers_that_differ(model, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "bad"), [("F32", np.nan), ("F32", np.inf), ("F16", -np.inf), ("BF16", 0x7FC0)])
 def test_weights_that_are_not_finite(model, tmp_path, dtype, bad):
-    message = refused(
-        [model({"good": [1], "bad": [1, bad]}, dtype), model({"good": [1], "bad": [1, 1]}, dtype)], tmp_path
-    )
-    assert message.startswith("bad: found NaN or infinity")
+    models = [model({"good": [1], "bad": [1, 1]}, dtype), model({"good": [1], "bad": [1, bad]}, dtype)]
+    assert refused(models, tmp_path).startswith(f"bad: found NaN or infinity in {models[1]}")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("slerp", {"t": 0.0}),
+        ("task_arithmetic", {}),
+        ("ties", {"density": 0.1}),
+        ("dare", {"density": 0.001, "seed": 0}),
+        ("dare_ties", {"density": 0.001, "seed": 0}),
+        ("model_stock", {}),
+    ],
+)
+@pytest.mark.parametrize("place", ["base", "model"])
+def test_no_method_drops_what_is_not_finite(model, tmp_path, method, settings, place, bad):
+    """Thinned out, or the whole tensor left at its base, the model's fault would not show in the merge."""
+    rotten = model({"w": [*np.ones(50), bad]})
+    whole = [model({"w": np.arange(51.0) + i}) for i in range(2)]
+    base = None if method == "slerp" else rotten if place == "base" else whole.pop()
+    models = whole if place == "base" and method != "slerp" else [whole[0], rotten]
+    message = refused(models, tmp_path, base=base, method=MergeMethod(method), **settings)
+    assert message == f"w: found NaN or infinity in {rotten}, expected finite weights"
 
 
 def test_a_result_too_large_for_its_format(model, tmp_path):
     models, base = [model({"a": [60000.0]}, "F16")], model({"a": [0.0]}, "F16")
     message = refused(models, tmp_path, base=base, method=MergeMethod.task_arithmetic, scale=2.0)
-    assert message.startswith("a: found NaN or infinity")
+    assert message.startswith("a: found numbers too large for F16")
 
 
 def test_numbers_that_do_not_fit_the_method(model, tmp_path):
@@ -138,6 +188,13 @@ def test_numbers_that_do_not_fit_the_method(model, tmp_path):
     assert "weights: found 2 for 3 models" in refused(models, tmp_path, ConfigError, weights=[0.5, 0.5])
     assert "base: not set" in refused(models, tmp_path, ConfigError, method=MergeMethod.ties, density=0.2)
     assert "t: found 0.5, but average takes only weights" in refused(models, tmp_path, ConfigError, t=0.5)
+    assert "expected a finite sum" in refused(models, tmp_path, ConfigError, weights=[1e308, 1e308, 1.0])
+    ties = {"method": MergeMethod.ties, "base": tmp_path}
+    assert "density: not set" in refused(models, tmp_path, ConfigError, **ties)
+    assert "densities: found 2 for 3" in refused(models, tmp_path, ConfigError, **ties, densities=[0.5, 0.5])
+    both = {"density": 0.5, "densities": [0.5] * 3}
+    assert "density: found beside densities" in refused(models, tmp_path, ConfigError, **ties, **both)
+    assert "density: found 0.0" in refused(models, tmp_path, ConfigError, **ties, densities=[0.0, 1.0, 1.0])
 
 
 def test_a_file_that_was_cut_short(model, tmp_path):
@@ -166,7 +223,14 @@ def test_a_folder_without_weights(tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    assert "config.json: not found" in refused([tmp_path / "nowhere"] * 2, tmp_path, ArtifactError)
+    assert "nowhere: not found, expected a Hugging Face" in refused([tmp_path / "nowhere"] * 2, tmp_path, ArtifactError)
+
+
+def test_an_adapter_in_place_of_a_model(model, tmp_path):
+    adapter = model({"a": [1.0]})
+    (adapter / "adapter_config.json").write_text("{}")
+    message = refused([model({"a": [1.0]}), adapter], tmp_path, ArtifactError)
+    assert message.startswith(f"{adapter}: holds an adapter, expected a whole model")
 
 
 def test_a_target_that_exists_is_never_touched(model, tmp_path):
