@@ -71,9 +71,10 @@ def run(composed: DictConfig) -> float | None:
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
         console.print(f"growth  {line}", highlight=False, markup=False, soft_wrap=True)
-    if picture := add_job(artifacts):
-        console.print(f"sweep   {picture}", highlight=False, soft_wrap=True)
-    return record.objective(artifacts)
+    objective = record.objective(artifacts)
+    for line in add_job(artifacts, config.objective, objective):
+        console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
+    return objective
 
 
 def _overrides() -> list[str]:

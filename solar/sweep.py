@@ -1,6 +1,7 @@
 """`python -m solar.sweep FOLDER` draws the plot of a sweep again, from `outputs/sweeps/NAME/TIME`.
 
-A sweep (`python -m solar.run --multirun ...`) draws it by itself after each of its jobs.
+A sweep (`python -m solar.run --multirun ...`) draws it by itself after each of its jobs, and lists what its objective
+came to so far.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,25 +19,30 @@ from solar.artifacts.manifest import Manifest, write_atomically
 from solar.artifacts.store import Artifact
 from solar.errors import ArtifactError, SolarError
 
+if TYPE_CHECKING:
+    from solar.report.sweep import Job
+
 JOB_FILE = "job.json"
 
 
-def add_job(artifacts: Mapping[str, Artifact]) -> Path | None:
-    """If this run is a job of a sweep, remember what it made, and draw the plot of all jobs so far.
+def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: float | None) -> list[str]:
+    """If this run is a job of a sweep, remember what it made and its objective, and draw the plot of all jobs so far.
 
-    Returns the picture, if there is one.
+    Returns what there is to say: the objective of each job so far, and the picture, if there is one.
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return None
+        return []
     folder = Path(HydraConfig.get().runtime.output_dir)
     written = (override.lstrip("+~").partition("=") for override in HydraConfig.get().overrides.task)
     said = {
         "overrides": {key: value for key, _, value in written},
         "artifacts": {stage: os.path.relpath(artifact.path, folder) for stage, artifact in artifacts.items()},
+        "objective": None if objective is None else {objective: value},
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / JOB_FILE, json.dumps(said, indent=1) + "\n")
-    return draw(folder.parent)
+    picture = draw(folder.parent)
+    return [*objectives(jobs_of(folder.parent)), *([] if picture is None else [str(picture)])]
 
 
 def draw(sweep: Path) -> Path | None:
@@ -43,8 +50,15 @@ def draw(sweep: Path) -> Path | None:
 
     Raises `ArtifactError` if it is no sweep's folder, or if an artifact of a job is gone.
     """
+    from solar.report.sweep import write_sweep
+
+    return write_sweep(jobs_of(sweep), sweep)
+
+
+def jobs_of(sweep: Path) -> "list[Job]":
+    """The finished jobs of a sweep, in the order they were started; raises as `draw` does."""
     from solar.report.entries import Entry, Run
-    from solar.report.sweep import Job, write_sweep
+    from solar.report.sweep import Job
 
     found = sorted(sweep.glob(f"*/{JOB_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
     if not found:
@@ -56,8 +70,25 @@ def draw(sweep: Path) -> Path | None:
         for stage, place in said["artifacts"].items():
             manifest = Manifest.read(path.parent / place)
             entries.append(Entry(stage, manifest.kind, path.parent / place, asdict(manifest)))
-        jobs.append(Job(said["overrides"], Run(entries)))
-    return write_sweep(jobs, sweep)
+        jobs.append(Job(said["overrides"], Run(entries), said.get("objective")))
+    return jobs
+
+
+def objectives(jobs: "list[Job]") -> list[str]:
+    """A line for each of several jobs that have an objective: what was swept, and what it came to.
+
+    >>> from solar.report.entries import Run
+    >>> from solar.report.sweep import Job
+    >>> objectives([Job({"m.t": t}, Run([]), {"loss": value}) for t, value in (("0.2", 1.5), ("0.5", 1.25))])
+    ['t=0.2  loss 1.5000', 't=0.5  loss 1.2500']
+    """
+    from solar.report.sweep import swept
+
+    keys, lines = swept(jobs), []
+    for job in jobs if len(jobs) > 1 else []:
+        said = " ".join(f"{key.rpartition('.')[2]}={job.overrides[key]}" for key in keys if key in job.overrides)
+        lines += [f"{said}  {name} {value:.4f}" for name, value in (job.objective or {}).items()]
+    return lines
 
 
 def main(words: list[str]) -> int:

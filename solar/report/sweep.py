@@ -19,6 +19,8 @@ class Job:
     overrides: dict[str, str]
     """Key -> value, as they were written on the command line."""
     run: Run
+    objective: dict[str, float] | None = None
+    """`stage.metric` -> what it came to, where the sweep has an objective."""
 
 
 def swept(jobs: list[Job]) -> list[str]:

@@ -28,3 +28,23 @@ def test_a_sweep_over_m_leaves_one_plot_of_all_its_jobs(finished: Path, run: Run
     assert (sweep / "m.json").read_text() == before
     lost = subprocess.run([sys.executable, "-m", "solar.sweep", str(tmp_path)], capture_output=True, text=True)
     assert lost.returncode == 1 and lost.stderr.startswith(f"error: {tmp_path}: no finished job found")
+
+
+def test_a_sweep_with_an_objective_lists_what_every_job_came_to(finished: Path, run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    done = run(root, "--multirun", "+sweep=merge_weights", "until=evaluation")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = (root / "sweeps" / "quickstart").iterdir()
+    expected = []
+    for job in range(3):
+        said = json.loads((sweep / str(job) / "job.json").read_text())
+        weights = said["overrides"]["stages.merge.weights"]
+        folder = sweep / str(job) / said["artifacts"]["evaluation"]
+        metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+        assert list(metrics) == ["merge"]  # no other model is scored again
+        loss = metrics["merge"]["nats_per_token"]
+        assert said["objective"] == {"evaluation.merge.nats_per_token": loss}
+        expected.append(f"sweep   weights={weights}  evaluation.merge.nats_per_token {loss:.4f}")
+    assert [line for line in done.stdout.splitlines() if line.startswith("sweep ")][-3:] == expected
+    assert [line.partition("=")[2][:9] for line in expected] == ["[0.5,0.5]", "[0.4,0.6]", "[0.6,0.4]"]
