@@ -40,6 +40,9 @@ CONFIG = {
 }
 
 
+NAMES = "abcde"
+
+
 def shapes() -> dict[str, tuple[int, ...]]:
     named = {"model.embed_tokens.weight": (128, 64), "model.norm.weight": (64,), "lm_head.weight": (128, 64)}
     inner = {
@@ -59,13 +62,13 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def models(request, tmp_path_factory) -> list[Path]:
-    """A base and two models that left it in directions that agree in part."""
+    """A base and five models that left it in directions that agree in part."""
     generator = torch.Generator().manual_seed(0)
     place = tmp_path_factory.mktemp(request.param)
     base = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes().items()}
     shared = {name: 0.01 * torch.randn(shape, generator=generator) for name, shape in shapes().items()}
     folders = []
-    for name in ("base", "a", "b"):
+    for name in ("base", *NAMES):
         tensors = {
             key: value if name == "base" else value + shared[key] + 0.01 * torch.randn(value.shape, generator=generator)
             for key, value in base.items()
@@ -80,24 +83,30 @@ def models(request, tmp_path_factory) -> list[Path]:
 
 
 def ours_and_theirs(models, tmp_path, method, theirs, weights=None, **numbers):
-    """The tensors of both merges of `a` and `b`; the keywords are solar's settings."""
-    base, a, b = models
+    """The tensors of both merges of `a`, `b` and as many more as there are weights; the keywords are solar's settings.
+    `each` of `theirs` are mergekit's values for every model, `own` lists those that differ between models.
+    """
+    base, *others = models
+    merged = others[: len(weights or "ab")]
     with_base = method not in ("average", "slerp")
     root = base if with_base else None
-    config = MergeConfig("merge", ["a", "b"], MergeMethod(method), str(root) if root else None, weights, **numbers)
-    merge([a, b], tmp_path / "ours", config, root)
+    names = list(NAMES[: len(merged)])
+    config = MergeConfig("merge", names, MergeMethod(method), str(root) if root else None, weights, **numbers)
+    merge(merged, tmp_path / "ours", config, root)
+    own = theirs.get("own", [{}] * len(merged))
+    given = [{} if weights is None else {"weight": weight} for weight in weights or merged]
     recipe = {
         "models": [
-            {"model": str(model), "parameters": {**theirs.get("each", {}), **({"weight": weight} if weights else {})}}
-            for model, weight in zip((a, b), weights or (None, None), strict=True)
+            {"model": str(model), "parameters": theirs.get("each", {}) | more | weight}
+            for model, more, weight in zip(merged, own, given, strict=True)
         ],
         "merge_method": theirs["method"],
         "dtype": "float32",
-        "out_dtype": load_file(a / "model.safetensors")["lm_head.weight"].dtype.__str__().removeprefix("torch."),
+        "out_dtype": load_file(base / "model.safetensors")["lm_head.weight"].dtype.__str__().removeprefix("torch."),
         "parameters": theirs.get("all", {}),
     }
     if with_base or method == "slerp":
-        recipe["base_model"] = str(base if with_base else a)
+        recipe["base_model"] = str(base if with_base else merged[0])
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     command = [str(MERGEKIT), str(tmp_path / "recipe.yaml"), str(tmp_path / "theirs"), "--quiet"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -127,6 +136,10 @@ def test_a_plain_average_is_equal_to_the_last_bit(models, tmp_path):
     assert differing(*ours_and_theirs(models, tmp_path, "average", {"method": "linear"}, [0.5, 0.5])) == 0
 
 
+FIVE = {"weights": [0.41, 0.73, 0.19, 0.31, 0.97]}
+"""Not round: in bfloat16 sums would often be 0 or lie on a rounding border, where the last bit of a term decides."""
+
+
 @pytest.mark.parametrize(
     ("method", "theirs", "numbers"),
     [
@@ -140,6 +153,15 @@ def test_a_plain_average_is_equal_to_the_last_bit(models, tmp_path):
             {"weights": [0.4, 0.6], "density": 1.0, "seed": 0},
         ),
         ("model_stock", {"method": "model_stock"}, {}),
+        ("average", {"method": "linear"}, FIVE),
+        ("task_arithmetic", {"method": "task_arithmetic", "all": {"lambda": 0.5}}, FIVE | {"scale": 0.5}),
+        ("ties", {"method": "ties", "each": {"density": 1.0}}, FIVE | {"density": 1.0}),
+        # mergekit's dare_ties adds what agrees, if it is not told to take the mean, as TIES does and the merge here
+        (
+            "dare_ties",
+            {"method": "dare_ties", "each": {"density": 1.0}, "all": {"normalize": True}},
+            {"weights": [1.0, 2.0, 0.5], "density": 1.0, "seed": 0},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -150,9 +172,34 @@ def test_equal_but_for_rounding(models, tmp_path, method, theirs, numbers):
         assert share < 0.005
 
 
-def test_ties_trims_the_same_elements(models, tmp_path):
+@pytest.mark.parametrize("densities", [[0.3, 0.3], [0.2, 0.6, 0.9]])
+def test_ties_trims_the_same_elements(models, tmp_path, densities):
     base = load_file(models[0] / "model.safetensors")
     if base["lm_head.weight"].dtype == torch.bfloat16:
         pytest.skip("changes of equal size, frequent in bfloat16, are kept or dropped together here, at random there")
-    theirs = {"method": "ties", "each": {"density": 0.3}}
-    differing(*ours_and_theirs(models, tmp_path, "ties", theirs, [1.0, 1.0], density=0.3))
+    theirs = {"method": "ties", "own": [{"density": density} for density in densities]}
+    weights = [1.0, 2.0, 0.5][: len(densities)]
+    differing(*ours_and_theirs(models, tmp_path, "ties", theirs, weights, densities=densities))
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_dare_drops_and_enlarges_as_much(models, tmp_path, method):
+    """By other random numbers, and mergekit enlarges what is left to its norm before: by the share on average alone."""
+    base, a, b = (load_file(folder / "model.safetensors") for folder in models[:3])
+    if base["lm_head.weight"].dtype == torch.bfloat16:
+        pytest.skip("rounding hides which elements were left at the base")
+    densities, weights = [0.5, 0.25], [0.6, 0.4]
+    theirs = {"method": method, "own": [{"density": density} for density in densities]}
+    theirs["all"] = {"normalize": method == "dare_ties"}
+    ours = {"densities": densities, "seed": 0}
+    both = ours_and_theirs(models, tmp_path, method.removesuffix("_linear"), theirs, weights, **ours)
+    left, slopes = [], []
+    for merged in both:
+        changes = torch.cat([(merged[name] - base[name]).flatten() for name in base])
+        full = torch.cat([(0.6 * a[name] + 0.4 * b[name] - base[name]).flatten() for name in base])
+        left.append((changes == 0).float().mean().item())
+        slopes.append(((changes @ full) / (full @ full)).item())
+    assert left == pytest.approx([0.5 * 0.75] * 2, abs=0.01)  # neither model kept: 5 standard deviations
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.05)
+    if method == "dare_linear":
+        assert slopes[0] == pytest.approx(1.0, abs=0.05)  # on average nothing is lost
