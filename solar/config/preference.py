@@ -33,6 +33,13 @@ class PreferenceLoss(StrEnum):
 
 REFERENCE_FREE = (PreferenceLoss.simpo, PreferenceLoss.orpo)
 
+READ_BY = {
+    "label_smoothing": (PreferenceLoss.sigmoid, PreferenceLoss.rpo),
+    "alpha": (PreferenceLoss.rpo, PreferenceLoss.dpo_positive),
+    "gamma": (PreferenceLoss.simpo,),
+}
+"""Numbers that not all losses read; any other refuses them, since they would change nothing."""
+
 ALARMING_SHARE = 0.5
 """Of pairs whose chosen answer became less likely than under the reference: above it, likelihood displacement."""
 
@@ -46,8 +53,13 @@ class ChunkBy(StrEnum):
     """At random, in parts of the given shares."""
     margin = "margin"
     """Pair by pair, easy to hard: the largest margin log p(chosen) - log p(rejected) under M_0 comes first."""
+    margin_per_token = "margin_per_token"
+    """As `margin`, per token: in sums, a chosen answer that is the shorter one makes a pair easy."""
     accuracy = "accuracy"
     """A source a step, easy to hard: first the source of which M_0 ranks the most pairs right (arXiv 2403.19270)."""
+
+
+BY_MARGIN = (ChunkBy.margin, ChunkBy.margin_per_token)
 
 
 @dataclass
@@ -76,8 +88,17 @@ class PreferenceConfig(TrainConfig):
             yield f"alpha: found {self.alpha}, expected more than 0 for {self.loss.value}"
         if self.gamma < 0:
             yield f"gamma: found {self.gamma}, expected 0 or more"
+        yield from self._settings_without_effect()
         if self.duration.rstrip().endswith(("token", "tokens")):
             yield f"duration: found '{self.duration}', expected steps or epochs for preference pairs"
+
+    def _settings_without_effect(self) -> Iterator[str]:
+        for name, losses in READ_BY.items():
+            if getattr(self, name) > 0 and self.loss not in losses:
+                read_by = " and ".join(loss.value for loss in losses)
+                yield f"{name}: found {getattr(self, name)}, but {self.loss.value} does not read it ({read_by})"
+        if self.length_normalized and self.loss is PreferenceLoss.kto:
+            yield "length_normalized: found true, but kto's reference point is of whole answers; take false"
 
 
 @dataclass
@@ -113,7 +134,7 @@ class StepConfig:
     sources: list[str] = field(default_factory=list)
     """With `chunk_by: sources`: the sources whose pairs are trained."""
     share: float | None = None
-    """With `size` and `margin`: the share of all pairs; every step the same, if no step says one."""
+    """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
     beta: float | None = None
     lr: float | None = None
     duration: str | None = None
@@ -154,8 +175,8 @@ class StepwiseDpoConfig(PreferenceConfig):
         if any(given) and (not all(given) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
             shares = [step.share for step in steps]
             yield f"steps: found the shares {shares}, expected all positive and 1 in sum, or none"
-        if any(given) and self.chunk_by not in (ChunkBy.size, ChunkBy.margin):
-            yield f"steps: found shares with chunk_by {self.chunk_by.value}, expected size or margin"
+        if any(given) and self.chunk_by not in (ChunkBy.size, *BY_MARGIN):
+            yield f"steps: found shares with chunk_by {self.chunk_by.value}, expected size, margin or margin_per_token"
         for number, step in enumerate(steps):
             if bool(step.sources) != (self.chunk_by is ChunkBy.sources):
                 expected = "names of sources" if self.chunk_by is ChunkBy.sources else "none"

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 from solar.config.base import StageConfig
 from solar.config.preference import (
+    BY_MARGIN,
     REFERENCE_FREE,
     ChunkBy,
     ChunkPairsConfig,
@@ -24,7 +25,7 @@ def stepwise(name: str, stage: StageConfig, stages: Stages) -> Stages:
         return {name: stage}
     made: dict[str, StageConfig] = {}
     chunks = None
-    if stage.chunk_by in (ChunkBy.margin, ChunkBy.accuracy) and len(stage.all_steps) > 1:
+    if stage.chunk_by in (*BY_MARGIN, ChunkBy.accuracy) and len(stage.all_steps) > 1:
         chunks = f"{name}_chunks"
         made[chunks] = ChunkPairsConfig(
             kind="chunk_pairs",

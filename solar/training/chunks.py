@@ -2,6 +2,7 @@
 
 The paper orders by the reward accuracy of M_0. DPO's reward of M_0 against itself is 0 everywhere, so a pair counts as
 ranked right where M_0 gives the chosen answer the higher log-probability: gamma = log p(chosen) - log p(rejected) > 0.
+A sum over tokens favours the shorter answer, so gamma may be taken per token instead.
 """
 
 import json
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from solar.config.preference import ChunkBy, ChunkPairsConfig
 from solar.data.dataset import TokenDataset
 from solar.errors import ConfigError, DataError
+from solar.training.losses import IGNORE
 from solar.training.microbatch import Ints
 from solar.training.reference_pass import NAME
 
@@ -26,7 +28,8 @@ def chunk_pairs(config: ChunkPairsConfig, logps_dir: Path, data_dir: Path, outpu
     data = TokenDataset(data_dir, "train")
     table = load_file(logps_dir / NAME)["train"].double().numpy()
     samples = [data[row].sample_ids[0] for row in range(len(data))]
-    margins = (table[:, 0] - table[:, 1])[samples]
+    logps = table[samples] / answer_tokens(data) if config.by is ChunkBy.margin_per_token else table[samples]
+    margins = logps[:, 0] - logps[:, 1]
     sources = {name: (source.start, source.stop) for name, source in data.split.sources.items()}
     chunks = chunk_numbers(config, margins, sources)
     source_of = {row: name for name, (start, stop) in sources.items() for row in range(start, stop)}
@@ -35,6 +38,15 @@ def chunk_pairs(config: ChunkPairsConfig, logps_dir: Path, data_dir: Path, outpu
             line = {"row": row, "source": source_of.get(row), "margin": margin, "chunk": chunk}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return [_described(number, chunks, margins, source_of) for number in range(1, len(config.shares) + 1)]
+
+
+def answer_tokens(data: TokenDataset) -> Ints:
+    """Trained tokens of the chosen and the rejected answer of each row, [rows, 2]."""
+    counts = [
+        np.add.reduceat(row.labels != IGNORE, [0, row.document_lengths[0]], dtype=np.int64)
+        for row in (data[number] for number in range(len(data)))
+    ]
+    return np.array(counts, np.int64)
 
 
 def chunk_numbers(

@@ -2,15 +2,19 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import llama, llama_folder, pair, row, settings, train_rows
+from transformers import LlamaForCausalLM
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
+from solar.stages import dpo
 from solar.training.alignment import PreferenceOptimization
 
 PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
@@ -58,6 +62,48 @@ def test_the_reference_is_that_of_each_answer_computed_alone(tmp_path):
         prompt = int((item.labels[:split] == -100).sum())
         expected = [_alone(model, ids, prompt) for ids in (item.input_ids[:split], item.input_ids[split:])]
         assert values.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_logged_is_what_the_saved_model_says_of_each_answer_alone(tmp_path):
+    other = llama_folder(tmp_path / "other", seed=3)
+    metrics, _, _ = _run(tmp_path, "out", _config(duration="2 steps"), reference=other)
+    policy = LlamaForCausalLM.from_pretrained(tmp_path / "out" / "model").eval()
+    pairs = []
+    for item in PAIRS[:3]:
+        split = item.document_lengths[0]
+        prompt = int((item.labels[:split] == -100).sum())
+        answers = item.input_ids[:split], item.input_ids[split:]
+        logps = [[_alone(model, ids, prompt) for ids in answers] for model in (policy, llama(seed=3).eval())]
+        pairs.append((*logps[0], *logps[1], *(len(ids) - prompt for ids in answers)))
+    chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens = np.array(pairs).T
+    chosen_ratio, rejected_ratio = chosen - reference_chosen, rejected - reference_rejected
+    margin = 0.1 * (chosen_ratio - rejected_ratio)
+    ratios = np.concatenate([chosen_ratio / chosen_tokens, rejected_ratio / rejected_tokens])
+    expected = {
+        "loss": np.log1p(np.exp(-margin)),
+        "accuracy": margin > 0,
+        "margin": margin,
+        "chosen_logps": chosen,
+        "rejected_logps": rejected,
+        "chosen_tokens": chosen_tokens,
+        "rejected_tokens": rejected_tokens,
+        "chosen_reward": 0.1 * chosen_ratio,
+        "rejected_reward": 0.1 * rejected_ratio,
+        "chosen_fell": chosen_ratio < 0,
+        "kl_per_token": np.exp(-ratios) - 1 + ratios,
+    }
+    assert len(set(chosen_ratio < 0)) == 2  # some fell, some did not
+    for name, values in expected.items():
+        assert metrics[f"valid_{name}_last"] == pytest.approx(values.mean(), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(("fell", "told"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")])
+def test_the_alarm_is_raised_by_held_out_answers_that_fell(tmp_path, monkeypatch, fell, told):
+    measured = {"chosen_fell_last": 0.0, "valid_chosen_fell_last": fell}
+    monkeypatch.setattr(dpo, "fit", lambda *parts: measured)
+    inputs = {name: SimpleNamespace(path=tmp_path) for name in ("base", "data")}
+    said = dpo.run(_config(), inputs, tmp_path, SimpleNamespace()).get("summary", "")
+    assert said.startswith(told) and bool(said) == bool(told)
 
 
 def test_the_reference_has_no_dropout_and_is_not_the_policy_after_training(tmp_path):

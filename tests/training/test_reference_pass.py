@@ -115,7 +115,7 @@ def test_two_ranks_compute_every_row_once(tmp_path):
     assert not ((halves[0] != 0) & (halves[1] != 0)).any()
 
 
-def _tokens(place):
+def preference_tokens(place):
     """Fifty pairs on disk, from the language reference."""
     texts = [text for _, text in sorted(pydoc_data.topics.topics.items())][:51]
     lines = [
@@ -136,7 +136,7 @@ def _tokens(place):
 
 @pytest.mark.slow
 def test_two_processes_leave_the_table_of_one(tmp_path):
-    _tokens(tmp_path)
+    preference_tokens(tmp_path)
     llama_folder(tmp_path / "base", vocab_size=600, attention_dropout=0.5)
     here = Path(__file__).parent
     path = f"{here}:{here.parent.parent}"
