@@ -44,7 +44,7 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
     """Facts of every stage that leaves a model; `stages` in the order they run.
 
     Raises:
-        PlanError: a growth plan that its base is too shallow for.
+        PlanError: a growth plan that its base is too shallow for, or models of different shapes to be merged.
     """
     facts: dict[str, ModelFacts] = {}
     for name, stage in stages.items():
@@ -60,8 +60,23 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
         elif isinstance(stage, TrainConfig):
             facts[name] = facts[stage.model]
         elif isinstance(stage, MergeConfig | SoupConfig):
-            facts[name] = facts[stage.models[0]]
+            facts[name] = _merged(name, stage, facts)
     return facts
+
+
+def _merged(name: str, stage: MergeConfig | SoupConfig, facts: Mapping[str, ModelFacts]) -> ModelFacts:
+    """The first model's; refuses what is known to be of another shape."""
+    first = stage.models[0]
+    base = stage.base if isinstance(stage, MergeConfig) else None
+    for other in [*([] if base is None else [base]), *stage.models[1:]]:
+        for measure, unit in (("num_hidden_layers", "layers"), ("parameters", "parameters")):
+            ours, theirs = (getattr(facts[model], measure) for model in (first, other))
+            if None not in (ours, theirs) and ours != theirs:
+                raise PlanError(
+                    f"stages.{name}: '{first}' has {ours:,} {unit}, '{other}' has {theirs:,}; "
+                    "only models of one shape can be merged"
+                )
+    return facts[first]
 
 
 def _check_candidates(name: str, stage: DiagnoseConfig, num_hidden_layers: int | None) -> None:

@@ -1,22 +1,30 @@
-"""Names of sources that one stage uses and another defines."""
+"""What preference stages ask of their data: that these are pairs, and have the sources that are named."""
 
 from collections.abc import Iterator, Mapping
 
 from solar.config.base import StageConfig
-from solar.config.data import PrepareDataConfig
-from solar.config.preference import DpoConfig, StepwiseDpoConfig
+from solar.config.data import PrepareDataConfig, Task
+from solar.config.preference import ChunkBy, DpoConfig, StepwiseDpoConfig
 from solar.plan.graph import hint
 
 
 def source_problems(stage: StageConfig, stages: Mapping[str, StageConfig]) -> Iterator[str]:
-    """Sources that a preference stage trains on, but its data do not have."""
+    """Data that are no pairs; sources that a preference stage trains on, but its data do not have."""
     if not isinstance(stage, DpoConfig | StepwiseDpoConfig):
         return
     data = stages.get(stage.data)
+    if not isinstance(data, PrepareDataConfig):
+        return
+    if data.task is not Task.preference:
+        yield f"data: '{stage.data}' prepares {data.task.value} data, expected preference pairs"
     named = {"sources": stage.sources} if isinstance(stage, DpoConfig) else {}
     if isinstance(stage, StepwiseDpoConfig):
         named = {f"steps.{number}.sources": step.sources for number, step in enumerate(stage.steps)}
     for key, names in named.items():
         for name in names:
-            if isinstance(data, PrepareDataConfig) and name not in data.sources:
+            if name not in data.sources:
                 yield f"{key}: found '{name}', which is no source of stages.{stage.data}{hint(name, data.sources)}"
+    if isinstance(stage, StepwiseDpoConfig) and stage.chunk_by is ChunkBy.accuracy:
+        steps, sources = len(stage.all_steps), len(data.sources)
+        if steps not in (1, sources):
+            yield f"steps: found {steps} with chunk_by accuracy, expected one for each of the {sources} of {stage.data}"

@@ -102,3 +102,45 @@ def test_a_stage_that_has_the_name_of_a_step_is_refused(tmp_path: Path) -> None:
 
 
 _NEEDED = ["stages.sdpo_1.global_batch_size=16", "stages.sdpo_1.optimizer.lr=0.001"]
+
+
+def test_data_that_are_no_pairs_are_refused_before_work(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"stages\.dpo_a\.data: 'sft_data' prepares instruct data, expected preferenc"
+    ):
+        _plan(tmp_path, "stages.dpo_a.data=sft_data")
+
+
+def test_steps_by_accuracy_are_one_for_each_source_or_refused_before_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.sdpo\.steps: found 2 with chunk_by accuracy, .* the 1 of dpo_data"):
+        _plan(tmp_path, "stages.sdpo.chunk_by=accuracy")
+
+
+def test_margins_per_token_make_chunks_of_their_own(tmp_path: Path) -> None:
+    ids = {by: _plan(tmp_path, f"stages.sdpo.chunk_by={by}").stages for by in ("margin", "margin_per_token")}
+    assert ids["margin"]["sdpo_chunks"].id != ids["margin_per_token"]["sdpo_chunks"].id
+    assert ids["margin_per_token"]["sdpo_1"].config.chunks == "sdpo_chunks"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            ["stages.merge.models=[dpo_a,base]"],
+            r"stages\.merge: 'dpo_a' has 12 layers, 'base' has 8; only models of one",
+        ),
+        (
+            ["stages.merge.method=ties", "stages.merge.base=base", "stages.merge.density=0.5"],
+            r"stages\.merge: 'dpo_a' has 12 layers, 'base' has 8",
+        ),
+        (
+            ["+stage@stages.soup=soup", "stages.soup.models=[dpo_a,init]", "stages.soup.data=sft_data"],
+            r"stages\.soup: 'dpo_a' has 12 layers, 'init' has 8",
+        ),
+    ],
+)
+def test_models_of_different_shapes_are_not_merged_and_that_is_known_before_work(
+    tmp_path: Path, said: list[str], told: str
+) -> None:
+    with pytest.raises(PlanError, match=told):
+        _plan(tmp_path, *said)
