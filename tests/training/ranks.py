@@ -28,20 +28,23 @@ ROWS = {
     "cpt": [row(3 + 2 * (n % 5), 6, seed=n, sample=n) for n in range(10)],
     "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
 }
+ROWS["kto"] = ROWS["dpo"]
 SAID = {"duration": "2 epochs", "global_batch_size": 4}
 
 
 def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(1)
-    more = {"reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1}
-    config = DpoConfig(**settings(**SAID, **more)) if kind == "dpo" else PretrainConfig(**settings(**SAID))
+    pairs = kind in ("dpo", "kto")
+    more = {"reference": "base", "loss": PreferenceLoss("kto" if kind == "kto" else "sigmoid"), "beta": 0.1}
+    config = DpoConfig(**settings(**SAID, **more)) if pairs else PretrainConfig(**settings(**SAID))
     data, base, output = MemoryRows(ROWS[kind]), folder / "base", folder / strategy
+    reference = folder / "reference" if kind == "kto" else base
     order = InOrder(data)
     budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
     stop = StopRequest()
-    dirs = {"model_dir": base, "reference_dir": base, "data_dir": folder / "data"} if kind == "dpo" else {}
-    parent = PreferenceOptimization if kind == "dpo" else ContinuedPretraining
+    dirs = {"model_dir": base, "reference_dir": reference, "data_dir": folder / "data"} if pairs else {}
+    parent = PreferenceOptimization if pairs else ContinuedPretraining
 
     class Stopping(parent):
         def _clip(self):  # gradients of the first step, before anything has drifted

@@ -19,6 +19,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("ranks")
     llama_folder(place / "base")
+    llama_folder(place / "reference", seed=9)
     (place / "data").mkdir()
     return place
 
@@ -58,11 +59,13 @@ def _assert_same_gradients(one, two):
         assert (gradient - two[name]).norm() <= 1e-6 * gradient.norm(), name
 
 
-@pytest.mark.parametrize("kind", ["cpt", "dpo"])
+@pytest.mark.parametrize("kind", ["cpt", "dpo", "kto"])
 def test_two_ranks_follow_the_losses_of_one(folder, kind):
+    """KTO with another model as reference: its reference point is the mean of the step before over all ranks."""
     place = folder / kind
     place.mkdir()
-    (place / "base").symlink_to(folder / "base")
+    for model in ("base", "reference"):
+        (place / model).symlink_to(folder / model)
     (place / "data").mkdir()
     assert _start(kind, "single", place, 1).returncode == 0
     for strategy in ("ddp", "fsdp", "tp"):
