@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -17,6 +18,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from solar.config.root import SolarConfig
 from solar.errors import ConfigError, SolarError
 from solar.plan.graph import hint
 
@@ -37,6 +39,8 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
             return _missing_choice(str(cause))
         case OverrideParseException():
             return f"{cause.override}: {_first_line(cause)}; quote values with special characters, as key='\"value\"'"
+        case ConfigKeyError() if "." not in str(cause.full_key) and cause.object_type not in (None, dict, SolarConfig):
+            return _unknown_in_list(str(cause.key), cause.object_type, arguments)
         case ConfigKeyError() | ConfigAttributeError():
             return _unknown_key(str(cause.full_key), arguments, conf)
         case InterpolationKeyError() | InterpolationResolutionError():
@@ -78,6 +82,13 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     known = _keys(parent, arguments, conf)
     whose = f"stages.{parent.split('.')[1]}" if parent.startswith("stages.") else parent or "the configuration"
     return f"{key}: no such key in {parent or whose}{hint(name, known)}"
+
+
+def _unknown_in_list(name: str, entry: type, arguments: Sequence[str]) -> str:
+    """OmegaConf does not know in which list an entry with an unknown key stands; the command line may."""
+    written = (argument.lstrip("+~").partition("=") for argument in arguments)
+    place = next((f"{key}: " for key, _, value in written if re.search(rf"\b{re.escape(name)}\b", value)), "")
+    return f"{place}no such key '{name}' in an entry of the list{hint(name, [item.name for item in fields(entry)])}"
 
 
 def _keys(parent: str, arguments: Sequence[str], conf: Path) -> Iterable[str]:

@@ -134,7 +134,7 @@ def merge_weights(job: Job, folder: Path) -> None:
                 merge_tensor(Column(tensors, files), job.config, outputs[tensor.file].fileno(), tensor.offset)
             except OSError as error:
                 said = error.strerror or error
-                raise StageError(f"{tensor.name}: {said}, in the merge at {folder}; nothing is left of it") from None
+                raise StageError(f"{tensor.name}: {said}, in the merge at {folder}; mend it and merge again") from None
 
         largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.size_bytes)
         run_all(job.threads, [partial(task, tensor) for tensor in largest_first])

@@ -61,6 +61,13 @@ def test_mistake_is_one_clear_line(mistake: str, run: Run, tmp_path: Path) -> No
     assert not list((tmp_path / "root").glob("artifacts/*"))
 
 
+def test_an_unknown_key_in_a_list_is_told_with_the_list(run: Run, tmp_path: Path) -> None:
+    steps = ["stages.sdpo.parts=null", "stages.sdpo.steps=[{shar: 1}]"]
+    done = run(tmp_path, "+experiment=stepwise_dpo", *steps)
+    said = "stages.sdpo.steps: no such key 'shar' in an entry of the list; did you mean 'share'?"
+    assert done.returncode == 1 and done.stderr == f"error: {said}\n"
+
+
 def test_all_problems_are_told_together(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "stages.dpo_a.beta=-1", "stages.sft.duration=long", "trainer.devices=0")
     assert len(done.stderr.splitlines()) == 3
