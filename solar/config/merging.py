@@ -54,6 +54,9 @@ TAKES = {
 }
 """The settings each method reads; any other is refused, since it would change nothing."""
 
+SETTINGS = ("base", "weights", "t", "scale", "density", "densities", "seed", "decay")
+"""All that any method reads."""
+
 OPTIONAL = {"weights", "scale", "densities"}
 """Settings that a method which takes them can do without."""
 
@@ -82,9 +85,23 @@ class MergeConfig(StageConfig):
     decay: Decay | None = None
     """The learning-rate decay that `window` stands in for."""
 
+    @property
+    def in_words(self) -> str:
+        """Method and settings, for one line.
+
+        >>> MergeConfig(method=MergeMethod.average, models=["a", "b"], weights=[0.4, 0.6]).in_words
+        'average, weights 0.4 0.6'
+        """
+        said = [self.method.value]
+        for name in SETTINGS:
+            value = getattr(self, name)
+            if value is not None:
+                said.append(f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+        return ", ".join(said)
+
     def problems(self) -> Iterator[str]:
         takes = TAKES[self.method]
-        for name in ("base", "weights", "t", "scale", "density", "densities", "seed", "decay"):
+        for name in SETTINGS:
             given = getattr(self, name) is not None
             if given and name not in takes:
                 yield f"{name}: found {getattr(self, name)}, but {self.method} takes only {', '.join(sorted(takes))}"

@@ -71,7 +71,7 @@ def describe(stage: PlannedStage) -> str:
         case training.TrainConfig() as config:
             return f"{config.kind} {_training(config)}"
         case merging.MergeConfig() as config:
-            return f"merge by {config.method.value}"
+            return f"merge by {config.in_words}"
         case soup.SoupConfig() as config:
             return f"greedy soup of {len(config.models)} models"
         case model.ImportModelConfig() as config:

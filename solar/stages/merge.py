@@ -9,8 +9,8 @@ from solar.merging.merge import merge
 
 def run(config: MergeConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Leaves `model/`, with tokenizer and configuration of the first model."""
-    context.progress(f"{config.method.value} of {', '.join(config.models)}")
+    said = f"{' and '.join(config.models)} by {config.in_words}"
+    context.progress(said)
     base = None if config.base is None else inputs[config.base].path / "model"
     report = merge([inputs[name].path / "model" for name in config.models], output / "model", config, base)
-    summary = f"{config.method.value} of {' and '.join(config.models)}"
-    return {"parameters": report.parameters, "tensors": report.tensors, "summary": summary}
+    return {"parameters": report.parameters, "tensors": report.tensors, "summary": said}

@@ -102,6 +102,12 @@ def test_the_story_is_told_in_numbers(chain):
     assert "8 → 12" in text and "34 too short" in text
 
 
+def test_what_a_stage_says_of_itself_stands_beside_its_name(disk):
+    disk.add("merge", "merge", metrics={"summary": "a and b by average, weights 0.4 0.6"})
+    _, found = page(disk)
+    assert "a and b by average, weights 0.4 0.6" in found.text
+
+
 def test_a_run_without_models_or_scores_still_has_a_page(disk):
     disk.add("docs", "python_docs")
     _, found = page(disk)
