@@ -24,6 +24,15 @@ from solar.merging.merge import MergeReport, merge, prepare
 USAGE = "python -m solar.merge MODEL... OUT method=average|slerp|task_arithmetic|ties|dare|dare_ties|model_stock|window"
 OWN = ("threads", "dry_run")
 """Settings of the command that are not the stage's."""
+EXPECTED = {
+    "weights": "expected a list, such as weights=[0.5,0.5]",
+    "densities": "expected a list, such as densities=[0.5,0.5]",
+    "t": "expected a number",
+    "scale": "expected a number",
+    "density": "expected a number",
+    "seed": "expected a whole number",
+}
+"""What to say of a value of the wrong type; of other settings OmegaConf's own words."""
 
 
 def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
@@ -35,8 +44,10 @@ def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
     stage = OmegaConf.structured(MergeConfig(kind="merge", models=folders[:-1]))
     own: dict[str, Any] = {}
     for setting in settings:
-        name = setting.partition("=")[0]
+        name, _, written = setting.partition("=")
         check_known(name)
+        if not written or sum(other.startswith(f"{name}=") for other in settings) > 1:
+            raise ConfigError(f"{name}: found {'it twice' if written else 'no value'}, expected one value")
         try:
             value = OmegaConf.from_dotlist([setting])
             if name in OWN:
@@ -44,9 +55,7 @@ def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
             else:
                 stage = OmegaConf.merge(stage, value)
         except (OmegaConfBaseException, YAMLError) as error:
-            many = name in ("weights", "densities")
-            said = f"expected a list, such as {name}=[0.5,0.5]" if many else str(error).splitlines()[0]
-            raise ConfigError(f"{setting}: {said}") from None
+            raise ConfigError(f"{setting}: {EXPECTED.get(name, str(error).splitlines()[0])}") from None
     if OmegaConf.is_missing(stage, "method"):
         raise ConfigError(f"method: not set; usage: {USAGE}")
     config: MergeConfig = OmegaConf.to_object(stage)  # type: ignore[assignment]

@@ -15,6 +15,9 @@ ONE_KIND = "only models of one kind can be merged"
 OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
 """Names of the output embeddings; the first is used in messages where a file has none."""
 
+VOCABULARIES = ("tokenizer.json", "vocab.json")
+"""Files that say which row is which token, the best first."""
+
 WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 """Stored formats that are not averaged: buffers, which must be equal in all models and are copied."""
 
@@ -106,8 +109,11 @@ def check_function(first: Checkpoint, other: Checkpoint) -> None:
 
 def check_vocabulary(first: Checkpoint, other: Checkpoint) -> None:
     """Row i of the embeddings must be the same token in both, where both bring a tokenizer."""
-    ours, theirs = (model.folder / "tokenizer.json" for model in (first, other))
-    if not (ours.exists() and theirs.exists()) or ours.read_bytes() == theirs.read_bytes():
+    both = [name for name in VOCABULARIES if all((model.folder / name).exists() for model in (first, other))]
+    if not both:
+        return
+    ours, theirs = (model.folder / both[0] for model in (first, other))
+    if ours.read_bytes() == theirs.read_bytes():
         return
     left, right = tokens(ours), tokens(theirs)
     for token in sorted(left.keys() | right.keys()):
@@ -119,8 +125,10 @@ def check_vocabulary(first: Checkpoint, other: Checkpoint) -> None:
 
 
 def tokens(path: Path) -> dict[str, int]:
-    """Token -> row, of a tokenizer.json."""
+    """Token -> row, of a tokenizer.json or of what slow tokenizers keep in its place."""
     tokenizer = read_json(path)
+    if path.name != VOCABULARIES[0]:
+        return tokenizer
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
     if isinstance(vocabulary, list):  # unigram: pairs of token and score, the row is the position
         vocabulary = {pair[0]: row for row, pair in enumerate(vocabulary)}

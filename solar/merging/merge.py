@@ -115,7 +115,7 @@ def check_space(target: Path, size_bytes: int) -> None:
     place = next(parent for parent in target.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if free < size_bytes:
-        raise StageError(f"{place}: {free / 1e9:.1f} GB free, expected {size_bytes / 1e9:.1f} GB; choose another place")
+        raise StageError(f"{place}: {free:,} bytes free, expected {size_bytes:,}; choose another place")
 
 
 def merge_weights(job: Job, folder: Path) -> None:

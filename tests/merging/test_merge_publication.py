@@ -4,10 +4,12 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,6 +85,15 @@ def test_a_disk_that_fills_up_is_one_line_that_says_where_and_leaves_nothing(mod
     assert error.startswith("error: w") and error.count("\n") == 1
     assert f"No space left on device, in the merge at {tmp_path}/out" in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_work(models, tmp_path, monkeypatch, capsys):
+    needed = (models[0] / "model.safetensors").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=needed - 1))
+    assert main([*map(str, models), str(tmp_path / "new" / "out"), "method=average"]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: {tmp_path}: {needed - 1:,} bytes free, expected {needed:,}; choose another place\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_two_merges_into_one_folder_do_not_meet(models, tmp_path):

@@ -67,6 +67,13 @@ def test_vocabularies_of_one_size_with_other_tokens(model, tmp_path):
     assert 'model.embed_tokens.weight: token "<end>" is row 1' in message
 
 
+def test_vocabularies_of_slow_tokenizers_with_other_tokens(model, tmp_path):
+    models = [model({"wte.weight": np.ones((2, 2))}, config={"vocab_size": 2}) for _ in range(2)]
+    for folder, words in zip(models, ("ab", "ba"), strict=True):
+        (folder / "vocab.json").write_text(json.dumps({word: row for row, word in enumerate(words)}))
+    assert 'wte.weight: token "a" is row 0' in refused(models, tmp_path)
+
+
 def test_the_same_tokens_written_otherwise_are_no_obstacle(model, tmp_path):
     models = [model({"a": [1.0]}) for _ in range(2)]
     (models[0] / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}}')
