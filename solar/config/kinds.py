@@ -28,9 +28,9 @@ class Kind:
 
 STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
-    "synthesize": Kind(SynthesizeConfig, "text", 1),
+    "synthesize": Kind(SynthesizeConfig, "text", 2),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
-    "prepare_data": Kind(PrepareDataConfig, "tokens", 2),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 3),
     "init_model": Kind(InitModelConfig, "model", 1),
     "import_model": Kind(ImportModelConfig, "model", 1),
     "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),

@@ -24,7 +24,9 @@ def source_files(path: Path) -> list[Path]:
         found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
     else:
         found = list(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []  # noqa: PTH207
-    known = sorted(file for file in found if kind(file) in ROWS + TEXTS and file.is_file() and file.name not in _CARDS)
+    known = sorted(
+        file for file in set(found) if kind(file) in ROWS + TEXTS and file.is_file() and file.name not in _CARDS
+    )
     return [file for file in known if kind(file) in ROWS] or known
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from solar.config.data import Deduplicate
+from solar.data.words import plain
 from solar.errors import DataError
 
 Seen = Callable[[str], bool]
@@ -53,6 +54,6 @@ def shingles(text: str) -> list[str]:
     >>> shingles("A b c, d e f")
     ['a b c d e', 'b c d e f']
     """
-    words = re.findall(r"\w+", text.lower())
+    words = re.findall(r"\w+", plain(text))
     runs = range(max(1, len(words) - SHINGLE_WORDS + 1))
     return list(dict.fromkeys(" ".join(words[start : start + SHINGLE_WORDS]) for start in runs))

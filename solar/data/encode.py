@@ -5,7 +5,7 @@ can be told apart: special tokens are special only in the former, and roles cann
 answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
 """
 
-import re
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +16,11 @@ import jinja2
 import tokenizers
 
 from solar.data.formats import BadRow, Message, Pair
+from solar.data.marks import behind_messages, fill, fitted, mark, marked, marks_in, thought_and_answer
 from solar.data.templates import template_for
+
+_GUARDS = ("\n", ".", "0", "x")
+"""What stands before a text while it is tokenised by tokenizers that put a space before any text; then taken away."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,13 @@ class Encoder:
         self.template = template
         self.eos_id: int = tokenizer.eos_token_id
         self._backend: tokenizers.Tokenizer = tokenizer.backend_tokenizer
+        self._normalizer = self._backend.normalizer
         self._special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         alone = self._backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
-        self._guard = self._plain("\n")
-        self._prepends = self._plain("\na") != [*self._guard, *self._plain("a")]
+        self._guards = [(text, ids) for text in _GUARDS if (ids := self._plain(text))]
+        self._prepends = self._plain(".a") != [*self._plain("."), *self._plain("a")]
 
     @cached_property
     def jinja(self) -> str:
@@ -63,7 +68,15 @@ class Encoder:
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:
         """The same tokenizer, blind to special tokens."""
-        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        described = json.loads(self._backend.to_str())
+        if described["model"]["type"] == "Unigram":  # its pieces are found in any text, special ones too
+            hidden = {token: f"\ue000{i}\ue001" for token, i in self._special.items()}
+            pieces = described["model"]["vocab"]
+            described["model"]["vocab"] = [[hidden.get(piece, piece), score] for piece, score in pieces]
+            for token in described["added_tokens"]:
+                token["content"] = hidden.get(token["content"], token["content"])
+            described["post_processor"] = None
+        backend = tokenizers.Tokenizer.from_str(json.dumps(described))
         backend.encode_special_tokens = True
         return backend
 
@@ -83,14 +96,17 @@ class Encoder:
         return len(self._backend.decode(list(ids), skip_special_tokens=True).encode())
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a prompt, up to and including the words that ask the assistant to speak."""
-        _, text, contents = self._render(messages, generation_prompt=True)
-        return self._join(pieces := _started(self._split(text, contents, False)), self._batch(pieces)).ids
+        """Ids of a prompt, up to and including the words that ask the assistant to speak; cut as in training."""
+        marked_messages, text, contents = self._render(messages, generation_prompt=True)
+        answers = _answers(marked_messages)
+        pieces, done = self._cut_at(answers, marked_messages, text, contents)
+        pieces = _started([*pieces, *self._split(text[done:], contents, False)])
+        return self._join(pieces, self._batch(pieces)).ids
 
     def end_of_turn_ids(self) -> list[int]:
         """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
-        turn = self._apply([{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}], False)
-        closing = self._closing(turn[turn.rindex(_mark(1)) + len(_mark(1)) :])
+        turn = self._apply([{"role": "user", "content": mark(0)}, {"role": "assistant", "content": mark(1)}], False)
+        closing = self._closing(turn[turn.rindex(mark(1)) + len(mark(1)) :])
         return [self.eos_id, *(i for token, i in self._special.items() if closing == token and i != self.eos_id)]
 
     def cut(self, messages: Sequence[Message], last_only: bool = False) -> list[Piece]:
@@ -100,25 +116,35 @@ class Encoder:
 
         Raises `BadRow` if the template refuses or rewrites it.
         """
-        messages = _without_empty_system(messages)
-        marked, text, contents = self._render(messages, generation_prompt=False)
+        marked_messages, text, contents = self._render(messages, generation_prompt=False)
+        answers = _answers(marked_messages)
+        if any(mark(place) not in text for place in (answers[-1:] if last_only else answers)):
+            raise BadRow("template", "the template leaves an answer out, so it cannot be found")
+        pieces, _ = self._cut_at(answers[-1:] if last_only else answers, marked_messages, text, contents)
+        return _started(pieces)
+
+    def _cut_at(
+        self, answers: Sequence[int], messages: Sequence[Message], text: str, contents: Sequence[str]
+    ) -> tuple[list[Piece], int]:
+        """Pieces up to the end of the last of these answers, and where that is in the marked text."""
         pieces: list[Piece] = []
         done = 0
-        answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-        for place in answers[-1:] if last_only else answers:
-            begin = text.find(_mark(place), done)
+        for place in answers:
+            begin = text.find(mark(place), done)
             if begin < 0:
-                raise BadRow(
-                    "template", "the template leaves an answer out or puts it elsewhere, so it cannot be found"
-                )
-            end = begin + len(_mark(place))
+                if mark(place) in text:
+                    raise BadRow("template", "the template puts an answer elsewhere, so it cannot be found")
+                continue
+            end = begin + len(mark(place))
             if place:
-                asked = self._apply(marked[:place], generation_prompt=True)
-                begin = min(begin, len(commonprefix([asked, text])))  # noqa: RUF071 (character by character is meant)
+                asked = self._apply(messages[:place], generation_prompt=True)
+                last = behind_messages(text[:begin])
+                words = asked[behind_messages(asked) :], text[last:begin]
+                begin = last + len(commonprefix(words))  # noqa: RUF071 (character by character is meant)
             end += len(self._closing(text[end:]))
             pieces += [*self._split(text[done:begin], contents, False), *self._split(text[begin:end], contents, True)]
             done = end
-        return _started(pieces)
+        return pieces, done
 
     def cut_pair(self, pair: Pair) -> tuple[list[Piece], list[Piece]]:
         """Prompt and chosen, prompt and rejected: the pieces before the answers are the same in both."""
@@ -135,21 +161,20 @@ class Encoder:
         messages = _without_empty_system(messages)
         real = self._apply(messages, generation_prompt)
         whole = [message["content"] for message in messages]
-        thoughts, answers = zip(*map(_thought_and_answer, messages), strict=True)
-        for marked, contents in (
-            (_marked(messages), whole),
-            (_marked(messages), [content.strip() for content in whole]),
-            (_marked(messages, thoughts), [*answers, *reversed(thoughts)]),
+        thoughts, answers = zip(*map(thought_and_answer, messages), strict=True)
+        for marked_messages, contents in (
+            (marked(messages), whole),
+            (marked(messages, thoughts), [*answers, *reversed(thoughts)]),
         ):
-            text = self._apply(marked, generation_prompt)
-            if _fill(text, contents) != real:
+            text = self._apply(marked_messages, generation_prompt)
+            if (found := fitted(text, contents, real)) is None:
                 continue
-            if contents is not whole and thoughts[-1] and _mark(-len(messages)) not in text:
+            if contents is not whole and thoughts[-1] and mark(-len(messages)) not in text:
                 # the template expects the thoughts of the last answer from the model: it is put in as it was written
-                marked = _marked(messages, [*thoughts[:-1], ""])
-                text = self._apply(marked, generation_prompt)
-                contents = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
-            return marked, text, contents
+                marked_messages = marked(messages, [*thoughts[:-1], ""])
+                text = self._apply(marked_messages, generation_prompt)
+                found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
+            return marked_messages, text, found
         raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
 
     def _apply(self, messages: Sequence[Message], generation_prompt: bool) -> str:
@@ -160,25 +185,25 @@ class Encoder:
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
             )
-        except jinja2.TemplateError as error:
-            raise BadRow("template", f"the template refuses this conversation: {error}") from None
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            reason = " ".join(str(error).split())
+            raise BadRow("template", f"the template refuses this conversation: {reason}") from None
         return rendered
 
-    def _split(self, marked: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
+    def _split(self, text: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
         """One piece if no content holds a special token; otherwise the template's special tokens by themselves."""
-        held = (contents[int(place)] for place in re.findall("\ue000(-?\\d+)\ue001", marked))
-        if not any(map(self._holds_special, held)):
-            if marked:
-                yield Piece(_fill(marked, contents), trained)
+        if not any(self._holds_special(contents[place]) for place in marks_in(text)):
+            if text:
+                yield Piece(fill(text, contents), trained)
             return
-        while marked:
-            found = [(marked.find(token), -len(token), token) for token in self._special if token in marked]
-            at, _, token = min(found, default=(len(marked), 0, ""))
+        while text:
+            found = [(text.find(token), -len(token), token) for token in self._special if token in text]
+            at, _, token = min(found, default=(len(text), 0, ""))
             if at:
-                yield Piece(_fill(marked[:at], contents), trained, literal=True)
+                yield Piece(fill(text[:at], contents), trained, literal=True)
             if token:
                 yield Piece(token, trained)
-            marked = marked[at + len(token) :]
+            text = text[at + len(token) :]
 
     def _closing(self, tail: str) -> str:
         """What ends an answer in the words that follow it: a special token; white space may stand before EOS."""
@@ -187,7 +212,12 @@ class Encoder:
         return max((token for token in [*self._special, eos] if tail.startswith(token)), key=len, default="")
 
     def _holds_special(self, text: str) -> bool:
-        return any(token in text for token in self._special)
+        if any(token in text for token in self._special):
+            return True
+        if self._normalizer is None or text.isascii():
+            return False
+        plain = self._normalizer.normalize_str(text)
+        return any(token in plain for token in self._special)
 
     def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
         ids = [i for part in encoded for i in part]
@@ -204,18 +234,27 @@ class Encoder:
 
     def _batch(self, pieces: Sequence[Piece]) -> list[list[int]]:
         """Ids of each piece; the tokenizer's own threads share the work."""
-        results: list[list[int]] = [[]] * len(pieces)
+        results: list[list[int] | None] = [None] * len(pieces)
         for literal in (False, True):
             places = [place for place, piece in enumerate(pieces) if piece.literal is literal]
-            if not places:
-                continue
-            guarded = [self._prepends and not pieces[place].first for place in places]
-            texts = ["\n" * guard + pieces[place].text for place, guard in zip(places, guarded, strict=True)]
-            backend = self._literal_backend if literal else self._backend
-            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-            for place, guard, encoding in zip(places, guarded, encodings, strict=True):
-                results[place] = encoding.ids[len(self._guard) :] if guard else encoding.ids
-        return results
+            backend = self._literal_backend if literal and places else self._backend
+            guarded = [place for place in places if self._prepends and not pieces[place].first]
+            for guard, ids in self._guards:  # one of them does not grow together with the text
+                encodings = backend.encode_batch_fast(
+                    [guard + pieces[place].text for place in guarded], add_special_tokens=False
+                )
+                for place, encoding in zip(guarded, encodings, strict=True):
+                    results[place] = encoding.ids[len(ids) :] if encoding.ids[: len(ids)] == ids else None
+                guarded = [place for place in guarded if results[place] is None]
+            places = [place for place in places if results[place] is None]
+            encodings = backend.encode_batch_fast([pieces[place].text for place in places], add_special_tokens=False)
+            for place, encoding in zip(places, encodings, strict=True):
+                results[place] = encoding.ids
+        return [ids or [] for ids in results]
+
+
+def _answers(messages: Sequence[Message]) -> list[int]:
+    return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
 
 
 def _without_empty_system(messages: Sequence[Message]) -> list[Message]:
@@ -225,50 +264,6 @@ def _without_empty_system(messages: Sequence[Message]) -> list[Message]:
 def _started(pieces: Iterator[Piece] | list[Piece]) -> list[Piece]:
     first, *rest = pieces
     return [replace(first, first=True), *rest]
-
-
-def _thought_and_answer(message: Message) -> tuple[str, str]:
-    """What an assistant thinks between `<think>` and `</think>`, and what it says after that; the rest has no thought.
-
-    >>> _thought_and_answer({"role": "assistant", "content": "<think>\\nHm.\\n</think>\\n\\nYes."})
-    ('Hm.', 'Yes.')
-    """
-    thought, end, answer = message["content"].partition("</think>")
-    if message["role"] != "assistant" or not end:
-        return "", message["content"].strip()
-    return thought.rpartition("<think>")[2].strip(), answer.strip()
-
-
-def _marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Message]:
-    """Messages with a mark for each content, and one counted from the end for each thought."""
-    marked: list[Message] = [{**message, "content": _mark(place)} for place, message in enumerate(messages)]
-    for place, thought in enumerate(thoughts):
-        if thought:
-            before, _, after = messages[place]["content"].partition("</think>")
-            before = before.rpartition("<think>")[2]
-            said = (_in_place(before, _mark(-1 - place)), _in_place(after, _mark(place)))
-            marked[place]["content"] = "<think>{}</think>{}".format(*said)
-    return marked
-
-
-def _in_place(text: str, mark: str) -> str:
-    """A mark between the white space that a text stands between."""
-    return text.replace(text.strip(), mark) if text.strip() else text + mark
-
-
-def _mark(place: int) -> str:
-    """Stands for the content of a message while a template is rendered: private characters, no white space."""
-    return f"\ue000{place}\ue001"
-
-
-def _fill(marked: str, contents: Sequence[str]) -> str:
-    """Contents back in place of their marks, each looked up once so that a content cannot hold a mark."""
-    parts = marked.split("\ue000")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        place, _, rest = part.partition("\ue001")
-        filled += [contents[int(place)], rest]
-    return "".join(filled)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message], template: str | None = None) -> list[int]:

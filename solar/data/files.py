@@ -143,6 +143,7 @@ def _json_array(file: Path) -> Iterator[Located]:
 
 def _separated(file: Path, separator: str) -> Iterator[Located]:
     """Rows under a line of names; every value is text. `file:line` is where a row ends."""
+    csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB otherwise, and documents are longer
     with open_unpacked(file) as stream:
         table = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=separator, strict=True)
         names: list[str] = []
@@ -156,6 +157,9 @@ def _separated(file: Path, separator: str) -> Iterator[Located]:
                 return
             if not names:
                 names = values
+                if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+                    yield f"{file}:1", BadRow("duplicate_key", f"two columns are called {repeated[0]!r}")
+                    return
             elif values and len(values) != len(names):
                 where = f"{file}:{table.line_num}"
                 yield where, BadRow("wrong_columns", f"found {len(values)} values, expected {len(names)}")
@@ -171,11 +175,21 @@ def _tables(file: Path, batches: Batches) -> Iterator[Located]:
     try:
         with _seekable(file) as stream:
             for batch in batches(stream):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch):
                     number += 1
                     yield f"{file} row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         yield f"{file} row {number + 1}", BadRow("damaged_file", f"not a readable file of tables ({error})")
+
+
+def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
+    """Rows one by one where one of them holds what Python has no value for: bytes that are no text, far away dates."""
+    try:
+        return cast(list[Row | BadRow], batch.to_pylist())
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            return [BadRow("unreadable_value", f"a value cannot be read ({error})")]
+        return [row for place in range(batch.num_rows) for row in _batch_rows(batch.slice(place, 1))]
 
 
 def _seekable(file: Path) -> BinaryIO:

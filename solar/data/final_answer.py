@@ -3,7 +3,19 @@
 import re
 from fractions import Fraction
 
-_MARKS = (re.compile(r"####\s*(.+)"), re.compile(r"(?:the )?(?:final )?answer is:?\s*(.+)", re.IGNORECASE))
+_MARKS = (re.compile(r"####\s*"), re.compile(r"answer is\s*:?\s*", re.IGNORECASE))
+_SENTENCE_END = re.compile(r"\.(?:\s|$)|\n")
+_BOLD = re.compile(r"\*\*|__|`")
+_NO_NUMBER = re.compile(r"_|e[+-]?\d{4}")
+_COUNTED = re.compile(r"\$?(-?[\d,]*\.?\d+(?:/\d+)?)((?:\s+(?:[^\W\d_]{3,}|per|an?|of|cm|km|kg|mm|m|g|L))+)")
+_VALUES = {
+    *("thousand", "million", "billion", "trillion", "hundred", "dozen", "half", "third", "quarter", "percent", "pairs"),
+    *("and", "plus", "minus", "times", "over", "less", "more", "squared", "cubed", "mod", "sin", "cos", "tan", "log"),
+    "sqrt",
+}
+"""Words behind a number that change it."""
+_LONGEST_NUMBER = 100
+"""Characters; more are text, and so are exponents of four digits, which would take all memory."""
 _UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,;:! ]|\\(?:left|right)\b|[\s$]|\^\\circ|\\%|%")
 
 
@@ -16,8 +28,8 @@ def final_answer(solution: str) -> str | None:
     if (boxed := _boxed(solution)) is not None:
         return boxed
     for mark in _MARKS:
-        if found := mark.findall(solution):
-            return str(found[-1]).strip().rstrip(".") or None
+        if (parts := mark.split(solution))[1:]:
+            return _SENTENCE_END.split(_BOLD.sub("", parts[-1]))[0].strip() or None
     return None
 
 
@@ -49,13 +61,31 @@ def same_answer(first: str, second: str) -> bool:
 
 
 def _plain(answer: str) -> str:
-    text = _UNITS.sub("", answer).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = (
+        _UNITS.sub("", _worded_number(answer).replace("{,}", ","))
+        .replace(r"\dfrac", r"\frac")
+        .replace(r"\tfrac", r"\frac")
+    )
     return text.strip(".").lower()
+
+
+def _worded_number(answer: str) -> str:
+    """The number alone, where words say what was counted; words that change its value stay.
+
+    >>> _worded_number("7 apples"), _worded_number("7 million"), _worded_number("3 or 4")
+    ('7', '7 million', '3 or 4')
+    """
+    found = _COUNTED.fullmatch(answer.strip().strip("."))
+    if found is None or not _VALUES.isdisjoint(found[2].lower().split()):
+        return answer
+    return found[1]
 
 
 def _number(text: str) -> Fraction | None:
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"\\frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text)
+    if len(text) > _LONGEST_NUMBER or _NO_NUMBER.search(text):
+        return None
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):

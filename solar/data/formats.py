@@ -145,7 +145,7 @@ def _messages(value: Any, role: str, content: str) -> list[Message]:
         raise BadRow("wrong_type", f"expected a list of messages, found {_described(value)}")
     found = []
     for item in value:
-        if item.get(role) not in _ROLES:
+        if not isinstance(item.get(role), str) or item[role] not in _ROLES:
             raise BadRow("unknown_role", f"`{role}` is {item.get(role)!r}, expected one of {', '.join(_ROLES)}")
         name = _ROLES[item[role]]
         found.append(_message(name, _checked(_joined(item.get(content)), content, empty=name == "system")))

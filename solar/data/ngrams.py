@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from solar.data.words import plain
+
 Hashes = npt.NDArray[np.uint64]
 SHORTEST = 8
 """Words an evaluation text must have to be compared at all; shorter ones recur by chance."""
@@ -31,7 +33,7 @@ class NgramIndex:
         for name, text in texts:
             if name not in names:
                 names.append(name)
-            hashed = _words(text)
+            hashed = _words(plain(text))
             length = min(size, len(hashed))
             if length < SHORTEST:
                 self.skipped += 1
@@ -53,10 +55,11 @@ class NgramIndex:
 
         >>> index = NgramIndex([("exam", "one two three four five six seven eight nine ten")], size=8)
         >>> index.overlap("So: Two three, four five six seven eight NINE, and so on.")
-        ('exam', 'Two three, four five six seven eight NINE')
+        ('exam', 'two three, four five six seven eight nine')
         >>> index.overlap("two three four five, six seven") is None
         True
         """
+        text = plain(text)
         hashed = _words(text)
         for length, (known, owners) in self._runs.items():
             runs = _runs(hashed, length)
@@ -84,8 +87,8 @@ _number = _Known().__getitem__
 
 
 def _words(text: str) -> Hashes:
-    """A number for each word; case and punctuation do not matter."""
-    return np.fromiter(map(_number, _WORD.findall(text.lower())), np.uint64)
+    """A number for each word of a text that is `plain`."""
+    return np.fromiter(map(_number, _WORD.findall(text)), np.uint64)
 
 
 def _runs(words: Hashes, length: int) -> Hashes:

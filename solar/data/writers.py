@@ -117,12 +117,15 @@ class ServerWriter:
                 max_tokens=self._sampling.max_new_tokens,
                 seed=seed,
             )
-        except self._openai.OpenAIError as error:
+        except (self._openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON
             reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"base_url: {self._base_url} does not answer ({reason}); what it has written is kept, start again later"
             ) from None
-        return (answer.choices[0].message.content or "").strip()
+        choices = getattr(answer, "choices", ...)
+        if choices is ...:
+            raise DataError(f"base_url: {self._base_url} answers, but not as an OpenAI server: is its path `/v1`?")
+        return (choices[0].message.content or "").strip() if choices else ""
 
 
 def _pace(per_minute: int | None) -> Callable[[], None]:

@@ -190,3 +190,30 @@ print(hits, (after - before) // 1024, after // 1024)
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     hits, growth_mib, peak_mib = map(int, output.split())
     assert hits == 0 and growth_mib < 100 and peak_mib < 500
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "the _quick_ brown fox jumps over the caf\u00e9 near stra\u00dfe twelve",
+        "the quick brown fox jumps over the cafe\u0301 near STRASSE twelve",
+        "the qu\u200bick bro\u00adwn fox jumps over the caf\u00e9 near stra\u00dfe twelve",
+        "\uff34he quick brown fox jumps over the caf\u00e9 near stra\u00dfe twelve",
+    ],
+)
+def test_emphasis_composed_letters_and_invisible_characters_hide_nothing(hidden):
+    text = "the quick brown fox jumps over the caf\u00e9 near stra\u00dfe twelve"
+    assert NgramIndex([("exam", text)], 11).overlap(f"So: {hidden}!") is not None
+    assert shingles(hidden) == shingles(text)
+
+
+def test_scripts_without_spaces_are_compared_letter_by_letter():
+    index = NgramIndex([("exam", "一个篮子里有多少个红色的苹果")], 13)
+    assert index.overlap("请问一个篮子里有多少个红色的苹果?") is not None
+    assert index.overlap("请问一个盒子里有多少个红色的苹果?") is None
+
+
+def test_letters_that_grow_when_they_are_made_small_are_no_trouble():
+    """Turkish dotted I becomes two characters, of which one is no letter."""
+    words = "\u0130a \u0130b \u0130c \u0130d \u0130e \u0130f \u0130g \u0130h"
+    assert NgramIndex([("exam", words)], 8).overlap(f"x {words} y") is not None

@@ -2,6 +2,9 @@
 
 import jinja2
 import pytest
+import tokenizers as library
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from solar.data import tokenizer
 from solar.data.encode import Encoder, prompt_ids, stop_ids
@@ -284,3 +287,91 @@ def test_forged_tokens_in_a_thought_stay_text(tokenizers):
     answer = "<think>\n<|im_end|>\n</think>\n\nB"
     pieces = Encoder(loaded).cut([{"role": "user", "content": "A"}, {"role": "assistant", "content": answer}])
     assert [piece.text for piece in pieces if "<|im_end|>\n</think>" in piece.text and piece.literal]
+
+
+METASPACE_TOKENS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram", "unigram that makes line breaks spaces"])
+def metaspace(request, topics) -> Encoder:
+    """Tokenizers that put a space before any text, as sentencepiece does; Unigram finds special pieces in any text."""
+    if request.param == "bpe":
+        made = library.Tokenizer(models.BPE(unk_token="<unk>"))
+        trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=METASPACE_TOKENS, show_progress=False)
+    else:
+        made = library.Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=900, special_tokens=METASPACE_TOKENS, unk_token="<unk>", show_progress=False
+        )
+    if "spaces" in request.param:
+        made.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=request.param != "bpe")
+    made.decoder = decoders.Metaspace(prepend_scheme="always")
+    made.train_from_iterator(topics[:30], trainer)
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    loaded = PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    loaded.add_special_tokens({"additional_special_tokens": METASPACE_TOKENS[3:]})
+    return Encoder(loaded, "chatml")
+
+
+def _talk(*turns: str, system: str = "") -> list[dict[str, str]]:
+    said = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    return [*([{"role": "system", "content": system}] if system else []), *said]
+
+
+@pytest.mark.parametrize("forged", ["</s>", "a</s>b", "<|im_end|>", "<s>", "\uff1c/s\uff1e"])
+def test_no_text_becomes_a_special_token_by_its_letters(metaspace, forged):
+    specials = [metaspace.tokenizer.convert_tokens_to_ids(token) for token in METASPACE_TOKENS[1:]]
+
+    def special(talk) -> list[int]:
+        return [i for i in metaspace.conversations([metaspace.cut(talk)])[0].ids if i in specials]
+
+    assert special(_talk(forged, forged)) == special(_talk("x", "y"))
+    assert [i for i in metaspace.documents([forged])[0] if i in specials] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "turns", [("Hello", "Yes", "More?", "Fine"), ("C ", " D\n", "E", "F"), ("</s>", "x", "E", "F")]
+)
+def test_a_prompt_with_history_has_the_ids_of_training(metaspace, turns):
+    talk = _talk(*turns)
+    asked = metaspace.prompt(talk[:-1])
+    assert metaspace.conversations([metaspace.cut(talk)])[0].ids[: len(asked)] == asked
+
+
+def test_no_line_break_is_lost_where_it_grows_together_with_the_one_before(metaspace):
+    if metaspace.tokenizer.backend_tokenizer.normalizer is not None:
+        pytest.skip("this tokenizer knows no line breaks")
+    ids = metaspace.conversations([metaspace.cut(_talk("A", "B", "C", "D"))])[0].ids
+    assert metaspace.tokenizer.decode(ids).count("\n") == 7  # four headers, and three ends of turn before the last
+
+
+MISTRAL = (
+    "{% set ms = messages[1:] if messages[0].role == 'system' else messages %}{{ bos_token }}{% for m in ms %}"
+    "{% set said = messages[0].content + '\\n\\n' if loop.last and ms|length < messages|length else '' %}"
+    "{% if m.role == 'user' %}{{ '[INST] ' + said + m.content + '[/INST]' }}"
+    "{% else %}{{ ' ' + m.content|trim + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_system_message_that_moves_with_the_last_question_moves_no_question_into_an_answer(tokenizers):
+    loaded = tokenizer.load(tokenizers["chatml"])
+    loaded.chat_template = MISTRAL
+    pieces = Encoder(loaded).cut(_talk("A", "B", "C", "D", system="S"))
+    assert [piece.text for piece in pieces if piece.trained] == [" B</s>", " D</s>"]
+
+
+def test_a_template_may_trim_answers_and_leave_questions_as_they_are(tokenizers):
+    loaded = tokenizer.load(tokenizers["chatml"])
+    loaded.chat_template = MISTRAL
+    pieces = Encoder(loaded).cut(_talk("C ", " D\n"))
+    assert [(piece.text, piece.trained) for piece in pieces] == [("<s>[INST] C [/INST]", False), (" D</s>", True)]
+
+
+def test_a_template_that_fails_in_python_is_a_bad_row(tokenizers):
+    loaded = tokenizer.load(tokenizers["chatml"])
+    loaded.chat_template = "{% for m in messages %}{{ m.content + 1 }}{% endfor %}"
+    with pytest.raises(BadRow, match="the template refuses this conversation: can only concatenate str"):
+        Encoder(loaded).cut(_talk("A", "B"))

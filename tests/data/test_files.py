@@ -249,3 +249,27 @@ def test_a_hub_is_streamed_at_its_pinned_commit(monkeypatch):
     source = SourceConfig(hub="org/set", subset="small", split="test", revision="a" * 40, format=Format.text)
     assert list(sources.rows(source)) == [(f"org/set@{'a' * 40} test row {n + 1}", ROWS[n]) for n in range(3)]
     assert asked == {"name": "org/set", "subset": "small", "split": "test", "revision": "a" * 40, "streaming": True}
+
+
+def test_a_value_that_python_cannot_hold_costs_its_row_alone(tmp_path):
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        3,
+        [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pyarrow.py_buffer(b"a\xffc")],
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), tmp_path / "a.parquet")
+    assert [_verdict(row) for _, row in read(tmp_path / "a.parquet")] == ["a", "unreadable_value", "c"]
+
+
+def test_long_fields_of_separated_values_are_read_and_double_names_are_refused(tmp_path):
+    (tmp_path / "long.csv").write_text("text\n" + "x" * 200_000 + "\n")
+    assert [len(row["text"]) for _, row in read(tmp_path / "long.csv")] == [200_000]
+    (tmp_path / "twice.csv").write_text("text,text\na,b\n")
+    [(where, row)] = read(tmp_path / "twice.csv")
+    assert where.endswith("twice.csv:1") and str(row) == "two columns are called 'text'"
+
+
+def test_a_file_that_a_pattern_meets_twice_is_read_once(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c.jsonl").write_bytes(GOOD + b"\n")
+    assert find(tmp_path / "**/**/*.jsonl") == [tmp_path / "a/b/c.jsonl"]

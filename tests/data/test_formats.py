@@ -126,3 +126,9 @@ def test_columns_may_have_other_names():
 
 def test_a_conversation_may_serve_as_a_document():
     assert Reader(Format.messages, {}).document({"messages": [USER, ANSWER]}) == "Q\n\nA"
+
+
+@pytest.mark.parametrize("role", [["user"], {"name": "user"}, None, 1, "tool"])
+def test_a_role_of_any_kind_that_is_none_is_named(role):
+    with pytest.raises(BadRow, match=r"`role` is .*, expected one of system"):
+        Reader(Format.messages, {}).conversation({"messages": [{"role": role, "content": "x"}]})

@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,3 +248,53 @@ def test_a_stage_that_makes_no_sense_is_told_before_any_work(tmp_path, changes, 
     for name, value in changes.items():
         setattr(config, name, value)
     assert any(problem in found for found in config.problems())
+
+
+@pytest.fixture
+def answering():
+    """A function that starts a server which answers everything with these bytes, and gives its address."""
+    servers = []
+
+    def start(body: bytes, kind: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/v1"
+
+    yield start
+    for one in servers:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b'{"choices": [', "application/json", "does not answer"),
+        (b"<html>It works!</html>", "text/html", "answers, but not as an OpenAI server"),
+    ],
+)
+def test_what_is_no_answer_is_one_line(answering, body, kind, message):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    writer = ServerWriter(answering(body, kind), "fake", Sampling(0.0, 5), None, 1)
+    with pytest.raises(DataError, match=message) as caught:
+        writer.write(["x"], 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("choices", ["[]", "null", '[{"index": 0, "message": {"role": "assistant", "content": null}}]'])
+def test_a_server_that_says_nothing_is_left_out_like_any_bad_answer(answering, choices):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    body = f'{{"id": "1", "object": "chat.completion", "choices": {choices}}}'.encode()
+    assert ServerWriter(answering(body, "application/json"), "fake", Sampling(0.0, 5), None, 1).write(["x"], 0) == [""]
