@@ -9,10 +9,11 @@ from transformers import PreTrainedModel
 
 from solar.config.preference import REFERENCE_FREE, DpoConfig
 from solar.training import reference_pass
+from solar.training.head import read_head
 from solar.training.losses import segment_sums
 from solar.training.microbatch import MicroBatch, from_pairs
 from solar.training.module import TrainingModule
-from solar.training.network import head_weight, load_network
+from solar.training.network import load_network
 from solar.training.optim import Roles
 from solar.training.preference import AnswerLogps, preference_loss
 from solar.training.reference import Key, ReferenceLogps, compute_reference, content_hash
@@ -129,7 +130,7 @@ class PreferenceOptimization(TrainingModule):
     def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
         """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
         hidden_ND = self.hidden(batch, network)
-        return answer_sums(hidden_ND, head_weight(network or self.network), batch)
+        return answer_sums(hidden_ND, read_head(network or self.network), batch)
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         policy_P2 = self.answer_logps(batch)

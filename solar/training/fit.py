@@ -28,6 +28,7 @@ from solar.training.branch import KEPT, Trunk
 from solar.training.callbacks import Saver, Validator
 from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
 from solar.training.export import save_model
+from solar.training.head import body_of
 from solar.training.incidents import Incidents
 from solar.training.interrupt import StopRequest, listening
 from solar.training.microbatch import Ints, Row
@@ -105,7 +106,7 @@ def fit(
         if config.activation_checkpointing:
             network.activation_checkpointing_enable({"use_reentrant": False})
         if where.trainer.compile:
-            network.base_model.compile(dynamic=True)
+            body_of(network).compile(dynamic=True)
         module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
         module.source = model_dir
         module.first_step = trunk.steps if trunk else 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from solar.training.attention import NAME, Segment
+from solar.training.head import body_of
 
 BESIDE_ATTENTION = ("attn_logit_softcapping", "attention_chunk_size", "alibi")
 """Keys of a model's config that change scores in ways that segment attention does not compute."""
@@ -54,7 +55,7 @@ def segments_hold(network: PreTrainedModel) -> bool:
     lengths = [len(first), len(other), len(first)]
     positions = torch.cat([torch.arange(length, device=network.device) for length in lengths])
     try:
-        states_TD = in_segments(network.base_model, ids, positions, [Segment(length) for length in lengths])[0].float()
+        states_TD = in_segments(body_of(network), ids, positions, [Segment(length) for length in lengths])[0].float()
     except TypeError:  # a family that does not hand keywords on to its attention
         return False
     difference = (states_TD[: len(first)] - states_TD[-len(first) :]).abs().max()

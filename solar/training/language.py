@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from solar.training.losses import cross_entropy_sum
 from solar.training.microbatch import MicroBatch, from_rows
 from solar.training.module import TrainingModule
 from solar.training.steps import Step
@@ -14,8 +13,7 @@ class NextToken(TrainingModule):
     assemble = staticmethod(from_rows)
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, _ = cross_entropy_sum(self.hidden(batch), self.head(), batch.targets_N)
-        return loss, {}
+        return self.head().loss_sum(self.hidden(batch), batch.targets_N), {}
 
     def divisor(self, step: Step) -> int:
         return step.trained_tokens

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import linear
 
 from solar.training import liger
 
@@ -33,85 +34,128 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
+def cap(logits: Tensor, softcap: float) -> Tensor:
+    """Logits bent under a bound: c tanh(logit / c) (Gemma 2, arXiv 2408.00118, section 2)."""
+    return (logits / softcap).tanh_().mul_(softcap)
+
+
+def _slope(capped: Tensor, softcap: float) -> Tensor:
+    """d capped / d logits: 1 - tanh^2."""
+    return (capped / softcap).square_().neg_().add_(1)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Both gradients are taken while a chunk's logits are at hand, so the backward pass has no matrix product left."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int, z_loss: float
+        ctx: FunctionCtx,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        chunk: int,
+        z_loss: float,
+        softcap: float | None,
     ) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(hidden_ND)
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]  # type: ignore[attr-defined]
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if bias_V is not None and wants_bias else None
+        wants_any = wants_hidden or wants_weight or wants_bias
         loss = hidden_ND.new_zeros((), dtype=torch.float32)
         penalty = hidden_ND.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight = weight_VD.to(dtype)
+            weight, bias = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
             for start in range(0, len(targets_N), chunk):
                 rows = slice(start, start + chunk)
                 hidden, targets = hidden_ND[rows].to(dtype), targets_N[rows, None]
-                logits = (hidden @ weight.T).float()
+                logits = linear(hidden, weight, bias).float()
+                if softcap is not None:
+                    logits = cap(logits, softcap)
                 normalizer = logits.logsumexp(-1, keepdim=True)
                 loss += (normalizer - logits.gather(-1, targets)).sum()
                 if z_loss:
                     penalty += z_loss * normalizer.square().sum()
-                if grad_hidden_ND is None and grad_weight_VD is None:
+                if not wants_any:
                     continue
+                slope = None if softcap is None else _slope(logits, softcap)
                 grad = logits.sub_(normalizer).exp_()
                 if z_loss:
                     grad.mul_(1 + 2 * z_loss * normalizer)
                 grad.scatter_add_(-1, targets, grad.new_full((1, 1), -1.0).expand_as(targets))
+                if slope is not None:
+                    grad.mul_(slope)
+                if grad_bias_V is not None:
+                    grad_bias_V += grad.sum(0)
                 grad = grad.to(dtype)
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = grad @ weight
                 if grad_weight_VD is not None:
                     add_product(grad_weight_VD, grad.T, hidden)
-        ctx.gradients = grad_hidden_ND, grad_weight_VD, weight_VD.dtype  # type: ignore[attr-defined]
+        ctx.gradients = grad_hidden_ND, grad_weight_VD, grad_bias_V, weight_VD.dtype  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(penalty)  # type: ignore[attr-defined]
         return loss + penalty, penalty
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, dtype = ctx.gradients  # type: ignore[attr-defined]
+        hidden, weight, bias, dtype = ctx.gradients  # type: ignore[attr-defined]
         del ctx.gradients  # type: ignore[attr-defined]
         return (
             hidden.mul_(grad) if hidden is not None else None,
             weight.mul_(grad).to(dtype) if weight is not None else None,
-            None,
-            None,
-            None,
+            bias.mul_(grad).to(dtype) if bias is not None else None,
+            *(None,) * 4,
         )
 
 
 def cross_entropy_sum(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, z_loss: float = 0.0, chunk: int | None = None
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum over positions of the next-token loss in nats, and of the z-loss that is part of it.
 
-    The logits are `hidden_ND @ weight_VD.T`, one chunk of positions at a time; every target must be a token id (choose
-    the trained positions first). `z_loss` weighs the squared log-normalizer (PaLM, arXiv 2204.02311, section 5). On
-    CUDA liger's kernel computes what has no `z_loss` and no `chunk`, where it is installed.
+    The logits are `hidden_ND @ weight_VD.T + bias_V` bent under `softcap`, one chunk of positions at a time; every
+    target must be a token id (choose the trained positions first). `z_loss` weighs the squared log-normalizer (PaLM,
+    arXiv 2204.02311, section 5). On CUDA liger's kernel, where it is installed, computes what is a product alone.
 
     >>> hidden, weight = torch.zeros(3, 2), torch.ones(4, 2)
     >>> cross_entropy_sum(hidden, weight, torch.tensor([0, 1, 3]))[0] / 3  # uniform over 4 tokens: ln 4
     tensor(1.3863)
     """
-    if not z_loss and chunk is None and liger.takes(hidden_ND):
+    product_alone = bias_V is None and softcap is None and not z_loss and chunk is None
+    if product_alone and liger.takes(hidden_ND):
         return liger.fused_cross_entropy_sum(hidden_ND, weight_VD, targets_N), hidden_ND.new_zeros(())
     chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
-    loss: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, chunk, z_loss)  # type: ignore[no-untyped-call]
+    loss: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, bias_V, targets_N, chunk, z_loss, softcap
+    )
     return loss
 
 
-def token_logps(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk: int | None = None) -> Tensor:
+def token_logps(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> Tensor:
     """Log-probability of each target, [N] in float32; for losses that are not linear in these.
 
     The backward pass needs all logits once more: it keeps those of the first chunks and recomputes the others.
     """
     chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
-    logps_N: Tensor = _LinearTokenLogps.apply(hidden_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
+    logps_N: Tensor = _LinearTokenLogps.apply(hidden_ND, weight_VD, bias_V, targets_N, chunk, softcap)  # type: ignore[no-untyped-call]
     return logps_N
 
 
@@ -119,46 +163,64 @@ class _LinearTokenLogps(torch.autograd.Function):
     """d logp / d logits = one-hot of the target - softmax, written over the logits themselves."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
-        ctx.chunk, ctx.dtype, ctx.kept = chunk, compute_dtype(hidden_ND), []
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        chunk: int,
+        softcap: float | None,
+    ) -> Tensor:
+        ctx.chunk, ctx.softcap, ctx.dtype, ctx.kept = chunk, softcap, compute_dtype(hidden_ND), []
         chunks_kept = KEPT_CHUNKS if any(ctx.needs_input_grad) else 0
         logps_N = hidden_ND.new_empty(len(targets_N), dtype=torch.float32)
         normalizer_N = torch.empty_like(logps_N)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight = weight_VD.to(ctx.dtype)
+            weight, bias = weight_VD.to(ctx.dtype), None if bias_V is None else bias_V.to(ctx.dtype)
             for start in range(0, len(targets_N), chunk):
                 rows = slice(start, start + chunk)
-                rounded = hidden_ND[rows].to(ctx.dtype) @ weight.T
-                logits = rounded.float()
+                rounded = linear(hidden_ND[rows].to(ctx.dtype), weight, bias)
+                logits = rounded.float() if softcap is None else cap(rounded.float(), softcap)
                 normalizer_N[rows] = logits.logsumexp(-1)
                 logps_N[rows] = logits.gather(-1, targets_N[rows, None]).squeeze(-1) - normalizer_N[rows]
                 if len(ctx.kept) < chunks_kept:
                     ctx.kept.append(rounded)
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, normalizer_N)
         return logps_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden_ND, weight_VD, targets_N, normalizer_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, targets_N, normalizer_N = ctx.saved_tensors
         kept: list[Tensor] = ctx.kept
         del ctx.kept
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight = weight_VD.to(ctx.dtype)
+            weight, bias = weight_VD.to(ctx.dtype), None if bias_V is None else bias_V.to(ctx.dtype)
             for start in range(0, len(targets_N), ctx.chunk):
                 rows = slice(start, start + ctx.chunk)
                 hidden = hidden_ND[rows].to(ctx.dtype)
-                logits = (kept.pop(0) if kept else hidden @ weight.T).float()
+                logits, slope = (kept.pop(0) if kept else linear(hidden, weight, bias)).float(), None
+                if ctx.softcap is not None:
+                    logits = cap(logits, ctx.softcap)
+                    slope = _slope(logits, ctx.softcap)
                 grad = logits.sub_(normalizer_N[rows, None]).exp_().mul_(-grad_N[rows, None])
-                grad = grad.scatter_add_(-1, targets_N[rows, None], grad_N[rows, None]).to(ctx.dtype)
+                grad = grad.scatter_add_(-1, targets_N[rows, None], grad_N[rows, None])
+                if slope is not None:
+                    grad.mul_(slope)
+                if grad_bias_V is not None:
+                    grad_bias_V += grad.sum(0)
+                grad = grad.to(ctx.dtype)
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = grad @ weight
                 if grad_weight_VD is not None:
                     add_product(grad_weight_VD, grad.T, hidden)
-        return grad_hidden_ND, None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype), None, None
+        of_parameters = [None if grad is None else grad.to(weight_VD.dtype) for grad in (grad_weight_VD, grad_bias_V)]
+        return grad_hidden_ND, *of_parameters, None, None, None
 
 
 def add_product(total_VD: Tensor, left_VN: Tensor, right_ND: Tensor) -> None:

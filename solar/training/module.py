@@ -23,8 +23,9 @@ from solar.config.training import AverageKind, TrainConfig
 from solar.training.average import Average
 from solar.training.flops import Work
 from solar.training.guard import Guard
+from solar.training.head import Head, read_head
 from solar.training.microbatch import MicroBatch, Row
-from solar.training.network import Decoder, head_weight
+from solar.training.network import Decoder
 from solar.training.optim import Roles, build_optimizers, explore, parameter_groups, set_learning_rate, settle
 from solar.training.schedule import Schedule
 from solar.training.sharded_loading import fill
@@ -100,8 +101,8 @@ class TrainingModule(pl.LightningModule):
         states_TD: Tensor = decoder(batch.input_ids_T, batch.position_ids_T, batch.segments)[0]
         return states_TD if batch.trained_tokens == len(states_TD) else states_TD[batch.positions_N]
 
-    def head(self) -> Tensor:
-        return head_weight(self.network)
+    def head(self) -> Head:
+        return read_head(self.network)
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         if not step.micro_batches:

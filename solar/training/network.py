@@ -7,8 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from solar.config.training import Precision
@@ -16,6 +21,7 @@ from solar.errors import StageError
 from solar.growth import unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
 from solar.training.attention import Segment
+from solar.training.head import body_of, check_head
 from solar.training.isolation import has_sinks, in_segments, one_by_one, runs_in_segments, segments_hold, takes_segments
 
 DTYPES = {
@@ -25,8 +31,16 @@ DTYPES = {
 }
 """The number format weights are trained in."""
 
-UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""Keys of a model's config that change logits in ways that the chunked loss would silently skip."""
+
+def read_config(model_dir: Path) -> PreTrainedConfig:
+    """Raises `StageError` for a model that does more than read and write text."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config(decoder=True) is not config:
+        raise StageError(
+            f"{model_dir}/config.json: model type {config.model_type} found, expected a decoder of text alone; solar "
+            "grows and merges models that also see or hear, and trains none of them"
+        )
+    return config
 
 
 def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
@@ -35,8 +49,7 @@ def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
     Raises `StageError` if weights are missing or of another shape, or if the architecture cannot be trained here.
     A family that leaks from document to document in one row keeps its own attention: see `solar.training.isolation`.
     """
-    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    check_architecture(config, model_dir)
+    config = read_config(model_dir)
     attention = {"attn_implementation": SEGMENT_ATTENTION} if takes_segments(config) else {}
     with quiet():
         network, report = unmaterialized.load(
@@ -55,30 +68,13 @@ def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
             raise StageError(
                 f"{model_dir}: {kind.replace('_', ' ')} {sorted(map(str, report[kind]))[:3]}, expected none"
             )
-    if network.base_model is network:
-        raise StageError(f"{model_dir}: model type {config.model_type} has no body apart from its head to be trained")
     if attention and (has_sinks(network) or not segments_hold(network)):
         with quiet():
             network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
     network.config.use_cache = False
+    check_head(network, model_dir)
     network.train()
     return network
-
-
-def check_architecture(config: Any, model_dir: Path) -> None:
-    """Raises `StageError` for what would silently be computed differently here."""
-    for key in UNSUPPORTED:
-        if getattr(config, key, None) not in (None, 1, 1.0):
-            raise StageError(f"{model_dir}/config.json: {key} is set, which training does not support")
-
-
-def head_weight(network: PreTrainedModel) -> Tensor:
-    """Matrix [V, D] that turns hidden states into logits."""
-    head = network.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None:
-        raise StageError(f"{type(network).__name__}: expected an output layer without bias")
-    weight: Tensor = head.weight
-    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class Decoder(nn.Module):
@@ -91,8 +87,8 @@ class Decoder(nn.Module):
     def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
         """The last hidden state of every token of one row of documents, [1, T, D]."""
         if runs_in_segments(self.network):
-            return in_segments(self.network.base_model, input_ids_T, position_ids_T, segments)
-        return one_by_one(self.network.base_model, input_ids_T, segments)
+            return in_segments(body_of(self.network), input_ids_T, position_ids_T, segments)
+        return one_by_one(body_of(self.network), input_ids_T, segments)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from solar.config.root import TrainerConfig
 from solar.config.training import Precision
 from solar.data.dataset import TokenDataset
 from solar.errors import DataError
-from solar.training.losses import segment_sums, token_logps
+from solar.training.head import Head, read_head
+from solar.training.losses import segment_sums
 from solar.training.microbatch import MicroBatch
-from solar.training.network import Decoder, head_weight, load_network
+from solar.training.network import Decoder, load_network
 from solar.training.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
 
 NAME = "logps.safetensors"
@@ -45,7 +46,7 @@ def reference_pass(
         moved = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.bf16_mixed):
             hidden_TD = decoder(moved.input_ids_T, moved.position_ids_T, moved.segments)[0]
-            return answer_sums(hidden_TD[moved.positions_N], head_weight(network), moved)
+            return answer_sums(hidden_TD[moved.positions_N], read_head(network), moved)
 
     try:
         tables = [_table(logps, data_dir, split, size, rank, world_size) for split in ("train", "valid")]
@@ -57,9 +58,9 @@ def reference_pass(
     return sum(map(len, tables))
 
 
-def answer_sums(hidden_ND: Tensor, weight_VD: Tensor, batch: MicroBatch) -> Tensor:
+def answer_sums(hidden_ND: Tensor, head: Head, batch: MicroBatch) -> Tensor:
     """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
-    logps_N = token_logps(hidden_ND, weight_VD, batch.targets_N)
+    logps_N = head.logps(hidden_ND, batch.targets_N)
     pairs = batch.answers // 2
     return segment_sums(logps_N, batch.answers_N, 2 * pairs).view(pairs, 2)
 

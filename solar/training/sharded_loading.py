@@ -9,20 +9,19 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from solar.config.training import Precision
 from solar.errors import StageError
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
 from solar.training.isolation import has_sinks, takes_segments
-from solar.training.network import DTYPES, check_architecture, quiet
+from solar.training.network import DTYPES, quiet, read_config
 
 
 def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
     """The network of a model folder on the meta device: names and shapes, no numbers."""
-    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    check_architecture(config, model_dir)
+    config = read_config(model_dir)
     if not takes_segments(config):
         raise StageError(
             f"{model_dir}: documents of model type {config.model_type} are run one by one, which processes that share "

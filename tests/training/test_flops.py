@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from solar.training.attention import NAME
 from solar.training.flops import Work, attention_flops, matrix_parameters
-from solar.training.losses import cross_entropy_sum
+from solar.training.head import read_head
 from solar.training.microbatch import from_pairs, from_rows
-from solar.training.network import Decoder, head_weight
+from solar.training.network import Decoder
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -31,7 +31,7 @@ def test_torch_counts_the_same_matrix_products(assemble, rows):
     batch = assemble(rows)
     with FlopCounterMode(display=False) as counter:
         hidden = Decoder(network)(batch.input_ids_T, batch.position_ids_T, batch.segments)[0][batch.positions_N]
-        loss, _ = cross_entropy_sum(hidden, head_weight(network), batch.targets_N)
+        loss = read_head(network).loss_sum(hidden, batch.targets_N)
         loss.backward()
     counts = counter.get_flop_counts()["Global"]
     matrices = sum(count for kind, count in counts.items() if kind is not torch.ops.aten.scaled_dot_product_attention)

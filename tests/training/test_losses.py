@@ -41,6 +41,27 @@ def test_z_loss_weighs_the_squared_normalizer():
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("loss", ["sum", "each"])
+def test_a_bias_and_a_soft_cap_are_part_of_the_logits_and_of_every_gradient(loss, softcap):
+    hidden, weight, targets = _problem(dtype=torch.float32)
+    bias, scale = torch.randn(31, requires_grad=True), torch.arange(50.0)
+    logits = hidden @ weight.T + bias
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    expected = logits.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+    found = token_logps(hidden, weight, targets, bias_V=bias, softcap=softcap, chunk=7)
+    if loss == "sum":
+        expected = -expected.sum()
+        found, _ = cross_entropy_sum(hidden, weight, targets, bias_V=bias, softcap=softcap, chunk=7)
+    torch.testing.assert_close(found, expected)
+    of = hidden, weight, bias
+    wanted = torch.autograd.grad((expected * scale).sum() if expected.ndim else expected, of)
+    gradients = torch.autograd.grad((found * scale).sum() if found.ndim else found, of)
+    for mine, theirs in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_a_uniform_model_loses_ln_of_the_vocabulary():
     loss, _ = cross_entropy_sum(torch.zeros(3, 2), torch.ones(4, 2), torch.tensor([0, 1, 3]))
     assert loss.item() / 3 == pytest.approx(math.log(4))

@@ -23,9 +23,10 @@ from solar.data.prepare import prepare
 from solar.errors import StageError
 from solar.training import reference_pass
 from solar.training.alignment import PreferenceOptimization
+from solar.training.head import read_head
 from solar.training.losses import IGNORE
 from solar.training.microbatch import from_pairs
-from solar.training.network import Decoder, head_weight, load_network
+from solar.training.network import Decoder, load_network
 from solar.training.reference import ReferenceLogps, compute_table
 
 PAIRS = [pair(9 + n % 4, 8 + n % 5, 12 - n % 4, seed=n, sample=n) for n in range(10)]
@@ -47,7 +48,7 @@ def logps_of(folder):
 
     def logps(batch):
         hidden_TD = Decoder(network)(batch.input_ids_T, batch.position_ids_T, batch.segments)[0]
-        return reference_pass.answer_sums(hidden_TD[batch.positions_N], head_weight(network), batch)
+        return reference_pass.answer_sums(hidden_TD[batch.positions_N], read_head(network), batch)
 
     return logps
 
@@ -208,7 +209,7 @@ def test_a_prompt_is_computed_once_and_gradients_are_those_of_two_prompts(tmp_pa
     assert len(batch.input_ids_T) == (30 + 5 + 7 + 1) + (12 + 9 + 4 + 1)
     network = load_network(llama_folder(tmp_path / "base"), settings()["precision"]).double()
     hidden_TD = Decoder(network)(batch.input_ids_T, batch.position_ids_T, batch.segments)[0]
-    shared_P2 = _sums(hidden_TD[batch.positions_N] @ head_weight(network).T, batch.targets_N, batch.answers_N)
+    shared_P2 = _sums(hidden_TD[batch.positions_N] @ read_head(network).weight_VD.T, batch.targets_N, batch.answers_N)
     network.zero_grad()
     torch.nn.functional.logsigmoid(shared_P2[:, 0] - shared_P2[:, 1]).sum().backward()
     shared = {name: p.grad.clone() for name, p in network.named_parameters()}
