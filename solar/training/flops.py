@@ -1,7 +1,7 @@
 """Floating-point operations of training, counted from the network's own matrices and the documents' lengths."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -41,20 +41,27 @@ def _share_used(name: str, config: PreTrainedConfig) -> float:
 
 def attention_flops(network: PreTrainedModel, segments: Iterable[Segment]) -> int:
     """Forward multiply-adds times 2 of scores and values, over all layers; a query counts the keys it sees."""
-    config, segments = network.config, list(segments)
-    if getattr(config, "num_attention_heads", None) is None:
-        return 0
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    windows = Counter(_windows(config))
-    seen = sum(layers * sum(_seen(segment, window) for segment in segments) for window, layers in windows.items())
-    return int(4 * config.num_attention_heads * size * seen)
+    segments = list(segments)
+    kinds = Counter(_score_layers(network.config))
+    seen = {window: sum(_seen(segment, window) for segment in segments) for _, window in kinds}
+    return sum(4 * width * seen[window] * layers for (width, window), layers in kinds.items())
 
 
-def _windows(config: PreTrainedConfig) -> list[int | None]:
-    """Keys that a query of each layer sees at most."""
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
-    return [window if kind == "sliding_attention" else None for kind in types if kind not in WITHOUT_SCORES]
+def _score_layers(config: PreTrainedConfig) -> Iterator[tuple[int, int | None]]:
+    """Of each layer with scores: width of all its heads together, and keys that a query sees at most.
+
+    Layers may differ in the size of their heads (Gemma 4).
+    """
+    uneven = getattr(config, "is_heterogeneous", False)
+    layers = list(config.per_layer_config) if uneven else [config] * config.num_hidden_layers
+    types = getattr(config, "layer_types", None) or ["sliding_attention"] * len(layers)
+    for layer, kind in zip(layers, types, strict=True):
+        heads = getattr(layer, "num_attention_heads", None)
+        if heads is None or kind in WITHOUT_SCORES:
+            continue
+        size = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+        window = getattr(layer, "sliding_window", None) if getattr(layer, "use_sliding_window", True) else None
+        yield heads * size, window if kind == "sliding_attention" else None
 
 
 def _seen(segment: Segment, window: int | None) -> int:

@@ -4,12 +4,14 @@ import pytest
 import torch
 from tiny import llama, pair, row
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
 
-from solar.training.attention import NAME
+from solar.training.attention import NAME, Segment
 from solar.training.flops import Work, attention_flops, matrix_parameters
 from solar.training.head import read_head
 from solar.training.microbatch import from_pairs, from_rows
 from solar.training.network import Decoder
+from tests.growth.tiny import make_tiny
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -22,6 +24,14 @@ def test_matrices_by_hand(tied):
 def test_attention_by_hand():
     # 3 tokens see 1 + 2 + 3 keys; 2 more see 1 + 2; two products of 2 x 8 x 4 heads each, in 2 layers
     assert attention_flops(llama(), from_rows([row(3, 2)]).segments) == 2 * 2 * 2 * 4 * 8 * (6 + 3)
+
+
+def test_layers_whose_heads_differ_in_size_are_counted_each_by_its_own(tmp_path):
+    """Gemma 4: every sixth layer and the last have heads of 16 and see all 6 pairs of 3 tokens; the others of 8."""
+    network = AutoModelForCausalLM.from_pretrained(make_tiny("gemma4_text", tmp_path))
+    full = network.config.layer_types.count("full_attention")
+    assert 0 < full < 8
+    assert attention_flops(network, [Segment(3)]) == 4 * 4 * (full * 16 + (8 - full) * 8) * 6
 
 
 @pytest.mark.parametrize("assemble,rows", [(from_rows, [row(40, 24)]), (from_pairs, [pair(20, 12, 9)])])
