@@ -6,6 +6,7 @@ answer begins and ends, and each cut is tokenised by itself, as it happens at in
 """
 
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,7 +71,8 @@ class Encoder:
         """The same tokenizer, blind to special tokens."""
         described = json.loads(self._backend.to_str())
         if described["model"]["type"] == "Unigram":  # its pieces are found in any text, special ones too
-            hidden = {token: f"\ue000{i}\ue001" for token, i in self._special.items()}
+            secret = secrets.token_hex(16)  # a name that no text can hold
+            hidden = {token: f"\ue000{secret} {i}\ue001" for token, i in self._special.items()}
             pieces = described["model"]["vocab"]
             described["model"]["vocab"] = [[hidden.get(piece, piece), score] for piece, score in pieces]
             for token in described["added_tokens"]:
@@ -239,7 +241,7 @@ class Encoder:
             places = [place for place, piece in enumerate(pieces) if piece.literal is literal]
             backend = self._literal_backend if literal and places else self._backend
             guarded = [place for place in places if self._prepends and not pieces[place].first]
-            for guard, ids in self._guards:  # one of them does not grow together with the text
+            for guard, ids in self._guards if guarded else ():  # one of them does not grow together with the text
                 encodings = backend.encode_batch_fast(
                     [guard + pieces[place].text for place in guarded], add_special_tokens=False
                 )

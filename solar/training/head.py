@@ -105,11 +105,25 @@ def check_head(network: PreTrainedModel, model_dir: Path) -> None:
     found_TV = head.logits(hidden_TD)
     allowed = _ALLOWED.get(network.dtype, _ALLOWED_ROUNDED) * float(logits_TV.abs().max())
     if found_TV.shape != logits_TV.shape or float((found_TV - logits_TV).abs().max()) > allowed:
-        raise StageError(
-            f"{model_dir}: model type {network.config.model_type} makes its logits in a way that training does not "
-            "know (more than a matrix, a bias, a factor and a soft cap), so its loss would be another; grow it here "
-            "and train it with its own code"
-        )
+        raise _unknown(network, model_dir)
+
+
+def check_weights_of_head(network: PreTrainedModel, model_dir: Path) -> None:
+    """What can be said of a network that has no numbers yet: no weight stands between its body and its output layer.
+
+    Raises `StageError` if one does.
+    """
+    known = {*body_of(network).parameters(), *network.get_output_embeddings().parameters()}
+    if any(parameter not in known for parameter in network.parameters()):
+        raise _unknown(network, model_dir)
+
+
+def _unknown(network: PreTrainedModel, model_dir: Path) -> StageError:
+    return StageError(
+        f"{model_dir}: model type {network.config.model_type} makes its logits in a way that training does not know "
+        "(more than a matrix, a bias, a factor and a soft cap), so its loss would be another; grow it here and train "
+        "it with its own code"
+    )
 
 
 def _scale(config: Any) -> float:

@@ -15,6 +15,7 @@ from solar.config.training import Precision
 from solar.errors import StageError
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
+from solar.training.head import check_weights_of_head
 from solar.training.isolation import has_sinks, takes_segments
 from solar.training.network import DTYPES, quiet, read_config
 
@@ -31,6 +32,7 @@ def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
         network = AutoModelForCausalLM.from_config(
             config, dtype=DTYPES[precision], attn_implementation=SEGMENT_ATTENTION, trust_remote_code=False
         )
+    check_weights_of_head(network, model_dir)
     if has_sinks(network):
         raise StageError(f"{model_dir}: attention sinks are trained with trainer.strategy single or ddp only")
     network.config.use_cache = False

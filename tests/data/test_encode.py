@@ -321,7 +321,7 @@ def _talk(*turns: str, system: str = "") -> list[dict[str, str]]:
     return [*([{"role": "system", "content": system}] if system else []), *said]
 
 
-@pytest.mark.parametrize("forged", ["</s>", "a</s>b", "<|im_end|>", "<s>", "\uff1c/s\uff1e"])
+@pytest.mark.parametrize("forged", ["</s>", "a</s>b", "<|im_end|>", "<s>", "\uff1c/s\uff1e", "</s>\ue0002\ue001"])
 def test_no_text_becomes_a_special_token_by_its_letters(metaspace, forged):
     specials = [metaspace.tokenizer.convert_tokens_to_ids(token) for token in METASPACE_TOKENS[1:]]
 

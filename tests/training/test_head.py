@@ -12,6 +12,7 @@ from solar.config.training import Precision
 from solar.errors import StageError
 from solar.training.head import Head, body_of, read_head
 from solar.training.network import load_network
+from solar.training.sharded_loading import empty_network
 from tests.growth.tiny import FAMILIES, make_tiny, scramble
 
 SAYS = {
@@ -78,6 +79,15 @@ def test_logits_made_in_an_unknown_way_are_refused(tmp_path: Path, monkeypatch: 
         load_network(folder, Precision.fp32)
 
 
-def test_a_model_that_also_sees_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="model type llava found, expected a decoder of text alone"):
-        load_network(make_tiny("llava", tmp_path), Precision.fp32)
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_a_model_that_also_sees_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    """Gemma 3's also counts as a language model in transformers."""
+    with pytest.raises(StageError, match=f"model type {name} found, expected a decoder of text alone"):
+        load_network(make_tiny(name, tmp_path), Precision.fp32)
+
+
+def test_a_weight_between_body_and_output_layer_is_refused_before_there_are_numbers(tmp_path: Path) -> None:
+    """ModernBERT's decoder has a dense layer and a norm there."""
+    with pytest.raises(StageError, match="model type modernbert-decoder makes its logits in a way"):
+        empty_network(make_tiny("modernbert-decoder", tmp_path / "modernbert"), Precision.fp32)
+    empty_network(make_tiny("phi", tmp_path / "phi"), Precision.fp32)
