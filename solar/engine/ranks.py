@@ -109,10 +109,13 @@ class Ranks:
 
 def cause(job: Path, log: Path, code: int) -> str:
     """Why ranks failed, in one line: the first traceback's end, or the signal that one was killed by."""
-    killed = re.findall(r"Signal \d+ \((\w+)\) received by PID", log.read_text(encoding="utf-8", errors="replace"))
+    said = log.read_text(encoding="utf-8", errors="replace")
+    killed = re.findall(r"Signal \d+ \((\w+)\) received by PID", said)
     if killed and killed[-1] == "SIGKILL":
         return "a rank was killed by SIGKILL, as the system does when memory runs out"
     if (job / CRASH).exists():
         crash = json.loads((job / CRASH).read_text(encoding="utf-8"))
         return f"rank {crash['rank']} failed: {crash['error']}"
+    if errors := re.findall(r"^(?:\[\w+\]: ?)?([\w.]+(?:Error|Exception): .+)$", said, re.MULTILINE):
+        return f"the ranks did not come to work: {errors[0]}"  # the launcher's own, such as an address in use
     return f"a rank failed (exit code {code})"

@@ -115,3 +115,12 @@ def test_two_runs_on_one_machine_do_not_share_a_port(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n1")
     lines = {command(TrainerConfig(devices=1, num_nodes=2), tmp_path / f"{n}/job/job.json")[-4] for n in "ab"}
     assert len(lines) == 2 and all("--rdzv_endpoint=n1:" in line for line in lines)
+
+
+def test_a_launcher_that_fails_before_its_ranks_is_told_in_its_own_words(tmp_path):
+    said = "W1124 launcher warns\nTraceback (most recent call last):\n  File x\n"
+    error = "torch.distributed.DistNetworkError: The server socket has failed to listen (port: 29500, EADDRINUSE)"
+    (tmp_path / "log").write_text(f"{said}{error}\n")
+    assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not come to work: {error}"
+    (tmp_path / "log").write_text("nothing that tells\n")
+    assert cause(tmp_path, tmp_path / "log", 1) == "a rank failed (exit code 1)"
