@@ -41,7 +41,7 @@ STAGES: dict[str, Kind] = {
     "chunk_pairs": Kind(ChunkPairsConfig, "chunks", 1),
     "dpo": Kind(DpoConfig, "model", 3, trains=True),
     "stepwise_dpo": Kind(StepwiseDpoConfig, "model", 1),
-    "merge": Kind(MergeConfig, "model", 1),
+    "merge": Kind(MergeConfig, "model", 2),
     "soup": Kind(SoupConfig, "model", 1),
     "evaluate": Kind(EvaluateConfig, "scores", 1),
     "report": Kind(ReportConfig, "report", 1),

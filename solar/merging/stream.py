@@ -1,7 +1,7 @@
 """One tensor of every model in, one tensor out, a piece at a time: memory does not grow with the model.
 
-Pieces are read and written at their offsets (pread, pwrite), so threads share the files without locks, and arrays stay
-small enough for the processor's cache. The base, where a method has one, is the first of the models.
+Pieces are read and written at their offsets (pread, pwrite), so threads share the files without locks. The base, where
+a method has one, is the first of the models.
 """
 
 import os
@@ -19,8 +19,11 @@ from solar.merging.checkpoint import Tensor
 from solar.merging.formats import FORMATS, Stored, Wide, is_finite, narrow, widen
 from solar.merging.methods import METHODS, Linear, Products, Selective, Thin, densities_of, scale_of, weights_of
 
-CHUNK = 1 << 16
-"""Elements a piece; part of the result, since inner products are summed up by pieces and DARE draws by pieces."""
+CHUNK = 1 << 18
+"""Elements a piece: with smaller ones threads wait for each other's interpreter lock.
+
+Part of the result, since inner products are summed up by pieces and DARE draws by pieces.
+"""
 
 Combine = Callable[[int, list[Wide]], Wide]
 """The number of a piece and the piece in every model -> the merged piece."""
