@@ -198,6 +198,14 @@ class NextTokenConfig(TrainConfig):
 
     control: Control | None = None
     """Train the base that the model was grown from in the same way, as the stage `<name>_control`."""
+    z_loss: float | None = None
+    """Weight of the squared log of the softmax' denominator, which keeps logits from drifting (PaLM: 1e-4; OLMo 2:
+    1e-5). It is part of the logged `loss`, is logged as `z_loss` too, and held-out text is read without it."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.z_loss is not None and not self.z_loss > 0:
+            yield f"z_loss: found {self.z_loss}, expected more than 0, or null for none"
 
 
 @dataclass

@@ -41,8 +41,10 @@ def _share_used(name: str, config: PreTrainedConfig) -> float:
 
 def attention_flops(network: PreTrainedModel, segments: Iterable[Segment]) -> int:
     """Forward multiply-adds times 2 of scores and values, over all layers; a query counts the keys it sees."""
-    segments = list(segments)
-    kinds = Counter(_score_layers(network.config))
+    return _attention_flops(Counter(_score_layers(network.config)), list(segments))
+
+
+def _attention_flops(kinds: "Counter[tuple[int, int | None]]", segments: list[Segment]) -> int:
     seen = {window: sum(_seen(segment, window) for segment in segments) for _, window in kinds}
     return sum(4 * width * seen[window] * layers for (width, window), layers in kinds.items())
 
@@ -86,11 +88,11 @@ class Work:
     """
 
     def __init__(self, network: PreTrainedModel) -> None:
-        self.network = network
+        self.scores = Counter(_score_layers(network.config))
         self.head = network.get_output_embeddings().weight.numel()
         self.body = matrix_parameters(network) - self.head
 
     def flops(self, segments: list[Segment], trained_tokens: int) -> int:
         tokens = sum(segment.length for segment in segments)
         matrices: int = 2 * self.body * tokens + 2 * self.head * trained_tokens
-        return 3 * (matrices + attention_flops(self.network, segments))
+        return 3 * (matrices + _attention_flops(self.scores, segments))

@@ -39,10 +39,12 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
 
-    def loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Sum of the next-token loss in nats."""
+    def loss_sum(self, hidden_ND: Tensor, targets_N: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Sum of the next-token loss in nats, and of the z-loss that is part of it."""
         hidden_ND, bias_V = self._scaled(hidden_ND)
-        return cross_entropy_sum(hidden_ND, self.weight_VD, targets_N, bias_V=bias_V, softcap=self.softcap)[0]
+        return cross_entropy_sum(
+            hidden_ND, self.weight_VD, targets_N, bias_V=bias_V, softcap=self.softcap, z_loss=z_loss
+        )
 
     def logps(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Log-probability of each target, [N] in float32."""

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from solar.config.training import NextTokenConfig
 from solar.training.microbatch import MicroBatch, from_rows
 from solar.training.module import TrainingModule
 from solar.training.steps import Step
@@ -10,10 +11,13 @@ from solar.training.steps import Step
 class NextToken(TrainingModule):
     """The loss of every trained token counts the same, in whatever micro-batch, row or device it is."""
 
+    config: NextTokenConfig
     assemble = staticmethod(from_rows)
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.head().loss_sum(self.hidden(batch), batch.targets_N), {}
+        z_loss = self.config.z_loss if self.network.training else None
+        loss, penalty = self.head().loss_sum(self.hidden(batch), batch.targets_N, z_loss or 0.0)
+        return loss, {} if z_loss is None else {"z_loss": penalty}
 
     def divisor(self, step: Step) -> int:
         return step.trained_tokens

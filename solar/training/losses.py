@@ -3,6 +3,7 @@
 Shapes: N trained positions, D hidden size, V vocabulary.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -14,18 +15,21 @@ from solar.training import liger
 
 IGNORE = -100
 """The label of a position that is not trained."""
-KEPT_CHUNKS = 4
-"""Chunks of logits that wait for the backward pass: in float32 at most 64 MB on a CPU, 1 GB on a GPU."""
+KEPT_CHUNKS = 2
+"""Chunks of logits that wait for the backward pass: in float32 about 60 MB on a CPU, 512 MB on a GPU."""
 
 
-def chunk_rows(vocab_size: int, device: torch.device) -> int:
-    """Positions whose float32 logits fill about 16 MB on a CPU (its caches), 256 MB on a GPU.
+def chunk_rows(positions: int, vocab_size: int, device: torch.device) -> int:
+    """Positions of equal chunks whose float32 logits fill at most 30 MB on a CPU, 256 MB on a GPU; at least 128.
 
-    >>> chunk_rows(4096, torch.device("cpu")), chunk_rows(32000, torch.device("cpu"))
-    (1024, 131)
+    (From 32 MB on, glibc gives memory back each time, and it has to be fetched again page by page.)
+
+    >>> chunk_rows(1000, 4096, torch.device("cpu")), chunk_rows(1000, 32000, torch.device("cpu"))
+    (1000, 200)
     """
-    numbers = 2**26 if device.type == "cuda" else 2**22
-    return max(64, numbers // vocab_size)
+    numbers = 2**26 if device.type == "cuda" else 7_500_000
+    most = max(128, numbers // vocab_size)
+    return max(1, math.ceil(positions / max(1, math.ceil(positions / most))))
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -68,28 +72,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
         penalty = hidden_ND.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight, bias = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
+            # all chunks use the same memory: fresh memory costs as much as what is computed in it
+            products_CV = hidden_ND.new_empty((min(chunk, len(targets_N)), len(weight)), dtype=dtype)
+            logps_CV = torch.empty_like(products_CV, dtype=torch.float32)
+            minus_one = logps_CV.new_full((1, 1), -1.0)
             for start in range(0, len(targets_N), chunk):
                 rows = slice(start, start + chunk)
                 hidden, targets = hidden_ND[rows].to(dtype), targets_N[rows, None]
-                logits = linear(hidden, weight, bias).float()
+                logits = _product(hidden, weight, bias, products_CV[: len(hidden)])
                 if softcap is not None:
-                    logits = cap(logits, softcap)
-                normalizer = logits.logsumexp(-1, keepdim=True)
-                loss += (normalizer - logits.gather(-1, targets)).sum()
+                    logits = cap(logits.float(), softcap)
+                logps = torch.log_softmax(logits, -1, torch.float32, out=logps_CV[: len(hidden)])
+                of_targets = logps.gather(-1, targets)
+                loss -= of_targets.sum()
                 if z_loss:
+                    normalizer = logits.gather(-1, targets) - of_targets
                     penalty += z_loss * normalizer.square().sum()
                 if not wants_any:
                     continue
                 slope = None if softcap is None else _slope(logits, softcap)
-                grad = logits.sub_(normalizer).exp_()
+                grad = logps.exp_()
                 if z_loss:
                     grad.mul_(1 + 2 * z_loss * normalizer)
-                grad.scatter_add_(-1, targets, grad.new_full((1, 1), -1.0).expand_as(targets))
+                grad.scatter_add_(-1, targets, minus_one.expand_as(targets))
                 if slope is not None:
                     grad.mul_(slope)
                 if grad_bias_V is not None:
                     grad_bias_V += grad.sum(0)
-                grad = grad.to(dtype)
+                grad = grad if dtype is torch.float32 else products_CV[: len(hidden)].copy_(grad)
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[rows] = grad @ weight
                 if grad_weight_VD is not None:
@@ -134,7 +144,7 @@ def cross_entropy_sum(
     product_alone = bias_V is None and softcap is None and not z_loss and chunk is None
     if product_alone and liger.takes(hidden_ND):
         return liger.fused_cross_entropy_sum(hidden_ND, weight_VD, targets_N), hidden_ND.new_zeros(())
-    chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
+    chunk = chunk or chunk_rows(len(targets_N), len(weight_VD), weight_VD.device)
     loss: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_ND, weight_VD, bias_V, targets_N, chunk, z_loss, softcap
     )
@@ -154,7 +164,7 @@ def token_logps(
 
     The backward pass needs all logits once more: it keeps those of the first chunks and recomputes the others.
     """
-    chunk = chunk or chunk_rows(len(weight_VD), weight_VD.device)
+    chunk = chunk or chunk_rows(len(targets_N), len(weight_VD), weight_VD.device)
     logps_N: Tensor = _LinearTokenLogps.apply(hidden_ND, weight_VD, bias_V, targets_N, chunk, softcap)  # type: ignore[no-untyped-call]
     return logps_N
 
@@ -221,6 +231,12 @@ class _LinearTokenLogps(torch.autograd.Function):
                     add_product(grad_weight_VD, grad.T, hidden)
         of_parameters = [None if grad is None else grad.to(weight_VD.dtype) for grad in (grad_weight_VD, grad_bias_V)]
         return grad_hidden_ND, *of_parameters, None, None, None
+
+
+def _product(left_ND: Tensor, right_VD: Tensor, bias_V: Tensor | None, out_NV: Tensor) -> Tensor:
+    if bias_V is None:
+        return torch.mm(left_ND, right_VD.T, out=out_NV)
+    return torch.addmm(bias_V, left_ND, right_VD.T, out=out_NV)
 
 
 def add_product(total_VD: Tensor, left_VN: Tensor, right_ND: Tensor) -> None:

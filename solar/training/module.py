@@ -5,8 +5,9 @@ before the backward pass, and a checkpoint can never fall between two micro-batc
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ class TrainingModule(pl.LightningModule):
         if not step.micro_batches:
             return
         replica = self.global_rank // self.tensor_parallel
-        torch.manual_seed(_step_seed(self.config.seed, self.steps_done, replica))
+        _draw_from(_step_seed(self.config.seed, self.steps_done, replica), self.device)
         divisor = max(1, self.divisor(step))
         own_step = self.steps_done - self.first_step
         if self.trainer.world_size == 1:
@@ -143,23 +144,26 @@ class TrainingModule(pl.LightningModule):
         """Gradients of the whole step's mean; returns sums over all ranks."""
         replicas = self.trainer.world_size // self.tensor_parallel
         totals: dict[str, Tensor] = {}
+        flops = 0.0
         last = len(step.micro_batches) - 1
         for number, micro_batch in enumerate(step.micro_batches):
             with self._synchronised_if(number == last):
                 loss, others = self.loss_sum(micro_batch.to(self.device))
                 self.manual_backward(loss * (replicas / divisor))  # their gradients are averaged
-            others["flops"] = torch.tensor(self.work.flops(micro_batch.segments, micro_batch.trained_tokens)).double()
+            flops += self.work.flops(micro_batch.segments, micro_batch.trained_tokens)
             for name, value in {"loss": loss.detach(), **others}.items():
                 totals[name] = totals[name] + value if name in totals else value
-        wishes = {f"wish {number}": torch.tensor(wish) for number, wish in enumerate(self.wishes)}
-        sums = self.over_ranks(totals | wishes)
+        wishes = {f"wish {number}": float(wish) for number, wish in enumerate(self.wishes)}
+        sums = self.over_ranks({**totals, "flops": flops, **wishes})
         self.wishes = [sums.pop(name) > 0 for name in wishes]
         return sums
 
-    def over_ranks(self, totals: dict[str, Tensor]) -> dict[str, float]:
+    def over_ranks(self, totals: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Sums over all ranks, in one exchange."""
-        values = self.summed(torch.stack([value.double().to(self.device) for value in totals.values()]))
-        return dict(zip(totals, values.tolist(), strict=True))
+        if self.trainer.world_size == 1:
+            return {name: float(value) for name, value in totals.items()}
+        own = [torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in totals.values()]
+        return dict(zip(totals, self.summed(torch.stack(own)).tolist(), strict=True))
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum over all ranks; those that work on one batch together have equal values, which count once."""
@@ -176,7 +180,7 @@ class TrainingModule(pl.LightningModule):
 
     def agree(self, wishes: list[bool]) -> list[bool]:
         """What any rank wishes."""
-        sums = self.over_ranks({str(number): torch.tensor(wish) for number, wish in enumerate(wishes)})
+        sums = self.over_ranks({str(number): float(wish) for number, wish in enumerate(wishes)})
         return [value > 0 for value in sums.values()]
 
     def _synchronised_if(self, last: bool) -> AbstractContextManager[Any]:
@@ -187,11 +191,16 @@ class TrainingModule(pl.LightningModule):
         return model.no_sync()
 
     def _clip(self) -> float:
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        parameters = [parameter for parameter in self.parameters_in_order if parameter.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.max_grad_norm > 0:
             clip_grads_with_norm_(parameters, self.config.optimizer.max_grad_norm, norm)
         return float(whole(norm))
+
+    @cached_property
+    def parameters_in_order(self) -> list[torch.nn.Parameter]:
+        """Those of the network, once it is sharded; walking through its modules takes a tenth of a millisecond."""
+        return list(self.network.parameters())
 
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, ShardedStrategy) and not isinstance(self.decoders[0], FSDPModule):
@@ -240,6 +249,13 @@ class TrainingModule(pl.LightningModule):
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Randomness is a function of (seed, step, rank): nothing to save, and logging or evaluating cannot shift it."""
     return (seed * 1_000_003 + step) * 65_537 + rank & (2**63 - 1)
+
+
+def _draw_from(seed: int, device: torch.device) -> None:
+    """Seed what a step draws from. `torch.manual_seed` formats the call stack for every device: a millisecond."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def training_module(module: pl.LightningModule) -> TrainingModule:

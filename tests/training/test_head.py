@@ -53,7 +53,7 @@ def test_loss_and_gradients_of_the_head_are_those_of_the_models_own_logits(name:
     expected = cross_entropy(logits_NV.float(), targets_N, reduction="sum")
     wanted = torch.autograd.grad(expected, of)
     hidden_ND = body_of(network)(input_ids=IDS_BT, use_cache=False)[0][:, :-1].flatten(0, 1)
-    found = head.loss_sum(hidden_ND, targets_N)
+    found, _ = head.loss_sum(hidden_ND, targets_N)
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     assert -head.logps(hidden_ND, targets_N).sum().item() == pytest.approx(expected.item(), rel=1e-6)
     for mine, theirs in zip(torch.autograd.grad(found, of), wanted, strict=True):
@@ -66,7 +66,7 @@ def test_a_factor_and_a_cap_worked_by_hand() -> None:
     expected = [8 * math.tanh(0.25), 8 * math.tanh(1)]
     assert head.logits(torch.ones(1, 1))[0].tolist() == pytest.approx(expected)
     gap = expected[1] - expected[0]
-    assert head.loss_sum(torch.ones(1, 1), torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(gap)))
+    assert head.loss_sum(torch.ones(1, 1), torch.tensor([0]))[0].item() == pytest.approx(math.log1p(math.exp(gap)))
 
 
 def test_logits_made_in_an_unknown_way_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

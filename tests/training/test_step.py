@@ -68,6 +68,34 @@ def test_the_gradient_is_that_of_transformers_own_mean_loss(tmp_path):
     _assert_equal({name: p.grad for name, p in model.named_parameters()}, found)
 
 
+def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(tmp_path):
+    held_out = [row(20, seed=9)]
+    llama_folder(tmp_path / "base")
+    config = PretrainConfig(**settings(duration="1 epoch", z_loss=0.5))
+    metrics, module = train_rows(
+        UNEQUAL, config, tmp_path / "base", tmp_path / "out", module=Keeping, held_out=held_out
+    )
+    model = llama()
+    losses, penalties = [], []
+    for item in UNEQUAL:
+        start = 0
+        for length in item.document_lengths:
+            ids = torch.as_tensor(item.input_ids[start : start + length])[None]
+            start += length
+            logits = model(input_ids=ids).logits[0, :-1]
+            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+            penalties.append(0.5 * logits.logsumexp(-1).square().sum())
+    total = sum(int((item.labels != -100).sum()) for item in UNEQUAL)
+    penalty = torch.stack(penalties).sum() / total
+    loss = torch.stack(losses).sum() / total + penalty
+    loss.backward()
+    assert metrics["loss_first"] == pytest.approx(loss.item(), rel=1e-6)
+    assert module.record["z_loss"] == pytest.approx(penalty.item(), rel=1e-5)
+    _assert_equal({name: p.grad for name, p in model.named_parameters()}, module.kept)
+    ids = torch.as_tensor(held_out[0].input_ids)[None]
+    assert metrics["valid_loss_first"] == pytest.approx(llama()(input_ids=ids, labels=ids).loss.item(), rel=1e-6)
+
+
 def test_a_short_last_window_is_the_mean_of_its_own_tokens(tmp_path):
     slow = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
     _, found = _gradients(tmp_path, UNEQUAL, 2, global_batch_size=3, optimizer=slow)
