@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from support.llama import Llama
-from support.side_by_side import Meter, arguments, compare, report_cases
+from support.side_by_side import Meter, arguments, compare, report_cases, wait_for_turn
 
 BATCH, LENGTH, VOCABULARY = 4, 512, 4096
 OURS, TRL = ["ours"], ["TRL, reference precomputed", "TRL"]
@@ -42,7 +42,8 @@ class FromTheReferenceOn(Meter):
     def begin(self) -> None:
         if not self.began:
             self.began = True
-            self._cpu, self._wall = time.process_time(), time.perf_counter()
+            wait_for_turn()
+            self._cpu = time.process_time()
 
 
 def ours(folder: Path, meter: FromTheReferenceOn, data: list[Any]) -> None:

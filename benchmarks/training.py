@@ -182,7 +182,8 @@ def empty_tokenizer() -> Any:
 
 
 def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
-    meter = Meter(2, 6, 2) if quick else Meter(3, 24, 4)
+    short = Meter(1, 3, 4) if "SFT" in case else Meter(2, 5, 2)
+    meter = short if quick else Meter(3, 24, 4)
     count = meter.steps * meter.batch
     if "32k" in case:  # for the peak alone
         meter, folder = Meter(0, 1, 4), folder / "32k"
@@ -190,7 +191,7 @@ def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
     if case in TRL:
         packed = "packed" in case
         if packed and quick:  # a step is a row of 2,048 tokens
-            meter = Meter(1, 4, 2)
+            meter = Meter(1, 3, 2)
         return trl_sft(folder, meter, ragged_rows(count * 4 if packed else count), packed)
     if case in HF:
         return hf_trainer(folder, meter, full_rows(count))

@@ -1,9 +1,10 @@
-"""Cases in fresh processes of one thread; ratios are taken within a round, then their median.
+"""Cases in fresh processes of one thread that take turns, a step each; ratios are taken within a round, then their
+median.
 
-Speed is counted per CPU second, which busy neighbours of the machine disturb least. A full run has a process for every
-case, one after the other. A quick run shares processes between cases, for a process spends most of its seconds on
-imports, and runs them at once, so that they disturb each other alike: there only a process's first case tells of its
-start, and a peak is that of all so far.
+Speed is counted per CPU second, which busy neighbours of the machine disturb least; taking turns, all cases are
+disturbed alike. A full run has a process for every case and starts one after the other. A quick run shares processes
+between cases, for a process spends most of its seconds on imports, and starts them at once: there only a process's
+first case tells of its start, and a peak is that of all so far.
 """
 
 import argparse
@@ -13,16 +14,22 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = os.environ.get("SOLAR_RIVALS")
 """A Python that has torch, transformers and trl; this one, if not given."""
-BEGAN = time.perf_counter()
+TURN_IS_OVER = "a step is done"
+
+
+def wait_for_turn() -> None:
+    """Let the other processes do a step each."""
+    print(TURN_IS_OVER, flush=True)
+    sys.stdin.readline()
 
 
 class Meter:
@@ -30,18 +37,20 @@ class Meter:
 
     def __init__(self, warm: int, steps: int, batch: int) -> None:
         self.warm, self.steps, self.batch, self.done = warm, steps, batch, 0
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._cpu = time.process_time()
         self.result: dict[str, float] = {}
 
     def step_done(self) -> None:
         self.done += 1
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu = time.process_time()
         if self.done == 1:
-            self.result |= {"first_step_cpu_seconds": cpu, "first_step_seconds": wall - BEGAN}
+            self.result["first_step_cpu_seconds"] = cpu
         if self.done == self.warm:
-            self._cpu, self._wall = cpu, wall
+            self._cpu = cpu
         if self.done == self.steps:
-            self.result |= {"cpu_seconds": cpu - self._cpu, "seconds": wall - self._wall}
+            self.result["cpu_seconds"] = cpu - self._cpu
+        if self.steps > 1:  # a single step is there for its peak alone
+            wait_for_turn()
 
     def report(self, units: float) -> dict[str, float]:
         """`units`: what was done in the counted steps."""
@@ -50,34 +59,65 @@ class Meter:
         return self.result | {"units": units, "per_cpu_second": speed, "peak_mb": peak}
 
 
-def run_process(script: str, cases: list[str], quick: bool, folder: Path, rival: bool) -> dict[str, dict[str, float]]:
-    """The reports of the cases whose packages are installed."""
-    python = RIVALS if rival and RIVALS else sys.executable
-    chosen = [argument for case in cases for argument in ("--case", case)]
-    command = [python, script, *chosen, "--folder", str(folder), *(["--quick"] if quick else [])]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled", "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{', '.join(cases)} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class CaseProcess:
+    """Runs its cases up to the end of a step each time it is told to."""
+
+    def __init__(self, script: str, cases: list[str], quick: bool, folder: Path, rival: bool) -> None:
+        print(", ".join(cases), file=sys.stderr)
+        self.cases, self.said = cases, ""
+        chosen = [argument for case in cases for argument in ("--case", case)]
+        python = RIVALS if rival and RIVALS else sys.executable
+        command = [python, script, *chosen, "--folder", str(folder), *(["--quick"] if quick else [])]
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
+        environment |= {"TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled", "TRANSFORMERS_VERBOSITY": "error"}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, text=True, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors
+        )
+
+    def at_turn(self) -> bool:
+        """Wait until it has done a step; whether it will do more."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.rstrip() == TURN_IS_OVER:
+                return True
+            self.said = line
+        return False
+
+    def take_turn(self) -> bool:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.at_turn()
+
+    def reports(self) -> dict[str, dict[str, float]]:
+        """Of the cases whose packages are installed."""
+        if self.process.wait():
+            self.errors.seek(0)
+            raise SystemExit(f"{', '.join(self.cases)} failed:\n{self.errors.read()[-3000:]}")
+        found: dict[str, dict[str, float]] = json.loads(self.said)
+        return found
 
 
 def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool, rounds: int, folder: Path) -> "Rounds":
     """Every case once a round; a quick run keeps each group in one process, whose first case says whose it is."""
     found = Rounds()
-    processes = groups if quick else [[case] for group in groups for case in group]
-
-    def run(cases: list[str]) -> None:
-        print(", ".join(cases), file=sys.stderr)
-        for case, report in run_process(script, cases, quick, folder, cases[0] in rivals).items():
-            found.setdefault(case, []).append(report)
-
     for _ in range(rounds):
-        with ThreadPoolExecutor(len(processes) if quick else 1) as pool:
-            list(pool.map(run, processes))
+        if quick:
+            processes = [CaseProcess(script, cases, True, folder, cases[0] in rivals) for cases in groups]
+            waiting = [process for process in processes if process.at_turn()]
+        else:
+            processes, waiting = [], []
+            for case in (case for group in groups for case in group):
+                processes.append(CaseProcess(script, [case], False, folder, case in rivals))
+                waiting += [processes[-1]] if processes[-1].at_turn() else []
+        while waiting:
+            waiting = [process for process in waiting if process.take_turn()]
+        for process in processes:
+            for case, report in process.reports().items():
+                found.setdefault(case, []).append(report)
     return found
 
 
@@ -85,7 +125,7 @@ def report_cases(cases: list[str], needs: dict[str, str], run: Callable[[str], d
     """What a process prints for `run_process`; `needs`: case -> a package without which it is left out."""
     reports = {case: run(case) for case in cases if case not in needs or find_spec(needs[case])}
     for report in [*reports.values()][1:]:
-        del report["first_step_cpu_seconds"], report["first_step_seconds"]
+        del report["first_step_cpu_seconds"]
     print(json.dumps(reports))
 
 
