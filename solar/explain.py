@@ -60,8 +60,8 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:
     """Raises `ConfigError` for `trainer=null` and the like, which make Hydra crash."""
     for argument in arguments:
-        group, _, value = argument.lstrip("+").partition("=")
-        if value in ("null", "") and _is_group(argument, conf):
+        group, said, value = argument.lstrip("+").partition("=")
+        if said and value in ("null", "") and _is_group(argument, conf):
             files = sorted(path.stem for path in (conf / group.split("@")[0]).glob("*.yaml"))
             raise ConfigError(f"{group}: found '{value}', expected one of {', '.join(files)}")
 

@@ -30,9 +30,14 @@ def content(what: str, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"content": what})
 
 
+def pace(default: Any) -> Any:
+    """A field that says how fast work is done and changes nothing of what is made; the hash does not see it."""
+    return field(default=default, metadata={"pace": True})
+
+
 @dataclass
 class StageConfig:
-    """One stage of an experiment: what it is told. Everything in it is part of the stage's identity."""
+    """One stage of an experiment: what it is told. All of it but its `pace` is part of the stage's identity."""
 
     kind: str = MISSING
     """Row of `solar.config.kinds.STAGES`."""

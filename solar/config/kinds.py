@@ -28,7 +28,7 @@ class Kind:
 
 STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
-    "synthesize": Kind(SynthesizeConfig, "text", 2),
+    "synthesize": Kind(SynthesizeConfig, "text", 3),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
     "prepare_data": Kind(PrepareDataConfig, "tokens", 3),
     "init_model": Kind(InitModelConfig, "model", 1),

@@ -43,14 +43,14 @@ def pointers(config: Any, role: str, prefix: str = "") -> Iterator[Pointer]:
 def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") -> Any:
     """The configuration as plain data, each pointer replaced; the stage's identity is a hash of this.
 
-    A field that is null is left out, so that a setting added later, and not used, changes no identity.
+    A field that is null is left out, so that a setting added later, and not used, changes no identity; so is `pace`.
     """
     if isinstance(config, dict):
         return {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
     if not is_dataclass(config):
         return as_plain(config)
     plain: dict[str, Any] = {}
-    for item in fields(config):
+    for item in (item for item in fields(config) if "pace" not in item.metadata):
         value, key = getattr(config, item.name), f"{prefix}{item.name}"
         role = next((role for role in ("reference", "content") if role in item.metadata), None)
         if role is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from solar.config.base import StageConfig, content, reference
+from solar.config.base import StageConfig, content, pace, reference
 from solar.config.data import PAIR_FORMATS, Format, SourceConfig
 
 
@@ -28,9 +28,9 @@ class SynthesizeConfig(StageConfig):
     answers_per_question: int = MISSING
     temperature: float = MISSING
     max_new_tokens: int = MISSING
-    requests_per_minute: int | None = None
+    requests_per_minute: int | None = pace(None)
     """To a server; as fast as it answers, if not given."""
-    connections: int = 8
+    connections: int = pace(8)
     """Requests to a server that are under way at once."""
     seed: int = MISSING
 

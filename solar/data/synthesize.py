@@ -5,26 +5,22 @@ seed's. The writer is not shown the seed's answer: one that may copy it passes w
 instructions (rephrased question and answer) and pairs (chosen: the new answer, rejected: the seed's own).
 """
 
+import asyncio
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from solar.data.final_answer import final_answer, same_answer
 from solar.data.formats import Message
+from solar.data.journal import go_on, results
 from solar.data.writers import Writer
 from solar.errors import DataError
-
-JOURNAL = "journal"
-"""What has been written so far, a line a seed; an interrupted run goes on behind its last whole line."""
-GROUP = 8
-"""Seeds that are worked on together: always the same ones, so that a restart changes no answer."""
 
 
 @dataclass(frozen=True)
@@ -72,64 +68,51 @@ def synthesize(
     writer: Writer,
     prompts: Prompts,
     output: Path,
+    journal: Path,
     questions_per_seed: int,
     answers_per_question: int,
     seed: int,
     counts: Counter[str] | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Leave `instruct.jsonl` and `alignment.jsonl` in `output` and return how many of what were kept.
+    """Leave `instruct.jsonl`, `alignment.jsonl` and `left_out.jsonl` in `output` and return how many of what were kept.
 
-    Goes on where an earlier call with the same arguments stopped.
+    What is written comes first into `journal`, a line a group of seeds; a call with the same arguments goes on behind
+    its last whole line.
     """
     counts = Counter() if counts is None else counts
-    journal = output / JOURNAL
-    done = _resume(journal)
-    begun, number = time.monotonic(), 0
-    with journal.open("a", encoding="utf-8") as file:
-        while group := list(islice(found, GROUP)):
-            number += len(group)
-            if number <= done:
-                continue
-            rows = _work(group, writer, prompts, questions_per_seed, answers_per_question, seed * 1_000_003 + number)
-            file.write(json.dumps(rows) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            rate = (number - done) / (time.monotonic() - begun) * 60
-            progress(f"{number:,} seeds  {rate:,.0f} a minute")
+    begun = time.monotonic()
+
+    async def work(number: int, group: Sequence[Seed]) -> list[dict[str, Any]]:
+        drawn_from = seed * 1_000_003 + number
+        return await _work(group, writer, prompts, questions_per_seed, answers_per_question, drawn_from)
+
+    def tell(done: int, now: int) -> None:
+        progress(f"{done:,} seeds  {now / (time.monotonic() - begun) * 60:,.0f} a minute")
+
+    number = asyncio.run(go_on(journal, found, work, writer.group, writer.ahead, tell))
     if number == 0:
         raise DataError("seeds: none has a final answer (in a box, after ####, or after 'The answer is')")
-    kept = _publish(journal, output, counts)
+    kept = _publish(results(journal), output, counts)
     if not kept:
         why = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         raise DataError(f"seeds: none of the answers to {number:,} seeds can be kept ({why}); try a better writer")
     return {"seeds": number, "kept": kept, "left_out": dict(counts)}
 
 
-def _resume(journal: Path) -> int:
-    """Seeds that are done; half a line, from a run that was killed while it wrote, is cut off."""
-    if not journal.exists():
-        return 0
-    content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        journal.write_bytes(whole)
-    return sum(len(json.loads(line)) for line in whole.splitlines())
-
-
-def _work(
+async def _work(
     group: Sequence[Seed], writer: Writer, prompts: Prompts, questions: int, answers: int, seed: int
 ) -> list[dict[str, Any]]:
     """For each seed of a group, what was asked and answered."""
     asked = [prompts.question.replace("{question}", one.question) for one in group for _ in range(questions)]
-    rephrased = _ended(writer.write(asked, seed))
+    rephrased = _ended(await writer.write(asked, seed))
     owners = [one for one in group for _ in range(questions)]
     told = [
         _fill(prompts.answer, question, owner.answer)
         for question, owner in zip(rephrased, owners, strict=True)
         for _ in range(answers)
     ]
-    answered = _ended(writer.write(told, seed + 1))
+    answered = _ended(await writer.write(told, seed + 1))
     rows = []
     for place, one in enumerate(group):
         texts = rephrased[place * questions : (place + 1) * questions]
@@ -150,20 +133,22 @@ def _fill(prompt: str, question: str, answer: str) -> str:
     return question.join(part.replace("{answer}", answer) for part in (before, *parts))
 
 
-def _publish(journal: Path, output: Path, counts: Counter[str]) -> int:
+def _publish(written: Iterator[Mapping[str, Any]], output: Path, counts: Counter[str]) -> int:
     kept: set[tuple[str, str]] = set()
-    with (
-        (output / "instruct.jsonl").open("w", encoding="utf-8") as instruct,
-        (output / "alignment.jsonl").open("w", encoding="utf-8") as alignment,
-        journal.open(encoding="utf-8") as lines,
-    ):
-        for row in (row for line in lines for row in json.loads(line)):
+    with ExitStack() as files:
+        instruct, alignment, left_out = (
+            files.enter_context((output / f"{name}.jsonl").open("w", encoding="utf-8"))
+            for name in ("instruct", "alignment", "left_out")
+        )
+        for row in written:
             for question, solution in _answers(row):
                 reason = _fault(row, question, solution)
                 if reason is None and (question, solution) in kept:
                     reason = "repeated"
                 if reason is not None:
                     counts[reason] += 1
+                    told = {"reason": reason, "question": question, "answer": solution, "expected": row["final"]}
+                    left_out.write(json.dumps(told) + "\n")
                     continue
                 kept.add((question, solution))
                 turns = [{"role": "user", "content": question}, {"role": "assistant", "content": solution}]

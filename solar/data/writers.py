@@ -1,10 +1,9 @@
 """Who writes synthetic text: a local model, or a server that speaks the OpenAI protocol."""
 
+import asyncio
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +23,19 @@ class Sampling:
 class Writer(Protocol):
     """Anything that answers prompts."""
 
-    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+    group: int
+    """Seeds that it works on together: always the same ones, so that a restart changes no answer."""
+    ahead: int
+    """Groups that may be under way at once."""
+
+    async def write(self, prompts: Sequence[str], seed: int) -> list[str]:
         """One answer a prompt, without the prompt; the same seed gives the same answers where that can be had."""
 
 
 class LocalWriter:
     """A `transformers` model on this machine."""
+
+    group, ahead = 8, 1
 
     def __init__(self, model_artifact: Path, sampling: Sampling) -> None:
         import torch
@@ -44,7 +50,7 @@ class LocalWriter:
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False).to(device)
         self._encoder = Encoder(load(folder))
 
-    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+    async def write(self, prompts: Sequence[str], seed: int) -> list[str]:
         """All prompts together, padded on the left."""
         import torch
 
@@ -85,6 +91,8 @@ class ServerWriter:
     The key is read from the environment variable `OPENAI_API_KEY`; it is never part of a configuration.
     """
 
+    group = 1
+
     def __init__(
         self, base_url: str, model: str, sampling: Sampling, requests_per_minute: int | None, connections: int
     ) -> None:
@@ -93,30 +101,31 @@ class ServerWriter:
         except ModuleNotFoundError:
             raise DataError("base_url: a server needs the openai client; `pip install 'solar[synthesize]'`") from None
         self._openai = openai
-        self._client: Any = openai.OpenAI(
+        self._client: Any = openai.AsyncOpenAI(
             base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=6, timeout=300
         )
         self._base_url = base_url
         self._model = model
         self._sampling = sampling
         self._wait = _pace(requests_per_minute)
-        self._connections = connections
+        self._connections = asyncio.Semaphore(connections)
+        self.ahead = 2 * connections  # a slow answer keeps no connection waiting
 
-    def write(self, prompts: Sequence[str], seed: int) -> list[str]:
+    async def write(self, prompts: Sequence[str], seed: int) -> list[str]:
         """One request a prompt, several under way at once. Raises `DataError` if the server stays away."""
-        with ThreadPoolExecutor(self._connections) as executor:
-            return list(executor.map(lambda item: self._ask(item[1], seed + item[0]), enumerate(prompts)))
+        return await asyncio.gather(*(self._ask(prompt, seed + place) for place, prompt in enumerate(prompts)))
 
-    def _ask(self, prompt: str, seed: int) -> str:
-        self._wait()
+    async def _ask(self, prompt: str, seed: int) -> str:
         try:
-            answer = self._client.chat.completions.create(
-                model=self._model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=self._sampling.temperature,
-                max_tokens=self._sampling.max_new_tokens,
-                seed=seed,
-            )
+            async with self._connections:
+                await self._wait()
+                answer = await self._client.chat.completions.create(
+                    model=self._model,
+                    messages=[{"role": "user", "content": prompt}],
+                    temperature=self._sampling.temperature,
+                    max_tokens=self._sampling.max_new_tokens,
+                    seed=seed,
+                )
         except (self._openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON
             reason = " ".join(str(error).split())[:200]
             raise DataError(
@@ -128,19 +137,16 @@ class ServerWriter:
         return (choices[0].message.content or "").strip() if choices else ""
 
 
-def _pace(per_minute: int | None) -> Callable[[], None]:
-    """A function that returns at most so often, for however many threads call it."""
-    if per_minute is None:
-        return lambda: None
-    lock = threading.Lock()
+def _pace(per_minute: int | None) -> Callable[[], Awaitable[None]]:
+    """A function that returns at most so often, for however many tasks call it."""
     free_at = time.monotonic()
 
-    def wait() -> None:
+    async def wait() -> None:
         nonlocal free_at
-        with lock:
+        if per_minute is not None:
             now = time.monotonic()
             turn = max(now, free_at)
             free_at = turn + 60 / per_minute
-        time.sleep(turn - now)
+            await asyncio.sleep(turn - now)
 
     return wait

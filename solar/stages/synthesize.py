@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from solar.artifacts.store import CHECKPOINTS
 from solar.config.synthesis import SynthesizeConfig
 from solar.data import sources
 from solar.data.drops import Drops
@@ -19,11 +20,14 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
     """Leaves `instruct.jsonl` and `alignment.jsonl`; goes on where an interrupted run stopped."""
     counts: Counter[str] = Counter()
     prompts = Prompts.read(*(Path(path) if path else None for path in (config.question_prompt, config.answer_prompt)))
+    journal = output / CHECKPOINTS / "written.jsonl"
+    journal.parent.mkdir(exist_ok=True)
     return synthesize(
         seeds(_conversations(config, inputs, counts), counts),
         _writer(config, inputs),
         prompts,
         output,
+        journal,
         config.questions_per_seed,
         config.answers_per_question,
         config.seed,

@@ -1,7 +1,7 @@
-"""A server that speaks just enough of the OpenAI protocol: `python fake_server.py LOG [FAILURES]`, prints its port.
+"""A server with just enough of the OpenAI protocol: `python fake_server.py LOG [FAILURES] [SECONDS]`, prints its port.
 
 It rephrases by turning sentences round, answers rightly for even numbers in the question and wrongly for odd ones,
-and refuses its first FAILURES requests for coming too soon.
+refuses its first FAILURES requests for coming too soon, the next as many with an error of its own, and takes SECONDS.
 """
 
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 
 class Handler(BaseHTTPRequestHandler):
     log: Path
-    failures = 0
+    failures = errors = 0
+    seconds = 0.0
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -26,6 +27,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "0.05")
             self.end_headers()
             return
+        if Handler.errors:
+            Handler.errors -= 1
+            self.send_error(500)
+            return
+        time.sleep(Handler.seconds)
         prompt = body["messages"][0]["content"]
         number = int(re.findall(r"\d+", prompt.rsplit("Problem:", 1)[1])[0])
         if prompt.endswith("Rewritten:"):
@@ -49,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     Handler.log = Path(sys.argv[1])
-    Handler.failures = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    Handler.failures = Handler.errors = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    Handler.seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_port, flush=True)
     server.serve_forever()

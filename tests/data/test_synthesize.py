@@ -1,10 +1,13 @@
 """Synthetic mathematics: only answers that come to the seed's result are kept, and nothing is written twice."""
 
+import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,11 +19,12 @@ from conftest import write_rows
 
 from solar.config.data import Format, SourceConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.data.synthesize import JOURNAL, Prompts, Seed, seeds, synthesize
+from solar.data.synthesize import Prompts, Seed, seeds, synthesize
 from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
 from solar.errors import DataError
 from solar.stages.synthesize import run
 
+JOURNAL = "written.jsonl"
 PROMPTS = Prompts.read(None, None)
 SEEDS = [Seed(f"What is two times {n}?", f"2 * {n} = {2 * n} #### {2 * n}", str(2 * n)) for n in range(20)]
 
@@ -28,12 +32,14 @@ SEEDS = [Seed(f"What is two times {n}?", f"2 * {n} = {2 * n} #### {2 * n}", str(
 class Rephraser:
     """Answers by rule and remembers what it was asked; stops working after a number of calls."""
 
+    group, ahead = 8, 1
+
     def __init__(self, calls: int = 10**6, answer=lambda number: f"It doubles. The answer is: {2 * number}") -> None:
         self.asked: list[str] = []
         self.calls = calls
         self.answer = answer
 
-    def write(self, prompts, seed):
+    async def write(self, prompts, seed):
         self.calls -= 1
         if self.calls < 0:
             raise DataError("base_url: away")
@@ -47,7 +53,7 @@ class Rephraser:
 
 
 def _run(tmp_path, writer, found=SEEDS, questions=1, answers=1):
-    return synthesize(iter(found), writer, PROMPTS, tmp_path, questions, answers, 0)
+    return synthesize(iter(found), writer, PROMPTS, tmp_path, tmp_path / JOURNAL, questions, answers, 0)
 
 
 def _read(path: Path) -> list[dict]:
@@ -79,7 +85,9 @@ def test_kept_answers_become_instructions_and_pairs(tmp_path):
 )
 def test_what_is_wrong_with_an_answer_is_counted(tmp_path, question, answer, reason):
     class Fixed:
-        def write(self, prompts, seed):
+        group, ahead = 8, 1
+
+        async def write(self, prompts, seed):
             return [question if prompt.endswith("Rewritten:") else answer for prompt in prompts]
 
     if reason is None:
@@ -106,7 +114,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         with (tmp_path / "parts" / JOURNAL).open("a") as journal:
             journal.write('[{"question": "half a line')
     _run(tmp_path / "parts", parts[-1])
-    for name in ("instruct.jsonl", "alignment.jsonl", JOURNAL):
+    for name in ("instruct.jsonl", "alignment.jsonl", "left_out.jsonl", JOURNAL):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(parts[2].asked) == 8, "only the last group of 4 seeds was left to ask"
 
@@ -125,15 +133,25 @@ def test_seeds_without_a_final_answer_are_left_out_and_counted(gsm8k):
 
 def test_braces_in_questions_and_answers_stay_as_they_are(tmp_path):
     class Echo:
+        group, ahead = 8, 1
         asked: list[str]
 
-        def write(self, prompts, seed):
+        async def write(self, prompts, seed):
             self.asked = list(prompts)
             return [r"\frac{1}{2} and {answer} and {question}"] * len(prompts)
 
     echo, one = Echo(), Seed("Q {answer}", r"\boxed{5} {question}", "5")
     with pytest.raises(DataError):
-        synthesize(iter([one]), echo, Prompts("Ask {question}", "Q {question} A {answer}"), tmp_path, 1, 1, 0)
+        synthesize(
+            iter([one]),
+            echo,
+            Prompts("Ask {question}", "Q {question} A {answer}"),
+            tmp_path,
+            tmp_path / JOURNAL,
+            1,
+            1,
+            0,
+        )
     assert echo.asked == [r"Q \frac{1}{2} and {answer} and {question} A \boxed{5} {question}"]
 
 
@@ -144,10 +162,15 @@ def test_a_prompt_file_without_a_place_for_the_question_is_refused(tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, request):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     log = tmp_path / "requests.jsonl"
-    program = [sys.executable, str(Path(__file__).parent / "fake_server.py"), str(log), "3"]
+    program = [
+        sys.executable,
+        str(Path(__file__).parent / "fake_server.py"),
+        str(log),
+        *getattr(request, "param", ["3"]),
+    ]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     port = int(process.stdout.readline())
     yield SimpleNamespace(url=f"http://127.0.0.1:{port}/v1", log=log)
@@ -175,7 +198,7 @@ CONTEXT = SimpleNamespace(progress=lambda line: None)
 
 
 def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatch):
-    """The server turns three requests away, answers odd numbers wrongly, and its key is not in what is written."""
+    """It turns three requests away, fails at three and answers odd numbers wrongly; the key is written nowhere."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-test")
     config = _config(tmp_path, base_url=server.url, server_model="fake", connections=4)
     output = tmp_path / "out"
@@ -183,9 +206,53 @@ def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatc
     metrics = run(config, {}, output, CONTEXT)
     assert metrics == {"seeds": 20, "kept": 10, "left_out": {"wrong_final_answer": 10}}
     requests = _read(server.log)
-    assert len(requests) == 43 and {request["path"] for request in requests} == {"/v1/chat/completions"}
+    assert len(requests) == 46 and {request["path"] for request in requests} == {"/v1/chat/completions"}
     assert requests[0]["temperature"] == 0.7 and requests[0]["model"] == "fake"
-    assert not any("secret" in file.read_text() for file in output.iterdir())
+    assert not any("secret" in file.read_text() for file in output.rglob("*.jsonl"))
+
+
+EXPERIMENT = """# @package _global_
+defaults: [/schema/synthesize@stages.synth, override /trainer: cpu, override /logger: none, _self_]
+name: mathematics
+stages:
+  synth:
+    seeds: {path: SEEDS, format: prompt_completion, columns: {prompt: question, completion: answer}}
+    server_model: fake
+    questions_per_seed: 1
+    answers_per_question: 1
+    temperature: 0
+    max_new_tokens: 50
+    seed: 0
+"""
+
+
+@pytest.mark.parametrize("server", [["0", "0.3"]], indirect=True)
+def test_a_run_that_is_stopped_and_killed_asks_for_nothing_twice(tmp_path, server):
+    """At most twice as many seeds as connections are under way, with two requests each: only these are asked again."""
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    rows = [{"question": seed.question, "answer": seed.answer} for seed in SEEDS]
+    experiment = tmp_path / "conf/experiment/mathematics.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(EXPERIMENT.replace("SEEDS", str(write_rows(tmp_path / "seeds.jsonl", rows))))
+    command = [sys.executable, "-m", "solar.run", "--config-dir", str(tmp_path / "conf"), "+experiment=mathematics"]
+    command += [f"paths.root={tmp_path / 'out'}", f"stages.synth.base_url={server.url}"]
+    journal = f"artifacts/synth-*.partial/checkpoints/{JOURNAL}"
+    enough = 0
+    for number, code, connections in ((signal.SIGTERM, 75, 1), (signal.SIGKILL, -9, 2)):
+        enough += 3
+        paced = [*command, f"stages.synth.connections={connections}"]
+        with subprocess.Popen(paced, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            while sum(len(_read(found)) for found in (tmp_path / "out").glob(journal)) < enough:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.02)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == code
+    done = subprocess.run([*command, "stages.synth.connections=8"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "out/artifacts").glob("synth-????????????")
+    assert len(_read(folder / "instruct.jsonl")) == 10
+    asked = Counter(request["messages"][0]["content"] for request in _read(server.log))
+    assert len(asked) == 40 and asked.total() <= 40 + 4 + 8, "what was in the journal was asked for again"
 
 
 def test_a_server_that_is_away_is_one_line(monkeypatch):
@@ -193,33 +260,36 @@ def test_a_server_that_is_away_is_one_line(monkeypatch):
     writer = ServerWriter("http://127.0.0.1:9/v1", "fake", Sampling(0.0, 5), None, 1)
     writer._client = writer._client.with_options(max_retries=0)
     with pytest.raises(DataError, match=r"base_url: http://127.0.0.1:9/v1 does not answer \(.*\); what it has written"):
-        writer.write(["x"], 0)
+        asyncio.run(writer.write(["x"], 0))
 
 
 def test_requests_are_paced(monkeypatch):
-    now, slept = [100.0], []
-    monkeypatch.setattr("solar.data.writers.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("solar.data.writers.time.sleep", slept.append)
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr("solar.data.writers.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("solar.data.writers.asyncio.sleep", sleep)
     wait = _pace(120)
     for _ in range(4):
-        wait()
+        asyncio.run(wait())
     assert slept == [0.0, 0.5, 1.0, 1.5]
 
 
 def test_a_local_model_writes_the_same_alone_and_beside_longer_prompts(stories):
     writer = LocalWriter(stories, Sampling(0.0, 12))
     prompts = ["Once upon a time", "One day, a little girl named Lily went to the"]
-    together = writer.write(prompts, 0)
-    assert together == [writer.write([prompt], 0)[0] for prompt in prompts]
+    together = asyncio.run(writer.write(prompts, 0))
+    assert together == [asyncio.run(writer.write([prompt], 0))[0] for prompt in prompts]
     assert all(text for text in together)
 
 
 def test_drawn_answers_depend_on_the_seed_alone(stories):
     writer = LocalWriter(stories, Sampling(1.0, 12))
     torch.rand(3)
-    first = writer.write(["Once upon a time"] * 2, 5)
-    torch.rand(5)
-    assert writer.write(["Once upon a time"] * 2, 5) == first != writer.write(["Once upon a time"] * 2, 6)
+    first, again, other = (asyncio.run(writer.write(["Once upon a time"] * 2, seed)) for seed in (5, 5, 6))
+    assert again == first != other
     assert first[0] != first[1]
 
 
@@ -289,7 +359,7 @@ def test_what_is_no_answer_is_one_line(answering, body, kind, message):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     writer = ServerWriter(answering(body, kind), "fake", Sampling(0.0, 5), None, 1)
     with pytest.raises(DataError, match=message) as caught:
-        writer.write(["x"], 0)
+        asyncio.run(writer.write(["x"], 0))
     assert "\n" not in str(caught.value)
 
 
@@ -297,4 +367,5 @@ def test_what_is_no_answer_is_one_line(answering, body, kind, message):
 def test_a_server_that_says_nothing_is_left_out_like_any_bad_answer(answering, choices):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     body = f'{{"id": "1", "object": "chat.completion", "choices": {choices}}}'.encode()
-    assert ServerWriter(answering(body, "application/json"), "fake", Sampling(0.0, 5), None, 1).write(["x"], 0) == [""]
+    writer = ServerWriter(answering(body, "application/json"), "fake", Sampling(0.0, 5), None, 1)
+    assert asyncio.run(writer.write(["x"], 0)) == [""]

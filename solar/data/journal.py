@@ -1,0 +1,80 @@
+"""Work that goes on where it was stopped: results as lines of JSON, in the order of what they are made from."""
+
+import asyncio
+import json
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def go_on(
+    journal: Path,
+    items: Iterator[T],
+    work: Callable[[int, list[T]], Awaitable[list[Any]]],
+    group: int,
+    ahead: int,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Work on all items that the journal lacks, and return how many it then holds.
+
+    `work` gets `group` items together and the number of the last one, and returns a result for each; up to `ahead`
+    groups are under way at once. `progress` is told the items that are done, and how many of them now.
+    """
+    before = done = resume(journal)
+    missing = (group for group in _groups(items, group) if group[0] > before)
+    with journal.open("a", encoding="utf-8") as file:
+        async with aclosing(_in_order(lambda group: work(*group), missing, ahead)) as results:
+            async for rows in results:
+                file.write(json.dumps(rows) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                done += len(rows)
+                progress(done, done - before)
+    return done
+
+
+def resume(journal: Path) -> int:
+    """Items that are done; half a line, from a run that was killed while it wrote, is cut off."""
+    if not journal.exists():
+        return 0
+    content = journal.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        journal.write_bytes(whole)
+    return sum(len(json.loads(line)) for line in whole.splitlines())
+
+
+def results(journal: Path) -> Iterator[Any]:
+    """All of them, in order."""
+    with journal.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield from json.loads(line)
+
+
+def _groups(items: Iterator[T], size: int) -> Iterator[tuple[int, list[T]]]:
+    """Items in groups, each with the number of its last one."""
+    number = 0
+    while group := list(islice(items, size)):
+        number += len(group)
+        yield number, group
+
+
+async def _in_order(work: Callable[[T], Awaitable[R]], items: Iterator[T], ahead: int) -> AsyncGenerator[R, None]:
+    waiting: deque[asyncio.Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(asyncio.ensure_future(work(item)))
+            if len(waiting) == ahead:
+                yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        for task in waiting:
+            task.cancel()
