@@ -37,7 +37,7 @@ class Intake:
         """`folder_of` gives the artifact of the stage that a source names."""
         self.drops: dict[str, Drops] = {name: Drops() for name in config.sources}
         self.rows = dict.fromkeys(config.sources, 0)
-        """Rows of each source that passed its filters."""
+        """Rows that were read of each source: those that become samples, and those that are left out for a reason."""
         self._bad_rows = dict.fromkeys(config.sources, 0)
         self._config = config
         self._sampler = sampler
@@ -50,7 +50,7 @@ class Intake:
         source = self._config.sources[name]
         reader = Reader(source.format, source.columns)
         rows = sources.selected(
-            lambda: sources.rows(source, self._folder_of(source)),
+            lambda: self._counted(name),
             self._filters(source),
             self.drops[name],
             lambda where, error: self._bad(name, where, error),
@@ -58,7 +58,6 @@ class Intake:
             self._config.seed,
         )
         for where, row in rows:
-            self.rows[name] += 1
             try:
                 parsed = self._sampler.read(reader, row)
             except BadRow as error:
@@ -66,6 +65,13 @@ class Intake:
                 continue
             if self._is_new(name, where, parsed.said):
                 yield Accepted(where, self._split_of(row, parsed.asked), parsed)
+
+    def _counted(self, name: str) -> Iterator[sources.Located]:
+        source = self._config.sources[name]
+        self.rows[name] = 0  # rows that are drawn at random are read twice
+        for located in sources.rows(source, self._folder_of(source)):
+            self.rows[name] += 1
+            yield located
 
     def _is_new(self, name: str, where: str, said: str) -> bool:
         if self._exams is not None and (overlap := self._exams.overlap(said)) is not None:

@@ -16,7 +16,8 @@ class NextToken(TrainingModule):
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         z_loss = self.config.z_loss if self.network.training else None
-        loss, penalty = self.head().loss_sum(self.hidden(batch), batch.targets_N, z_loss or 0.0)
+        hidden_ND = self.hidden(batch)  # first: where the network is sharded, its forward pass makes the head whole
+        loss, penalty = self.head().loss_sum(hidden_ND, batch.targets_N, z_loss or 0.0)
         return loss, {} if z_loss is None else {"z_loss": penalty}
 
     def divisor(self, step: Step) -> int:

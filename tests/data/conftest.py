@@ -1,7 +1,10 @@
 """Small real things that the tests of data share."""
 
 import json
+import os
 import pydoc_data.topics
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,19 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     """JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def run_program(program: str, *arguments: str) -> str:
+    """What a program in a process of its own prints; it may import this module."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def peak_mib() -> int:
+    """Of this process alone: what `getrusage` tells begins with the peak of the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +80,11 @@ def stories_tokenizer(stories: Path) -> Any:
 @pytest.fixture
 def prepared(tmp_path: Path, tokenizers: dict[str, Path]) -> Any:
     """A function that prepares rows (or a path) and returns the folder with its metrics."""
-    numbers = iter(range(100))
+    numbers = iter(range(1000))
 
     def run(rows: Any = None, format: Format = Format.text, template: str = "solar", **changes: Any) -> SimpleNamespace:
         number = next(numbers)
-        source = SourceConfig(format=format)
+        source = SourceConfig(format=format, keep=changes.pop("keep", {}))
         source.path = str(rows if isinstance(rows, Path) else write_rows(tmp_path / f"{number}.jsonl", rows or []))
         values: dict[str, Any] = {
             "sources": {"rows": source},

@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import write_rows
+from conftest import run_program, write_rows
 
 from solar.config.data import (
     DecontaminateConfig,
@@ -174,7 +173,8 @@ def test_an_evaluation_set_that_cannot_be_read_stops_the_run(prepared, tmp_path)
 def test_a_million_documents_against_a_hundred_thousand_ngrams_take_bounded_memory():
     """In a process of its own: 100,000 runs of 13 words, then a stream of documents; the peak is read afterwards."""
     program = """
-import random, resource
+import random
+from conftest import peak_mib
 from solar.data.ngrams import NgramIndex
 random.seed(0)
 words = [f"word{n}" for n in range(20000)]
@@ -182,12 +182,11 @@ text = lambda size: " ".join(random.choices(words, k=size))
 index = NgramIndex((("exam", text(112)) for _ in range(1000)), 13)
 assert len(index) == 100_000
 base = [text(100) for _ in range(100)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mib()
 hits = sum(index.overlap(f"{base[n % 100]} {n}") is not None for n in range(1_000_000))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(hits, (after - before) // 1024, after // 1024)
+print(hits, peak_mib() - before, peak_mib())
 """
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    output = run_program(program)
     hits, growth_mib, peak_mib = map(int, output.split())
     assert hits == 0 and growth_mib < 100 and peak_mib < 500
 

@@ -2,21 +2,32 @@
 
 import json
 import math
-import subprocess
-import sys
+from collections import Counter
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from solar.config.data import Format, OnError, Packing, PrepareDataConfig, SourceConfig, SwitchConfig, Task
+from solar.config.data import (
+    DecontaminateConfig,
+    Deduplicate,
+    Format,
+    OnError,
+    Packing,
+    PrepareDataConfig,
+    SourceConfig,
+    SwitchConfig,
+    Task,
+)
 from solar.data.dataset import IGNORED, TokenDataset, collate, collate_pairs
 from solar.data.order import Order
 from solar.data.prepare import prepare
 from solar.errors import DataError
 
-from conftest import write_rows  # isort: skip
+from conftest import run_program, write_rows  # isort: skip
 
 
 def _texts(found, split="train") -> list[str]:
@@ -29,7 +40,8 @@ def _texts(found, split="train") -> list[str]:
 def test_memory_does_not_grow_with_the_input(tmp_path, tokenizers):
     """The same program on 8 MB and on 240 MB of text: fifteen times the input may cost a few MB of index."""
     program = """
-import resource, sys
+import sys
+from conftest import peak_mib
 from pathlib import Path
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
 from solar.data.prepare import prepare
@@ -37,7 +49,7 @@ source = SourceConfig(path=sys.argv[1], format=Format.text)
 config = PrepareDataConfig(kind="prepare_data", sources={"a": source}, tokenizer="t", task=Task.pretrain,
     packing=Packing.concatenate, sequence_length=512, held_out_fraction=0.01, seed=0)
 prepare(config, {}, Path(sys.argv[2]), Path(sys.argv[3]), shard_tokens=2**22)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_mib())
 """
     line = json.dumps({"text": "All work and no play makes a dull text. " * 100}) + "\n"
     peaks = []
@@ -46,8 +58,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         output.mkdir()
         with text.open("w") as file:
             file.writelines(line for _ in range(lines))
-        command = [sys.executable, "-c", program, str(text), str(tokenizers["solar"]), str(output)]
-        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        peaks.append(int(run_program(program, str(text), str(tokenizers["solar"]), str(output))))
     assert peaks[1] - peaks[0] < 100, peaks
 
 
@@ -144,6 +155,40 @@ def test_skipped_rows_are_counted_by_reason_with_examples(prepared, tmp_path):
     assert sorted(_texts(found)) == ["fine", "good"]
 
 
+KINDS_OF_ROWS = {
+    "good": lambda n: json.dumps({"text": f"text number {n} is a good one"}),
+    "blank": lambda n: "",
+    "invalid_json": lambda n: '{"text": ',
+    "wrong_type": lambda n: '{"text": 5}',
+    "missing_field": lambda n: '{"words": "x"}',
+    "empty": lambda n: '{"text": " "}',
+    "not_kept": lambda n: json.dumps({"text": f"unwanted {n}"}),
+    "duplicate": lambda n: json.dumps({"text": "the same again"}),
+    "contaminated": lambda n: json.dumps({"text": f"{n} what is the sum of seven and five and three in all my friend"}),
+}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.sampled_from(sorted(KINDS_OF_ROWS)), min_size=1, max_size=60))
+def test_every_row_that_is_read_is_a_sample_or_left_out_for_one_reason(prepared, tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("rows")
+    file = folder / "rows.jsonl"
+    kinds = ["good", *rows]
+    file.write_text("".join(KINDS_OF_ROWS[kind](number) + "\n" for number, kind in enumerate(kinds)))
+    exam = write_rows(folder / "exam.jsonl", [{"text": "what is the sum of seven and five and three in all my friend"}])
+    found = prepared(
+        file, on_error=OnError["skip"], deduplicate=Deduplicate.exact, held_out_fraction=0.3,
+        keep={"text": "(?!unwanted)"},
+        decontaminate=DecontaminateConfig({"exam": SourceConfig(path=str(exam), format=Format.text)}),
+    )  # fmt: skip
+    source, splits = found.metrics["sources"]["rows"], found.metrics["splits"]
+    expected = Counter(kind for kind in kinds if kind not in ("good", "blank"))
+    expected["duplicate"] = max(0, expected["duplicate"] - 1)
+    assert source["dropped"] == +expected
+    assert source["rows"] == len(kinds) - kinds.count("blank")
+    assert sum(split["samples"] for split in splits.values()) == source["rows"] - expected.total()
+
+
 def test_too_many_bad_rows_stop_the_run(prepared, tmp_path):
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "good"}\n' + "nonsense\n" * 20)
@@ -162,7 +207,7 @@ def test_an_empty_file_is_refused(prepared, tmp_path, content):
 def test_a_source_that_filters_leave_empty_says_what_left_it_out(prepared, tmp_path):
     file = write_rows(tmp_path / "a.jsonl", [{"text": "x", "type": "GSM"}] * 3)
     source = SourceConfig(path=str(file), format=Format.text, keep={"type": "MATH_"})
-    with pytest.raises(DataError, match=r"sources.a: no training sample in its 0 rows \(left out: 3 not_kept\)"):
+    with pytest.raises(DataError, match=r"sources.a: no training sample in its 3 rows \(left out: 3 not_kept\)"):
         prepared(sources={"a": source})
 
 

@@ -4,18 +4,32 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from solar.artifacts.store import Store
+from solar.config.data import (
+    DecontaminateConfig,
+    Deduplicate,
+    Format,
+    OnError,
+    Packing,
+    PrepareDataConfig,
+    SourceConfig,
+    SwitchConfig,
+    Task,
+)
+from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig, typed
 from solar.config.store import register
+from solar.config.synthesis import SynthesizeConfig
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
 from solar.plan.expand import expand
-from solar.plan.identity import canonical_json
+from solar.plan.identity import canonical_json, identity
 from solar.plan.plan import make_plan
 from solar.run import conf_folder
 
@@ -72,8 +86,8 @@ def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None
         for seed in ("0", "1", "12345")
     ]
     assert told[0] == told[1] == told[2]
-    for identity in _ids(tmp_path).values():
-        assert identity in told[0]
+    for one in _ids(tmp_path).values():
+        assert one in told[0]
 
 
 def test_a_file_is_known_by_its_content_not_its_name_or_time(tmp_path: Path) -> None:
@@ -141,3 +155,58 @@ def test_what_json_cannot_say_is_refused() -> None:
         canonical_json({"a": object()})
     with pytest.raises(ValueError, match=r"not JSON compliant|Out of range"):
         canonical_json({"a": float("nan")})
+
+
+OTHERWISE = {
+    "kind": "sft", "tokenizer": "other", "task": Task.pretrain, "template": "alpaca", "sequence_length": 128,
+    "packing": Packing.none, "held_out_fraction": 0.1, "seed": 1, "temperature": 2.0, "on_error": OnError["skip"],
+    "switches": [SwitchConfig(5, {"a": 1.0})], "deduplicate": Deduplicate.exact, "max_bad_rows": 7,
+    "decontaminate": DecontaminateConfig({"exam": SourceConfig(path="exam.jsonl")}),
+}  # fmt: skip
+SOURCE_OTHERWISE = {
+    "stage": "other", "file": "other.jsonl", "path": "exam.jsonl", "hub": "some/one", "revision": "a" * 40,
+    "subset": "en", "split": "test", "format": Format.alpaca, "columns": {"completion": "answer"}, "weight": 2.0,
+    "share": 0.5, "max_epochs": 2.0, "max_samples": 9, "keep": {"kind": "a"}, "drop_tasks": ["arc"],
+    "task_index": "some/one@" + "a" * 40, "task_index_path": "exam.jsonl",
+}  # fmt: skip
+
+
+def _prepared_as(digests: Digests, changed: dict[str, object], of_source: dict[str, object]) -> str:
+    source = SourceConfig(path="rows.jsonl", format=Format.prompt_completion)
+    for name, value in of_source.items():
+        setattr(source, name, value)
+    told = {"kind": "prepare_data", "tokenizer": "tokenizer", "task": Task.instruct, "sequence_length": 64}
+    told |= {"packing": Packing.best_fit, "held_out_fraction": 0.0, "seed": 0, "sources": {"a": source}} | changed
+    return identity(PrepareDataConfig(**told), {"tokenizer": "0" * 12, "other": "1" * 12}, digests)
+
+
+def test_every_word_about_data_is_part_of_its_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, tokenizer, template, each parameter, and the version of the code (T-C6)."""
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("{}")
+    Path("exam.jsonl").write_text("[]")
+    digests = Digests(tmp_path / "memory.json")
+    assert set(OTHERWISE) | {"sources"} == {item.name for item in fields(PrepareDataConfig)}
+    assert set(SOURCE_OTHERWISE) == {item.name for item in fields(SourceConfig)}
+    ids = [_prepared_as(digests, {}, {})]
+    ids += [_prepared_as(digests, {name: value}, {}) for name, value in OTHERWISE.items()]
+    ids += [_prepared_as(digests, {}, {name: value}) for name, value in SOURCE_OTHERWISE.items()]
+    newer = replace(STAGES["prepare_data"], version=STAGES["prepare_data"].version + 1)
+    with monkeypatch.context() as patch:
+        patch.setitem(STAGES, "prepare_data", newer)
+        ids.append(_prepared_as(digests, {}, {}))
+    assert len(set(ids)) == len(ids) == 33
+    Path("moved.jsonl").write_text("{}")
+    assert _prepared_as(digests, {}, {"path": "moved.jsonl"}) == ids[0] == _prepared_as(digests, {}, {})
+
+
+def test_how_fast_a_server_is_asked_is_no_part_of_what_it_writes(tmp_path: Path) -> None:
+    digests = Digests(tmp_path / "memory.json")
+    told = {"kind": "synthesize", "base_url": "http://here/v1", "server_model": "m", "questions_per_seed": 1}
+    told |= {"answers_per_question": 1, "temperature": 0.0, "max_new_tokens": 9, "seed": 0}
+    seeds = SourceConfig(hub="some/one", revision="a" * 40, format=Format.metamath)
+    slow, fast, other = (
+        identity(SynthesizeConfig(**told | changed, seeds=seeds), {}, digests)
+        for changed in ({"connections": 1, "requests_per_minute": 9}, {"connections": 64}, {"seed": 1})
+    )
+    assert slow == fast != other
