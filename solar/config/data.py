@@ -121,6 +121,8 @@ class SourceConfig:
         places = [name for name in ("stage", "path", "hub") if getattr(self, name) is not None]
         if len(places) != 1:
             yield f"stage, path, hub: {' and '.join(places) or 'none'} given, expected exactly one"
+        if "" in (self.path, self.task_index_path):
+            yield "path, task_index_path: found no text, expected a file, a folder or a glob; null for none"
         if self.hub is not None and not is_commit(self.revision):
             yield f"revision: found {self.revision!r}, expected a commit of 40 hex digits; a branch can move under you"
         if self.weight is not None and not self.weight > 0:

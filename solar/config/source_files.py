@@ -1,5 +1,6 @@
 """Which files the path of a source means: one rule, for the hash that names a stage and for the reader of its rows."""
 
+from collections.abc import Iterator
 from glob import glob, has_magic  # skips hidden files, and takes patterns that `pathlib` refuses
 from pathlib import Path
 
@@ -21,13 +22,25 @@ def source_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+        found = list(_below(path, set()))
     else:
         found = list(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []  # noqa: PTH207
     known = sorted(
         file for file in set(found) if kind(file) in ROWS + TEXTS and file.is_file() and file.name not in _CARDS
     )
     return [file for file in known if kind(file) in ROWS] or known
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files of a folder and its folders, also where these are links, each folder once."""
+    seen.add(folder.resolve())
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in seen:
+            yield from _below(path, seen)
 
 
 def kind(file: Path) -> str:
@@ -43,7 +56,3 @@ def compression(file: Path) -> str | None:
     """`.gz`, `.zst` or None."""
     suffix = file.suffix.lower()
     return suffix if suffix in COMPRESSED else None
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)

@@ -9,6 +9,7 @@ from solar.config.data import PrepareDataConfig, SourceConfig
 from solar.data import sources
 from solar.data.drops import Drops
 from solar.data.duplicates import Seen, seen_before
+from solar.data.files import Located
 from solar.data.formats import BadRow, Reader, Row
 from solar.data.ngrams import NgramIndex
 from solar.data.samples import Parsed, Sampler
@@ -66,7 +67,7 @@ class Intake:
             if self._is_new(name, where, parsed.said):
                 yield Accepted(where, self._split_of(row, parsed.asked), parsed)
 
-    def _counted(self, name: str) -> Iterator[sources.Located]:
+    def _counted(self, name: str) -> Iterator[Located]:
         source = self._config.sources[name]
         self.rows[name] = 0  # rows that are drawn at random are read twice
         for located in sources.rows(source, self._folder_of(source)):

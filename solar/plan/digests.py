@@ -50,12 +50,13 @@ class Digests:
         """Hash of what a source reads: kinds and contents of its files, in the order they are read.
 
         Raises:
-            ConfigError: nothing is there; the message starts with `key`.
+            ConfigError: nothing is there, or nothing that can be read; the message starts with `key`.
         """
         files = source_files(path)
-        if not files:
+        if not files or kind(files[0]) not in ROWS + TEXTS:
+            what = f"a file of kind {''.join(files[0].suffixes) or '(none)'}" if files else "nothing to read"
             raise ConfigError(
-                f"{key}: found nothing to read at {path}, expected a file, or a folder or glob with files of "
+                f"{key}: found {what} at {path}, expected a file, or a folder or glob with files, of "
                 f"{', '.join(ROWS + TEXTS)} (also {', '.join(COMPRESSED)})"
             )
         return _hash([[kind(file), compression(file), self._file(file)] for file in files])

@@ -198,6 +198,16 @@ def test_folders_and_globs_are_read_in_order_of_name(tmp_path):
     assert [row["text"] for _, row in sources.rows(source)] == ["a.jsonl", "b.jsonl", "sub/c.jsonl.gz"]
 
 
+def test_folders_behind_links_are_read_and_circles_are_no_trap(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    for name in ("elsewhere/b.jsonl", "data/a.jsonl"):
+        (tmp_path / name).write_text('{"text": "x"}')
+    (tmp_path / "data/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "data")
+    assert [file.name for file in find(tmp_path / "data")] == ["a.jsonl", "b.jsonl"]
+
+
 def test_of_a_folder_only_rows_are_read_that_are_not_hidden(tmp_path):
     """As a hub leaves it: a card, hidden caches, files about the files."""
     for name in (

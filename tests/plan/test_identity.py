@@ -145,6 +145,11 @@ def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> No
 def test_nothing_at_a_path_is_an_error_with_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing at .*gone"):
         Digests(tmp_path / "memory.json").of(tmp_path / "gone", "sources.a.path")
+    (tmp_path / "a.jsonl.xz").write_text("x")
+    with pytest.raises(
+        ConfigError, match=r"\.path: found a file of kind \.jsonl\.xz at .*, of \.jsonl.*also \.gz, \.zst"
+    ):
+        Digests(tmp_path / "memory.json").of_source(tmp_path / "a.jsonl.xz", "sources.a.path")
     for gone in ("gone", "gone*", "a**"):
         with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing to read at .*expected a file"):
             Digests(tmp_path / "memory.json").of_source(tmp_path / gone, "sources.a.path")
