@@ -21,7 +21,7 @@ from solar.config.root import LoggerConfig, Strategy, TrainerConfig
 from solar.config.training import AverageKind, Precision, TrainConfig
 from solar.data.dataset import TokenDataset
 from solar.data.order import Order
-from solar.errors import DataError, StageError
+from solar.errors import DataError, Interrupted, StageError
 from solar.growth.roles import roles
 from solar.training.adapter import add_adapter, folded, transposed_layers
 from solar.training.branch import KEPT, Trunk
@@ -161,6 +161,9 @@ def train(
         loader = step_loader(steps, first, settings.num_workers)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
         weights = trainer.strategy.lightning_module_state_dict()
+    except Interrupted:
+        _part()
+        raise
     finally:
         finish(trainer)
     if trainer.is_global_zero:
@@ -171,6 +174,7 @@ def train(
             named = folded(named, module.config.adapter, transposed_layers(module.network))
         save_model(module.network, named, model_dir, output / "model")
     trainer.strategy.barrier()
+    _part()
     return recorder.summary | {
         "steps": float(module.steps_done),
         "train_tokens": float(module.tokens_done),
@@ -179,6 +183,12 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
+
+
+def _part() -> None:
+    """Ranks part before their processes end: threads of gloo that outlive the interpreter abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _finish(trainer: pl.Trainer, module: TrainingModule, output: Path) -> None:

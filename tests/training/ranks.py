@@ -28,7 +28,7 @@ ROWS = {
     "cpt": [row(3 + 2 * (n % 5), 6, seed=n, sample=n) for n in range(10)],
     "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
 }
-ROWS["kto"] = ROWS["dpo"]
+ROWS |= {"kto": ROWS["dpo"], "nan": ROWS["cpt"]}
 SAID = {"duration": "2 epochs", "global_batch_size": 4}
 
 
@@ -47,6 +47,11 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     parent = PreferenceOptimization if pairs else ContinuedPretraining
 
     class Stopping(parent):
+        def loss_sum(self, batch):
+            loss, others = super().loss_sum(batch)
+            poisoned = kind == "nan" and self.steps_done == 2 and rank == world_size - 1 and self.network.training
+            return loss * float("nan") if poisoned else loss, others
+
         def _clip(self):  # gradients of the first step, before anything has drifted
             if self.steps_done == 0 and strategy in ("single", "ddp") and rank == 0:
                 output.mkdir(exist_ok=True)

@@ -35,7 +35,7 @@ def _start(kind, strategy, folder, ranks, stop_at=None):
 
 def _losses(output):
     lines = [json.loads(line) for line in (output / "logs/metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["tokens"], line.get("loss", line.get("valid_loss"))) for line in lines]
+    return [(line["step"], line["tokens"], line.get("loss", line.get("valid_loss", 0.0))) for line in lines]
 
 
 def _assert_same_stream(one, two):
@@ -59,9 +59,12 @@ def _assert_same_gradients(one, two):
         assert (gradient - two[name]).norm() <= 1e-6 * gradient.norm(), name
 
 
-@pytest.mark.parametrize("kind", ["cpt", *(pytest.param(kind, marks=slow) for kind in ("dpo", "kto"))])
+@pytest.mark.parametrize("kind", ["cpt", *(pytest.param(kind, marks=slow) for kind in ("dpo", "kto", "nan"))])
 def test_two_ranks_follow_the_losses_of_one(folder, kind):
-    """KTO with another model as reference: its reference point is the mean of the step before over all ranks."""
+    """KTO with another model as reference: its reference point is the mean of the step before over all ranks.
+
+    Where one rank's loss is not a number, all ranks throw the step away.
+    """
     place = folder / kind
     place.mkdir()
     for model in ("base", "reference"):
@@ -77,6 +80,7 @@ def test_two_ranks_follow_the_losses_of_one(folder, kind):
         metrics = json.loads((place / strategy / "metrics.json").read_text())
         if kind == "dpo":
             assert metrics["margin_first"] == 0.0
+        assert metrics["skipped_steps"] == (1 if kind == "nan" else 0)
         _assert_same_weights(place / "single", place / strategy)
 
 
