@@ -30,6 +30,7 @@ def lacks(plan: Plan, config: SolarConfig) -> Iterator[str]:
         yield from (f"{key}: {what} is not in the local cache, and the hub cannot be reached" for key, what in hub)
     for stage in plan.to_run:
         yield from _packages(stage)
+    yield from _heads(plan, config)
     yield from _disk(plan, config)
     yield from _gpus(plan, config)
 
@@ -93,6 +94,19 @@ def _packages(stage: PlannedStage) -> Iterator[str]:
         if not importlib.util.find_spec(package):
             key = f"stages.{stage.name}.optimizer.name"
             yield f"{key}: {name} needs {package}, which is not installed; pip install 'solar[{extra}]'"
+
+
+def _heads(plan: Plan, config: SolarConfig) -> Iterator[str]:
+    """What devices that share layers cannot cut into equal parts, where the model's shape is known by now."""
+    parts = config.trainer.tensor_parallel
+    for stage in plan.to_run:
+        shape = stage.facts.architecture if isinstance(stage.config, TrainConfig) and stage.facts else None
+        for name in ("num_attention_heads", "num_key_value_heads") if shape else ():
+            if getattr(shape, name) % parts:
+                yield (
+                    f"trainer.tensor_parallel: found {parts}, expected a divisor of the model's {name}, "
+                    f"{getattr(shape, name)} (stages.{stage.name})"
+                )
 
 
 def _disk(plan: Plan, config: SolarConfig) -> Iterator[str]:

@@ -50,6 +50,15 @@ MISTAKES = {
 }
 
 
+def test_heads_that_devices_cannot_share_are_known_before_any_work(run: Run, tmp_path: Path) -> None:
+    cut = ["trainer=tensor_parallel", "trainer.accelerator=cpu", "trainer.devices=4", "trainer.tensor_parallel=4"]
+    done = run(tmp_path, *cut, "until=base")
+    assert done.returncode == 1
+    told = "expected a divisor of the model's num_attention_heads, 2 (stages.base)"
+    assert f"error: trainer.tensor_parallel: found 4, {told}" in done.stderr.splitlines()
+    assert not list(tmp_path.glob("artifacts/*"))
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_one_clear_line(mistake: str, run: Run, tmp_path: Path) -> None:
     done = run(tmp_path / "root", mistake)
