@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from solar.errors import StageError
+from solar.training.tensor_file import save_file
 from solar.training.tree import flatten, unflatten
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -33,7 +33,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
         shutil.rmtree(building, ignore_errors=True)
         try:
             self._save(checkpoint, building, final)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
             raise StageError(
                 f"{final}: cannot be saved ({error}); free some space, and the same command goes on from the last one"
@@ -42,7 +42,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
     def _save(self, checkpoint: dict[str, Any], building: Path, final: Path) -> None:
         building.mkdir(parents=True)
         plain, tensors = flatten(checkpoint)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, building / TENSORS)
+        save_file(tensors, building / TENSORS)
         (building / STATE).write_text(json.dumps(plain), encoding="utf-8")
         files = {name: _fingerprint(building / name) for name in (TENSORS, STATE)}
         for name in files:

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
 from solar.training.network import quiet
+from solar.training.tensor_file import whole
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)
 """What a trained model replaces; every other file of the folder travels along unchanged."""
@@ -36,6 +38,22 @@ def save_model(network: PreTrainedModel, weights: dict[str, Tensor], source: Pat
             shutil.copyfile(path, building / path.name)
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
+
+
+def gathered(weights: dict[str, Tensor], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
+    """Weights that are sharded, whole and in `dtype` on the host of the process that is to `keep` them.
+
+    One at a time, so that no device holds more than one; all processes call this.
+    """
+    found = {}
+    for name in list(weights):
+        weight = weights.pop(name).detach()
+        if isinstance(weight, DTensor):
+            weight = whole(weight)
+            weight = weight.to("cpu", dtype) if keep else weight
+        if keep:
+            found[name] = weight
+    return found
 
 
 def stored_dtype(model_dir: Path) -> torch.dtype:

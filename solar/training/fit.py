@@ -27,7 +27,7 @@ from solar.training.adapter import add_adapter, folded, transposed_layers
 from solar.training.branch import KEPT, Trunk
 from solar.training.callbacks import Saver, Validator
 from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
-from solar.training.export import save_model
+from solar.training.export import gathered, save_model, stored_dtype
 from solar.training.head import body_of
 from solar.training.incidents import Incidents
 from solar.training.interrupt import StopRequest, listening
@@ -166,10 +166,10 @@ def train(
         raise
     finally:
         finish(trainer)
+    prefix = "network."
+    named = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+    named = gathered(named, stored_dtype(model_dir), trainer.is_global_zero)
     if trainer.is_global_zero:
-        prefix = "network."
-        names = [name for name in weights if name.startswith(prefix)]
-        named = {name.removeprefix(prefix): weights.pop(name) for name in names}
         if module.config.adapter.rank:
             named = folded(named, module.config.adapter, transposed_layers(module.network))
         save_model(module.network, named, model_dir, output / "model")

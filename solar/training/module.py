@@ -30,8 +30,9 @@ from solar.training.network import Decoder
 from solar.training.optim import Roles, build_optimizers, explore, parameter_groups, set_learning_rate, settle
 from solar.training.schedule import Schedule
 from solar.training.sharded_loading import fill
-from solar.training.sharding import ShardedStrategy, shard, whole
+from solar.training.sharding import ShardedStrategy, shard
 from solar.training.steps import Step, StepDataset
+from solar.training.tensor_file import whole
 from solar.training.unfreezing import Waiting
 from solar.training.watch import LayerWatch
 

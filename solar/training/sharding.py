@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -16,20 +16,20 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from solar.config.training import Precision
 from solar.training.checkpoint import SafetensorsCheckpointIO
+from solar.training.tensor_file import save_file
 from solar.training.tensor_parallel import split
+from solar.training.tree import flatten
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 FROM_RANK_0 = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 whose checkpoints are gathered, written and read by rank 0, so any number of devices can resume them.
+    """FSDP2 whose checkpoints any number of devices can resume: rank 0 writes and reads them, a tensor at a time.
 
     `replicas` batches are computed at a time, each by `tensor_parallel` devices together.
     """
@@ -40,14 +40,16 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         inner = getattr(optimizer, "_optimizer", optimizer)
-        return get_optimizer_state_dict(self._whole_module, inner, options=WHOLE)
+        return get_optimizer_state_dict(self._whole_module, inner)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return get_model_state_dict(self._whole_module, options=WHOLE)
+        return get_model_state_dict(self._whole_module)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if self.is_global_zero:
             SafetensorsCheckpointIO().save_checkpoint(checkpoint, filepath)
+        else:
+            save_file(flatten(checkpoint)[1], None)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -100,8 +102,3 @@ def decoder_layers(network: PreTrainedModel) -> Sequence[nn.Module]:
     """The longest list of modules in the network: its repeated layers."""
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     return max((list(layers) for layers in lists), key=len)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded, gathered."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -4,12 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 Plain = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 def flatten(state: Any) -> tuple[Plain, dict[str, Tensor]]:
     """The state with a name in place of each tensor, and the tensors by name; a tensor held twice is stored once.
+
+    (But for sharded ones, whose shards do not tell, and of which all processes must find the same.)
 
     Raises `TypeError` for what JSON cannot say.
 
@@ -24,7 +27,8 @@ def flatten(state: Any) -> tuple[Plain, dict[str, Tensor]]:
 
     def visit(value: Any, path: str) -> Plain:
         if isinstance(value, Tensor):
-            key = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else (path,)
+            known = value.numel() > 0 and not isinstance(value, DTensor)
+            key = (value.data_ptr(), value.shape, value.stride(), value.dtype) if known else (path,)
             if key not in names:
                 names[key] = path
                 tensors[path] = value.detach()

@@ -10,7 +10,8 @@ from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from solar.growth.folder import PROVENANCE_KEY
-from solar.training.sharding import decoder_layers, whole
+from solar.training.sharding import decoder_layers
+from solar.training.tensor_file import whole
 
 
 class LayerWatch:
