@@ -1,7 +1,7 @@
 """What Hydra and OmegaConf found wrong, in one line: where, what was found, what was expected, a way out."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -81,7 +81,9 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     parent, _, name = key.rpartition(".")
     known = _keys(parent, arguments, conf)
     whose = f"stages.{parent.split('.')[1]}" if parent.startswith("stages.") else parent or "the configuration"
-    return f"{key}: no such key in {parent or whose}{hint(name, known)}"
+    if known == [] and not any(argument.startswith("+") and key in argument for argument in arguments):
+        return f"{key}: {parent or whose} is empty; a plus adds to it, as in '+{key}=...'"
+    return f"{key}: no such key in {parent or whose}{hint(name, known or [])}"
 
 
 def _unknown_in_list(name: str, entry: type, arguments: Sequence[str]) -> str:
@@ -91,17 +93,37 @@ def _unknown_in_list(name: str, entry: type, arguments: Sequence[str]) -> str:
     return f"{place}no such key '{name}' in an entry of the list{hint(name, [item.name for item in fields(entry)])}"
 
 
-def _keys(parent: str, arguments: Sequence[str], conf: Path) -> Iterable[str]:
-    """Keys that would have been legal: those of the same composition without the values from the command line."""
-    groups = [argument for argument in arguments if re.match(r"[+~]*[\w/@.]+=", argument) and _is_group(argument, conf)]
+def _keys(parent: str, arguments: Sequence[str], conf: Path) -> list[str] | None:
+    """Keys that would have been legal: those of the same composition without the values from the command line.
+
+    None where nobody can say.
+    """
+    own = _own_folder(arguments)
+    folders = [conf] if own is None else [conf, own]
+    groups = [
+        argument
+        for argument in arguments
+        if re.match(r"[+~]*[\w/@.]+=", argument) and any(_is_group(argument, folder) for folder in folders)
+    ]
+    searched = [] if own is None else [f"hydra.searchpath=['file://{own}']"]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
-            node = compose("config", overrides=groups)
+            node = compose("config", overrides=[*groups, *searched])
     except KNOWN:
-        return []
+        return None
     node = OmegaConf.select(node, parent) if parent else node
-    return [str(key) for key in node] if isinstance(node, DictConfig) else []
+    return [str(key) for key in node] if isinstance(node, DictConfig) else None
+
+
+def _own_folder(arguments: Sequence[str]) -> Path | None:
+    """What `--config-dir` names."""
+    for place, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd"):
+            return Path(*arguments[place + 1 : place + 2]).absolute()
+        if argument.startswith("--config-dir="):
+            return Path(argument.partition("=")[2]).absolute()
+    return None
 
 
 def _is_group(argument: str, conf: Path) -> bool:

@@ -76,7 +76,7 @@ class AverageConfig:
 
     kind: AverageKind = AverageKind.none
     decay: float = 0.999
-    """Of `ema`: what a step leaves of the average."""
+    """Of `ema`: what a step leaves of the weight that earlier steps have in the average."""
     window_fraction: float = 0.2
     """Of `window`: the last share of training that is averaged."""
     every_steps: int = 1

@@ -94,6 +94,8 @@ def _packages(stage: PlannedStage) -> Iterator[str]:
         if not importlib.util.find_spec(package):
             key = f"stages.{stage.name}.optimizer.name"
             yield f"{key}: {name} needs {package}, which is not installed; pip install 'solar[{extra}]'"
+        if stage.config.adapter.rank and not importlib.util.find_spec("peft"):
+            yield f"stages.{stage.name}.adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'"
 
 
 def _heads(plan: Plan, config: SolarConfig) -> Iterator[str]:

@@ -18,7 +18,7 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise StageError("adapter: needs the package peft; `pip install peft` or set adapter to null") from None
+        raise StageError("adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'") from None
     torch.manual_seed(seed)
     targets = list(config.targets) or "all-linear"
     sizes = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}

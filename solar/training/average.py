@@ -11,7 +11,8 @@ from solar.config.training import AverageConfig, AverageKind
 class Average:
     """A running mean beside the weights; what it has seen is part of the checkpoint.
 
-    `ema`: each step moves it by 1 - decay (the first step sets it). `window`: the plain mean of the weights at every
+    `ema`: step t of n weighs decay^(n - t) over the sum of these, so that in a short training the first step is not all
+    that counts (as in Adam, arXiv 1412.6980, section 3). `window`: the plain mean of the weights at every
     `every_steps`-th step of the last `window_fraction` of training (PMA, arXiv 2505.12082).
     """
 
@@ -29,7 +30,9 @@ class Average:
             behind = self.total_steps - step
             if step <= self.first_step or behind % self.config.every_steps:
                 return
-        share = 1 - self.config.decay if self.config.kind is AverageKind.ema else 1 / (self.seen + 1)
+        decay = self.config.decay
+        ema = self.config.kind is AverageKind.ema
+        share = (1 - decay) / (1 - decay ** (self.seen + 1)) if ema else 1 / (self.seen + 1)
         if not self.means:
             self.means = [weight.detach().clone().float() for weight in self.weights]
         else:

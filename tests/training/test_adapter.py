@@ -41,7 +41,7 @@ def test_adapters_learn_and_fold_into_plain_weights(tmp_path):
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out/model")
     item = ROWS[0]
     ids = torch.as_tensor(item.input_ids[:9])[None]
-    expected = module.hidden(from_rows([row(9, 6, seed=0)]))[:8] @ module.head().T
+    expected = module.head().logits(module.hidden(from_rows([row(9, 6, seed=0)])))[:8]
     torch.testing.assert_close(plain(input_ids=ids).logits[0, :8], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -27,8 +27,10 @@ def _averaged(config, values):
 
 
 def test_moving_average_by_hand():
-    # 8, then 0.5 * 8 + 0.5 * 4 = 6, then 0.5 * 6 + 0.5 * 2 = 4
-    assert _averaged(AverageConfig(AverageKind.ema, decay=0.5), [8.0, 4.0, 2.0]) == 4.0
+    # weights 1/4, 1/2 and 1 of 7/4: (8 / 4 + 4 / 2 + 3) / (7 / 4) = 4
+    assert _averaged(AverageConfig(AverageKind.ema, decay=0.5), [8.0, 4.0, 3.0]) == pytest.approx(4.0)
+    # a decay of almost 1 is the plain mean, not the first weights
+    assert _averaged(AverageConfig(AverageKind.ema, decay=0.999999), [8.0, 4.0, 3.0]) == pytest.approx(5.0, rel=1e-4)
 
 
 def test_window_by_hand():

@@ -9,7 +9,7 @@ from tiny import row, settings, train_rows
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Llama4TextConfig
 
-from solar.config.training import Precision, TrainConfig
+from solar.config.training import Precision, PretrainConfig
 from solar.errors import StageError
 from solar.training.attention import Segment
 from solar.training.isolation import runs_in_segments, segments_hold, takes_segments
@@ -86,7 +86,7 @@ def test_a_shared_prefix_and_neighbours_of_equal_length_change_nothing(family: s
 def test_a_family_that_is_run_document_by_document_learns(family: str, tmp_path: Path) -> None:
     model_dir = _folder(family, tmp_path / "base")
     rows = [row(9, 14, 3, seed=n, sample=n) for n in range(4)]
-    metrics, module = train_rows(rows, TrainConfig(**settings()), model_dir, tmp_path / "out")
+    metrics, module = train_rows(rows, PretrainConfig(**settings()), model_dir, tmp_path / "out")
     assert module.steps_done == 6
     assert metrics["loss_last"] < metrics["loss_first"] - 0.05
 
