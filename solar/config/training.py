@@ -132,7 +132,8 @@ class TrainConfig(StageConfig):
     unfreeze_at: str | None = None
     """With `trainable: new`, when the others begin to move: `200 steps` or `1M tokens`; never, if not given."""
     lr_factors: dict[str, float] = field(default_factory=dict)
-    """Role of a parameter in the growth plan (old, new, seam, embed, norm) -> factor on its learning rate."""
+    """Role of a parameter in the growth plan -> factor on its learning rate; 0 freezes. Layers are old, new or seam;
+    outside them are embed and norm (the last one)."""
     validate_every_steps: int | None = None
     """Read held-out text this often; only before the first and after the last step, if not given."""
     max_valid_rows: int | None = None
