@@ -25,7 +25,7 @@ def find_tokens(name: str, root: Path) -> Path:
         known = (
             f"there is no run under {root / 'runs'}"
             if run is None
-            else f"the last run has {', '.join(tokens) or 'none'}"
+            else f"the last run ({run.record}) has {', '.join(tokens) or 'none'}"
         )
         raise DataError(f"{name}: no folder with {HEADER} and no stage that left one; {known}")
     return tokens[name]

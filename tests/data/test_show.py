@@ -57,7 +57,7 @@ def test_a_stage_of_the_last_run_is_found_by_name(prepared, tmp_path):
     run.mkdir(parents=True)
     (run / "artifacts.json").write_text(json.dumps({"sft_data": "sft_data-0123456789ab", "sft": "sft-1"}))
     assert find_tokens("sft_data", root) == root / "artifacts/sft_data-0123456789ab"
-    with pytest.raises(DataError, match=r"sft: .*the last run has sft_data"):
+    with pytest.raises(DataError, match=r"sft: .*the last run \(.*\) has sft_data"):
         find_tokens("sft", root)
 
 
