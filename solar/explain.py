@@ -57,6 +57,16 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
             return _first_line(cause)
 
 
+def word_below_a_list(error: ValueError, arguments: Sequence[str]) -> str | None:
+    """The line for `some_list.word=value`, where OmegaConf takes the word for a number and raises what `int` raises."""
+    literal = re.search(r"invalid literal for int\(\) with base 10: '(.+)'", str(error))
+    for argument in arguments if literal else ():
+        key = argument.lstrip("+~").partition("=")[0]
+        if literal and literal[1] in key.split("."):
+            return f"{key}: found '{literal[1]}' below a list, expected the number of an entry"
+    return None
+
+
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:
     """Raises `ConfigError` for `trainer=null` and the like, which make Hydra crash."""
     for argument in arguments:

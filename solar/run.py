@@ -23,7 +23,7 @@ from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
-from solar.explain import KNOWN, explain, refuse_null_groups
+from solar.explain import KNOWN, explain, refuse_null_groups, word_below_a_list
 from solar.plan.checks import check
 from solar.plan.expand import expand
 from solar.plan.lacks import lacks
@@ -132,6 +132,11 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(_tell("stopped by the keyboard; run the same command to go on", 130))
     except KNOWN as error:
         sys.exit(_tell(explain(error, arguments, conf_folder()), 1))
+    except ValueError as error:
+        line = word_below_a_list(error, arguments)
+        if line is None:
+            raise
+        sys.exit(_tell(line, 1))
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
