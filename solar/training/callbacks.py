@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from solar.errors import Interrupted
-from solar.training.checkpoint import checkpoint_path, prune
+from solar.training.checkpoint import Points, checkpoint_path, prune
 from solar.training.interrupt import StopRequest
 from solar.training.module import TrainingModule, training_module
 from solar.training.recorder import Recorder, Stopwatch
@@ -19,11 +19,15 @@ class Validator(pl.Callback):
 
     def __init__(self, batches: ValidationRows, every_steps: int | None, recorder: Recorder, stop: StopRequest) -> None:
         self.batches, self.every_steps, self.recorder, self.stop = batches, every_steps, recorder, stop
+        self.owed = False
+        """Whether the reading after the step that was saved last was cut short: the next start makes up for it."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
         if module.steps_done == module.first_step:
             self._run(trainer, module, "first")
+        elif self.owed:
+            self.owed = not self._run(trainer, module, "last")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -31,14 +35,21 @@ class Validator(pl.Callback):
         module = training_module(pl_module)
         step = module.steps_done
         if self.every_steps and module.record and step % self.every_steps == 0 and step < module.total_steps:
-            self._run(trainer, module, "last")
+            self.owed = not self._run(trainer, module, "last")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._run(trainer, training_module(pl_module), "last")
 
-    def _run(self, trainer: pl.Trainer, module: TrainingModule, when: str) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        return {"owed": self.owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.owed = state_dict["owed"]
+
+    def _run(self, trainer: pl.Trainer, module: TrainingModule, when: str) -> bool:
+        """Whether all was read."""
         if not len(self.batches):
-            return
+            return True
         with self.recorder.stopwatch.stopped():
             self.recorder.progress(f"step {module.steps_done}/{module.total_steps}  reading held-out text")
             result = validate(module, self.batches, lambda: self.stop.received)
@@ -46,6 +57,7 @@ class Validator(pl.Callback):
             if result:
                 counts = {"step": module.steps_done, "tokens": module.tokens_done, "flops": module.flops_done}
                 self.recorder.write(trainer, counts | result)
+        return bool(result)
 
 
 class Saver(pl.Callback):
@@ -58,10 +70,10 @@ class Saver(pl.Callback):
         keep: int,
         stop: StopRequest,
         stopwatch: Stopwatch,
-        every_steps: int | None = None,
+        points: Points | None = None,
     ) -> None:
-        """`every_steps`: points to roll back to, besides the checkpoints that only limit what a kill costs."""
-        self.folder, self.every_seconds, self.keep, self.every_steps = folder, every_seconds, keep, every_steps
+        """`points`: steps to roll back to, besides the checkpoints that only limit what a kill costs."""
+        self.folder, self.every_seconds, self.keep, self.points = folder, every_seconds, keep, points
         self.stop, self.stopwatch = stop, stopwatch
         self._saved_at, self._saved_step = time.monotonic(), -1
 
@@ -72,7 +84,7 @@ class Saver(pl.Callback):
         module = training_module(pl_module)
         self.stop.listen()  # Lightning's handler would end several ranks before they save
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done
-        first = self.every_steps is not None and module.steps_done == 0
+        first = self.points is not None and module.steps_done == module.first_step
         if first:
             self._saved_step = -1
         self._leave_if_asked(trainer, module, module.agree([first, bool(self.stop.received)]))
@@ -90,7 +102,7 @@ class Saver(pl.Callback):
         if trainer.world_size == 1:
             module.wishes[1] = bool(self.stop.received)
         save, stop = module.wishes
-        if module.record and self.every_steps and module.steps_done % self.every_steps == 0:
+        if module.record and self.points and self.points.is_one(module.steps_done):
             save = True
         self._leave_if_asked(trainer, module, [save, stop])
 
@@ -100,18 +112,23 @@ class Saver(pl.Callback):
 
     def _leave_if_asked(self, trainer: pl.Trainer, module: TrainingModule, wishes: list[bool]) -> None:
         save, stop = wishes
-        if (save or stop) and self._saved_step != module.steps_done:
-            with self.stopwatch.stopped():
-                self._save(trainer, module)
+        if save or stop:
+            self.save(trainer, module)
         if stop:
             name = self.stop.received.name if self.stop.received else "another process"
+            if module.steps_done == module.first_step:
+                raise Interrupted(f"stopped by {name} before the first step; the same command starts anew")
             raise Interrupted(
                 f"stopped by {name} after step {module.steps_done} of {module.total_steps}, which is saved in "
                 f"{self.folder}; the same command goes on from there"
             )
 
-    def _save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
-        if trainer.is_global_zero:
-            prune(self.folder, self.keep, self.every_steps, module.steps_done)
+    def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """Unless this step has been saved already."""
+        if self._saved_step == module.steps_done:
+            return
+        with self.stopwatch.stopped():
+            trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
+            if trainer.is_global_zero:
+                prune(self.folder, self.keep, self.points, module.steps_done)
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done

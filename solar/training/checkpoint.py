@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ class SafetensorsCheckpointIO(CheckpointIO):
         (building / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
         _flush(building / MANIFEST)
         _flush(building)
-        if final.exists():
+        if final.is_dir() and not final.is_symlink():
             shutil.rmtree(final)
+        else:
+            final.unlink(missing_ok=True)
         building.rename(final)
         _flush(final.parent)
 
@@ -69,6 +72,27 @@ class SafetensorsCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Points:
+    """Steps whose checkpoints a training may be rolled back to: `first`, and every `every` steps from there on."""
+
+    first: int
+    every: int
+    after: int
+    """Bad steps in a row that bring it back."""
+
+    def is_one(self, step: int) -> bool:
+        return (step - self.first) % self.every == 0
+
+    def oldest_wanted(self, step: int) -> int:
+        """The oldest that any step from `step` on can be rolled back to.
+
+        >>> Points(first=8, every=5, after=3).oldest_wanted(15), Points(first=8, every=5, after=3).oldest_wanted(16)
+        (8, 13)
+        """
+        return self.first + max(0, step - self.after - self.first) // self.every * self.every
+
+
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where the checkpoint after `step` optimizer steps lies."""
     return folder / f"step-{step:08d}"
@@ -84,7 +108,8 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoints of a folder, damaged ones too, oldest first."""
-    return sorted((path for path in folder.glob("step-*") if path.suffix != ".building"), key=step_of)
+    named = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    return sorted(named, key=step_of)
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -112,23 +137,23 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
         problem = damage(path)
         if problem is None:
             return path, passed_over
-        passed_over.append(f"{path}: {problem}; falling back to an older checkpoint")
+        passed_over.append(f"{path}: {problem}; falling back to an older checkpoint, if there is one")
     return None, passed_over
 
 
-def prune(folder: Path, keep: int, points_every: int | None = None, saved_step: int | None = None) -> None:
+def prune(folder: Path, keep: int, points: Points | None = None, saved_step: int | None = None) -> None:
     """Remove all but the newest `keep` checkpoints, and what cut-short savings left behind.
 
     `saved_step`: what was saved last; later ones are damaged or undone, and would push out the only whole one.
-    `points_every`: of the older ones, those at the last two multiples of it stay, for a rollback.
+    Of the older ones, `points` stay that the oldest of these may still be rolled back to after a restart.
     """
     found = checkpoints(folder)
     for path in [path for path in found if saved_step is not None and step_of(path) > saved_step]:
         SafetensorsCheckpointIO().remove_checkpoint(path)
         found.remove(path)
     for path in found[:-keep]:
-        behind = step_of(found[-keep:][0]) // points_every - step_of(path) / points_every if points_every else 2
-        if behind not in (0, 1):
+        step, oldest_kept = step_of(path), step_of(found[-keep:][0])
+        if points is None or not points.is_one(step) or step < points.oldest_wanted(oldest_kept):
             SafetensorsCheckpointIO().remove_checkpoint(path)
     for path in folder.glob("step-*.building"):
         shutil.rmtree(path, ignore_errors=True)

@@ -16,6 +16,7 @@ from pytorch_lightning.strategies import Strategy as LightningStrategy
 from transformers import PreTrainedModel
 
 from solar.config.duration import Duration
+from solar.config.optimizer import OptimizerName
 from solar.config.plain import as_plain
 from solar.config.root import LoggerConfig, Strategy, TrainerConfig
 from solar.config.training import AverageKind, Precision, TrainConfig
@@ -26,7 +27,7 @@ from solar.growth.roles import roles
 from solar.training.adapter import add_adapter, folded, transposed_layers
 from solar.training.branch import KEPT, Trunk
 from solar.training.callbacks import Saver, Validator
-from solar.training.checkpoint import SafetensorsCheckpointIO, newest_whole, step_of
+from solar.training.checkpoint import Points, SafetensorsCheckpointIO, newest_whole, step_of
 from solar.training.export import gathered, save_model, stored_dtype
 from solar.training.head import body_of
 from solar.training.incidents import Incidents
@@ -138,23 +139,21 @@ def train(
     if resume is None and module.config.branch:
         resume = Trunk.of(model_dir).checkpoint
     recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, where.progress)
+    guard, points = module.config.guard, None
+    if guard.rollback_every_steps is not None and guard.rollback_after is not None:
+        points = Points(module.first_step, guard.rollback_every_steps, guard.rollback_after)
+    seconds, keep = settings.checkpoint_every_seconds, settings.keep_checkpoints
+    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points)
     callbacks = [
         LambdaCallback(
             on_train_start=lambda *_: module.prepare(steps, held_out, output),
-            on_train_end=lambda trainer, _: _finish(trainer, module, output),
+            on_train_end=lambda trainer, _: _finish(trainer, module, output, saver),
         ),
         Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
         recorder,
         Telemetry(recorder, settings.telemetry_every_steps),
         Validator(held_out, module.config.validate_every_steps, recorder, stop),
-        Saver(
-            folder,
-            settings.checkpoint_every_seconds,
-            settings.keep_checkpoints,
-            stop,
-            recorder.stopwatch,
-            module.config.guard.rollback_every_steps,
-        ),
+        saver,
     ]
     trainer = _trainer(module.config, callbacks, output, where)
     try:
@@ -191,8 +190,11 @@ def _part() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _finish(trainer: pl.Trainer, module: TrainingModule, output: Path) -> None:
-    """Keep what a branch goes on from, before an average takes the weights' place."""
+def _finish(trainer: pl.Trainer, module: TrainingModule, output: Path, saver: Saver) -> None:
+    """Keep what a branch, or a run that is stopped from here on, goes on from, before an average takes its place."""
+    config = module.config
+    if config.average.kind is not AverageKind.none or config.optimizer.name is OptimizerName.schedule_free:
+        saver.save(trainer, module)
     if module.config.keep_optimizer:
         trainer.save_checkpoint(output / KEPT, weights_only=False)
     module.finish()

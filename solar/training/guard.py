@@ -44,7 +44,7 @@ class Guard:
         return accepted
 
     def rollback_point(self, step: int) -> int | None:
-        """After step `step`: the step whose weights to go back to, at or before the last good one; None: go on."""
+        """After step `step` of this training: the one to go back to, at or before the last good one; None: go on."""
         every = self.config.rollback_every_steps
         if every is None or self.in_a_row != self.config.rollback_after:
             return None

@@ -26,7 +26,7 @@ class Incidents(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.path.exists():
-            self.path.write_text("".join(lines_until(self.path, training_module(pl_module).steps_done)), "utf-8")
+            self.path.write_text("".join(lines_until(self.path, training_module(pl_module))), "utf-8")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -38,8 +38,9 @@ class Incidents(pl.Callback):
         loss, grad_norm = (value if math.isfinite(value) else None for value in module.guard.refused)
         line: dict[str, Any] = {"step": step, "loss": loss, "grad_norm": grad_norm}
         line["rows"] = self.rows_of(step - 1).tolist()
-        point = module.guard.rollback_point(step)
-        if point is not None and point >= module.first_step:
+        own_point = module.guard.rollback_point(step - module.first_step)
+        if own_point is not None:
+            point = max(0, own_point) + module.first_step
             self._go_back(trainer, module, point)
             module.guard.rollbacks += 1
             line["back_to_step"] = point

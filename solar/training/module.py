@@ -233,7 +233,8 @@ class TrainingModule(pl.LightningModule):
         checkpoint["solar"]["rows_done"] = self.rows_done
         checkpoint["solar"] |= {"flops_done": self.flops_done, "guard": self.guard.state()}
         checkpoint["solar"]["average"] = self.average.state()
-        checkpoint.pop("loops")  # where we are is steps_done; Lightning starts its own count anew
+        checkpoint.pop("loops")  # where we are is steps_done; Lightning starts its own count anew at every restart
+        checkpoint["global_step"] = self.steps_done
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = checkpoint["solar"]["steps_done"]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Recorder(pl.Callback):
         module = training_module(pl_module)
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            keep = lines_until(self.path, module.steps_done)
+            keep = lines_until(self.path, module)
             self.path.write_text("".join(keep), encoding="utf-8")
             self._file = self.path.open("a", encoding="utf-8")
         self._first_tokens = self._line_tokens = module.tokens_done
@@ -139,15 +140,27 @@ class _Pause:
         self.stopwatch.start()
 
 
-def lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of a metrics file up to a step; later ones belong to work that a kill has undone."""
-    if not path.exists() or step == 0:
+def lines_until(path: Path, module: TrainingModule) -> list[str]:
+    """The whole lines of a log up to the last step that is done; later ones belong to work that a kill has undone."""
+    if not path.exists() or module.steps_done == module.first_step:
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
+        step = _step_of_line(line)
+        if step is None and line.endswith("\n"):
+            warnings.warn(f"{path}:{number}: damaged, and left out", stacklevel=2)
+        elif step is not None and line.endswith("\n") and step <= module.steps_done:
             kept.append(line)
     return kept
+
+
+def _step_of_line(line: str) -> int | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    step = told.get("step") if isinstance(told, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def compact(number: float) -> str:

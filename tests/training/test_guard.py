@@ -11,7 +11,7 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.checkpoint import checkpoint_path, checkpoints, prune, step_of
+from solar.training.checkpoint import Points, checkpoint_path, checkpoints, prune, step_of
 from solar.training.guard import Guard
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining
@@ -155,7 +155,7 @@ def test_the_point_lies_before_the_first_bad_step():
 def test_retention_keeps_two_points_behind_the_oldest_checkpoint(tmp_path):
     for step in (0, 10, 20, 30, 34):
         checkpoint_path(tmp_path, step).mkdir()
-    prune(tmp_path, 1, 10)
+    prune(tmp_path, 1, Points(first=0, every=10, after=6))  # from step 34 - 6 on, back to 20
     assert [step_of(path) for path in checkpoints(tmp_path)] == [20, 30, 34]
     prune(tmp_path, 1)
     assert [step_of(path) for path in checkpoints(tmp_path)] == [34]
