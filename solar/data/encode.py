@@ -52,7 +52,9 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         self.eos_id: int = tokenizer.eos_token_id
-        self._backend: tokenizers.Tokenizer = tokenizer.backend_tokenizer
+        self._backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()  # a tokenizer that was saved after training may still cut and pad
+        self._backend.no_padding()
         self._normalizer = self._backend.normalizer
         self._special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         alone = self._backend.encode("").ids

@@ -28,6 +28,8 @@ Located = tuple[str, Row | BadRow]
 """`file:line`, and the row or why there is none."""
 
 MAX_LINE_BYTES = 64 * 2**20
+_BATCH_BYTES = 16 * 2**20
+"""Of tables that are read at once, as their file counts them."""
 TEXT_DOCUMENT_CHARACTERS = 4_000
 """A plain text file is cut at blank lines into documents of at least this size."""
 
@@ -51,7 +53,10 @@ def read(file: Path) -> Iterator[Located]:
     elif suffix in (".csv", ".tsv"):
         yield from _separated(file, "," if suffix == ".csv" else "\t")
     elif suffix in (".jsonl", ".ndjson", ".json"):
-        yield from _json_array(file) if suffix == ".json" and _is_array(file) else _json_lines(file)
+        try:
+            yield from _json_array(file) if suffix == ".json" and _is_array(file) else _json_lines(file)
+        except (OSError, EOFError, zlib.error) as error:
+            yield f"{file}:1", BadRow("damaged_file", f"the compressed file is damaged: {error}")
     else:
         raise DataError(f"{file}: unknown kind of file, expected {', '.join(ROWS + TEXTS)} (also .gz, .zst)")
 
@@ -178,7 +183,7 @@ def _tables(file: Path, batches: Batches) -> Iterator[Located]:
                 for row in _batch_rows(batch):
                     number += 1
                     yield f"{file} row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
         yield f"{file} row {number + 1}", BadRow("damaged_file", f"not a readable file of tables ({error})")
 
 
@@ -205,7 +210,10 @@ def _seekable(file: Path) -> BinaryIO:
 
 def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
     with pyarrow.parquet.ParquetFile(stream) as table:
-        yield from table.iter_batches(batch_size=1024)
+        for group in range(table.num_row_groups):
+            facts = table.metadata.row_group(group)
+            rows = max(1, min(1024, _BATCH_BYTES * facts.num_rows // max(1, facts.total_byte_size)))
+            yield from table.iter_batches(batch_size=rows, row_groups=[group])
 
 
 def _arrow(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:

@@ -39,12 +39,16 @@ class Reader:
 
     def document(self, row: Row) -> str:
         """The text of a row; of a conversation or a pair, all that was said. Raises `BadRow`."""
+        return "\n\n".join(self.said(row))
+
+    def said(self, row: Row) -> list[str]:
+        """The text of a row, or its messages one by one. Raises `BadRow`."""
         if self._format is Format.text:
-            return self._text(row, "text")
+            return [self._text(row, "text")]
         if self._format in _PAIRS:
             pair = _PAIRS[self._format](self, row)
-            return "\n\n".join([*(message["content"] for message in pair.prompt), pair.chosen, pair.rejected])
-        return "\n\n".join(message["content"] for message in _CONVERSATIONS[self._format](self, row))
+            return [*(message["content"] for message in pair.prompt), pair.chosen, pair.rejected]
+        return [message["content"] for message in _CONVERSATIONS[self._format](self, row)]
 
     def conversation(self, row: Row) -> list[Message]:
         """The messages of a row, of which at least one is the assistant's. Raises `BadRow`."""

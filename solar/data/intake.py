@@ -127,6 +127,9 @@ class Intake:
                 try:
                     if isinstance(row, BadRow):
                         raise row
-                    yield name, reader.document(row)
+                    said = reader.said(row)
                 except BadRow as error:
                     raise DataError(f"decontaminate.against.{name}: {where}: {error}") from None
+                yield name, "\n\n".join(said)
+                if len(said) > 1:  # a short question counts without its answer, too
+                    yield from ((name, part) for part in said)

@@ -123,7 +123,10 @@ class Order:
         self._flows: list[Flow] = flows(mixture, {name: place.tokens for name, place in places.items()})
         self._chunk = lru_cache(maxsize=4)(self._chunk_of)
         ends = [flow.end for flow in self._flows]
-        self.total_rows: int | None = None if max(ends) == np.inf else sum(map(self._count, range(len(ends)), ends))
+        self._last_moment = sum(ends)
+        """Tokens read in all when the last source has reached its cap; infinite where one has none."""
+        self._totals = [] if max(ends) == np.inf else list(map(self._count, range(len(ends)), ends))
+        self.total_rows: int | None = sum(self._totals) if self._totals else None
         """Rows in all, if every source may be read only so often; None if the stream is endless."""
         rows = self.position_at_tokens(sum(place.tokens for place in places.values()))
         self.rows_per_epoch = rows if self.total_rows is None else min(rows, self.total_rows)
@@ -164,6 +167,8 @@ class Order:
 
     def _count_at(self, tokens: float) -> list[int]:
         """Rows of each source that are due before the moment when `tokens` tokens have been read in all."""
+        if tokens >= self._last_moment:
+            return list(self._totals)  # what is delivered may fall a hair short of the caps
         counts = []
         for number, flow in enumerate(self._flows):
             count = self._count(number, flow.delivered(tokens))
@@ -199,7 +204,7 @@ class Order:
             return sum(rate * flow.delivered(tokens) for rate, flow in zip(rows_per_token, self._flows, strict=True))
 
         low, high = 0.0, 1.0
-        while expected(high) < position:
+        while expected(high) < position and high < self._last_moment:
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) / 2

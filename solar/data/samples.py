@@ -178,7 +178,8 @@ class Preference(Sampler):
 
     def _shorten(self, side: Tokens, prompt: int, kept: int, room: int) -> Tokens:
         """The last `kept` tokens of the prompt (a BOS stays in front) and the first `room` of the answer."""
-        start = side.ids[:1] if side.ids[:1] == [self.encoder.bos_id] else []
+        bos_id = self.encoder.tokenizer.bos_token_id  # also where only the template writes it
+        start = side.ids[:1] if side.ids[:1] == [bos_id] else []
         ids = [*start, *side.ids[prompt - kept + len(start) : prompt + room]]
         return Tokens(ids, [False] * kept + side.trained[prompt : prompt + room])
 

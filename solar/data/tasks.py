@@ -1,6 +1,7 @@
 """Rows made from tasks that are evaluated: FLAN gives each question its task, and the question is the join."""
 
 import hashlib
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ class TaskIndex:
         if not hashes:
             names = ", ".join(sorted(wanted))
             raise DataError(f"drop_tasks: none of {names} is in the task index; check their spelling")
+        if absent := sorted(wanted - set(self.counts)):
+            warnings.warn(f"drop_tasks: the task index has no question of {', '.join(absent)}", stacklevel=2)
         self._hashes = np.unique(np.frombuffer(hashes, np.uint64))
 
     def holds(self, question: str) -> bool:

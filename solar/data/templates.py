@@ -67,14 +67,14 @@ def template_named(name: str) -> str:
 def template_for(tokenizer: Any, name: str | None) -> str:
     """The Jinja text to use: ours by name, or the tokenizer's own. Raises `DataError` if it cannot be used."""
     if name is None:
-        if not isinstance(tokenizer.chat_template, str):
+        own = tokenizer.chat_template
+        own = own.get("default") if isinstance(own, dict) else own
+        if not isinstance(own, str):
             raise DataError(
                 f"template: the tokenizer in {tokenizer.name_or_path} has no chat template of its own; "
                 f"name one of {', '.join(TEMPLATES)}"
             )
-        return (
-            _TODAY + tokenizer.chat_template if "strftime_now" in tokenizer.chat_template else tokenizer.chat_template
-        )
+        return _TODAY + own if "strftime_now" in own else own
     template = template_named(name)
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in TEMPLATE_TOKENS[name] if token not in vocabulary]
