@@ -57,6 +57,11 @@ class TokenDataset(Dataset[Row]):
     def __len__(self) -> int:
         return self.split.rows
 
+    @property
+    def longest_document(self) -> int:
+        """Tokens of the longest stretch of a document in a row: positions begin anew with each."""
+        return int(self._pieces["length"].max(initial=0))
+
     def __getitem__(self, number: int) -> Row:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")

@@ -27,6 +27,19 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
         inject_adapter_in_model(wanted, network, adapter_name=NAME)
     except ValueError as error:
         raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {error}") from None
+    _check_targets(network)
+
+
+def _check_targets(network: PreTrainedModel) -> None:
+    """Refuse what cannot be folded, or is not called in training: it would be left out of the model without a word."""
+    ends = {id(network.get_input_embeddings()), id(network.get_output_embeddings())}
+    for name, module in network.named_modules():
+        base = getattr(module, "base_layer", None)
+        if base is not None and (id(module) in ends or not isinstance(base, torch.nn.Linear | Conv1D)):
+            raise StageError(
+                f"adapter.targets: {name} ({type(base).__name__}) takes no adapter here, expected linear layers inside "
+                "the decoder's layers; name them, such as [q_proj, v_proj]"
+            )
 
 
 def transposed_layers(network: PreTrainedModel) -> set[str]:

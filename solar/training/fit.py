@@ -100,6 +100,7 @@ def fit(
         sharded = where.trainer.strategy is Strategy.fsdp
         network = (empty_network if sharded else load_network)(model_dir, config.precision)
         _check_vocabulary(network, rows.header.vocab_size, model_dir, data_dir)
+        _check_positions(network, rows, model_dir, data_dir)
         role_of = _roles(model_dir)
         if config.adapter.rank:
             add_adapter(network, config.adapter, config.seed)
@@ -262,6 +263,18 @@ def _check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path
             f"{data_dir}: tokens of a vocabulary of {vocab_size}, but {model_dir} embeds {rows}; "
             "prepare the data with the model's own tokenizer"
         )
+
+
+def _check_positions(network: PreTrainedModel, rows: TokenDataset, model_dir: Path, data_dir: Path) -> None:
+    """Learned positions end; rotary ones go on, into what the model has never seen."""
+    config = network.config.get_text_config(decoder=True)
+    most, longest = getattr(config, "max_position_embeddings", None), rows.longest_document
+    if not isinstance(most, int) or longest <= most:
+        return
+    told = f"{data_dir}: a document of {longest} tokens in a row, but {model_dir} has {most} positions"
+    if not any(getattr(config, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
+        raise DataError(f"{told}; prepare the data with sequence_length {most} or less")
+    warnings.warn(f"{told}; rotary ones go on beyond them, untrained", stacklevel=2)
 
 
 def _roles(model_dir: Path) -> Roles:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solar.data.header import Mixture, SourceRows
@@ -133,3 +133,17 @@ def test_a_permutation_looks_random():
 def test_orders_over_billions_of_rows_need_no_list_of_them():
     size = 2**33
     assert 0 <= Permutation(size, 0).take(size - 5, 5).max() < size
+
+
+@given(lengths, st.lists(st.integers(1, 3), min_size=4, max_size=4), st.booleans(), st.integers(0, 3))
+@example([[45, 1, 1]], [1] * 4, False, 0)  # 3 / 47 * 47 < 3
+@settings(deadline=None, max_examples=60)
+def test_capped_sources_are_read_to_their_last_row_and_no_further(tokens, caps, uniform, seed):
+    """Where every source has a cap, roundings must not leave the last row undelivered, nor look for it for ever."""
+    tokens = [[16] * len(rows) for rows in tokens] if uniform else tokens
+    places, row_tokens = _places(*tokens)
+    limits = dict(zip(places, map(float, caps), strict=False))
+    order = Order(Mixture(_by_size(places), max_epochs=limits), places, row_tokens, seed)
+    expected = [int(limits[name]) for name, place in places.items() for _ in range(place.stop - place.start)]
+    assert order.total_rows == sum(expected)
+    assert np.bincount(order.rows(0, order.total_rows), minlength=len(row_tokens)).tolist() == expected
