@@ -216,3 +216,12 @@ def test_letters_that_grow_when_they_are_made_small_are_no_trouble():
     """Turkish dotted I becomes two characters, of which one is no letter."""
     words = "\u0130a \u0130b \u0130c \u0130d \u0130e \u0130f \u0130g \u0130h"
     assert NgramIndex([("exam", words)], 8).overlap(f"x {words} y") is not None
+
+
+def test_a_short_question_is_found_whatever_its_answer_says(prepared, tmp_path):
+    question = "Which gas do plants mainly absorb from the air around them?"
+    exam = write_rows(tmp_path / "exam.jsonl", [{"prompt": question, "completion": "Carbon dioxide"}])
+    against = {"exam": SourceConfig(path=str(exam), format=Format.prompt_completion)}
+    rows = [{"text": f"{question} It is the one that we breathe out."}, {"text": "clean"}]
+    found = prepared(rows, decontaminate=DecontaminateConfig(against))
+    assert found.metrics["sources"]["rows"]["dropped"] == {"contaminated": 1}

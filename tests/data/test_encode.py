@@ -375,3 +375,20 @@ def test_a_template_that_fails_in_python_is_a_bad_row(tokenizers):
     loaded.chat_template = "{% for m in messages %}{{ m.content + 1 }}{% endfor %}"
     with pytest.raises(BadRow, match="the template refuses this conversation: can only concatenate str"):
         Encoder(loaded).cut(_talk("A", "B"))
+
+
+def test_a_tokenizer_that_was_saved_while_it_cut_and_padded_does_neither_here(tokenizers, tmp_path):
+    plain = tokenizer.load(tokenizers["solar"])
+    backend = library.Tokenizer.from_str(plain.backend_tokenizer.to_str())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=64)
+    saved = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    texts = ["hi", "a text that is longer than four tokens"]
+    assert Encoder(saved).documents(texts) == Encoder(plain).documents(texts)
+
+
+def test_of_several_named_templates_the_default_one_is_the_tokenizers_own(tokenizers):
+    plain = tokenizer.load(tokenizers["solar"])
+    ids = Encoder(plain).prompt(TALK[:1])
+    plain.chat_template = {"default": plain.chat_template, "tool_use": "{{ 1 / 0 }}"}
+    assert Encoder(plain).prompt(TALK[:1]) == ids

@@ -283,3 +283,12 @@ def test_a_file_that_a_pattern_meets_twice_is_read_once(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/c.jsonl").write_bytes(GOOD + b"\n")
     assert find(tmp_path / "**/**/*.jsonl") == [tmp_path / "a/b/c.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["rows.json.gz", "rows.json.zst", "rows.parquet.gz"])
+def test_a_packed_array_or_table_that_is_damaged_is_one_bad_row(tmp_path, name):
+    content = gzip.compress(JSONL) if name.endswith("gz") else _zst(JSONL)
+    for damaged in (content[: len(content) // 2], b"no archive"):
+        (tmp_path / name).write_bytes(damaged)
+        *_, (where, last) = read(tmp_path / name)
+        assert where.startswith(str(tmp_path / name)) and _verdict(last) == "damaged_file"

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama_folder, pair, row, settings, train_rows
+from tiny import llama, llama_folder, pair, row, settings, train_rows
 
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AdapterConfig, PretrainConfig
@@ -123,3 +123,10 @@ def test_a_target_that_is_not_there_is_named(tmp_path):
 
     with pytest.raises(StageError, match=r"adapter\.targets: found w_proj"):
         add_adapter(llama(), AdapterConfig(rank=2, targets=["w_proj"]), seed=0)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_what_would_be_left_out_of_the_folded_model_is_refused(target):
+    config = AdapterConfig(rank=2, targets=[target, "q_proj"])
+    with pytest.raises(StageError, match=rf"adapter.targets: .*{target} .* takes no adapter here"):
+        add_adapter(llama(), config, seed=0)

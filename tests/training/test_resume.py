@@ -9,10 +9,11 @@ import pytest
 from tiny import llama_folder, pair, row, settings, train_rows
 
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.config.training import PretrainConfig, SftConfig
+from solar.config.training import AverageConfig, AverageKind, PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
-from solar.training.checkpoint import TENSORS, checkpoint_path, checkpoints
+from solar.training.branch import KEPT
+from solar.training.checkpoint import STATE, TENSORS, checkpoint_path, checkpoints
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining, InstructionTuning
 
@@ -153,3 +154,38 @@ def test_checkpoints_stay_until_the_model_is_kept_and_the_side_files_travel_alon
     assert list((output / "checkpoints").iterdir())  # the store removes them, once the artifact has its name
     assert (output / "model/tokenizer.json").read_text() == '{"the tokenizer": "travels along"}'
     assert (output / "model/config.json").read_bytes() == (tmp_path / "base/config.json").read_bytes()
+
+
+class StopsWhileReading(ContinuedPretraining):
+    """Asked to stop as soon as held-out text is read after a step."""
+
+    stop, stop_at = StopRequest(), -1
+
+    def loss_sum(self, batch):
+        if not self.network.training and self.steps_done == self.stop_at:
+            self.stop.received = signal.SIGTERM
+        return super().loss_sum(batch)
+
+
+@pytest.mark.parametrize("stop_at", [2, STEPS])
+def test_a_reading_that_was_cut_short_is_made_up_for(tmp_path, stop_at):
+    """The log is the same, and so is what a branch would go on from: weights from before they were averaged."""
+    folder = llama_folder(tmp_path / "base")
+    config = _config("cpt")
+    config.validate_every_steps, config.keep_optimizer = 2, True
+    config.average = AverageConfig(AverageKind.ema, decay=0.5)
+
+    def run(name, module=ContinuedPretraining, **more):
+        train_rows(ROWS["cpt"], config, folder, tmp_path / name, module=module, held_out=ROWS["cpt"][:3], **more)
+        lines = [json.loads(line) for line in (tmp_path / name / "logs/metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+    expected = run("straight")
+    stop = StopRequest()
+    module = type("Stopping", (StopsWhileReading,), {"stop": stop, "stop_at": stop_at})
+    with pytest.raises(Interrupted):
+        run("cut", module, stop=stop)
+    assert run("cut") == expected
+    for file in (TENSORS, STATE):
+        kept = [(tmp_path / name / KEPT / file).read_bytes() for name in ("straight", "cut")]
+        assert kept[0] == kept[1], file
