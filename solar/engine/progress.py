@@ -15,10 +15,13 @@ _TOLD = (
     ("valid_loss_first", "held-out {:.3f} ->"),
     ("valid_loss_last", "{:.3f}"),
     ("accuracy_last", "accuracy {:.0%}"),
+    ("skipped_steps", "{:.0f} steps skipped"),
+    ("rollbacks", "{:.0f} rollbacks"),
     ("tokens_per_second", "{:,.0f} tokens/s"),
     ("summary", "{}"),
 )
 """Metrics worth a word in a stage's last line, in this order."""
+_IF_ANY = ("skipped_steps", "rollbacks")
 
 
 @dataclass
@@ -37,7 +40,8 @@ class Line:
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Say what came out."""
-        self.ended = " ".join(form.format(metrics[key]) for key, form in _TOLD if metrics.get(key) is not None)
+        known = {key: value for key, value in metrics.items() if value or key not in _IF_ANY}
+        self.ended = " ".join(form.format(known[key]) for key, form in _TOLD if known.get(key) is not None)
 
     def _text(self, mark: str, text: str, style: str) -> Text:
         seconds = time.monotonic() - self.started

@@ -160,6 +160,11 @@ def train(
     try:
         loader = step_loader(steps, first, settings.num_workers)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        if 0 < module.guard.skipped == module.steps_done - module.first_step:
+            raise StageError(
+                f"training learnt nothing: each of its {module.guard.skipped} steps had a loss or gradient that is not "
+                "finite; lower optimizer.lr, and look at the data"
+            )
         weights = trainer.strategy.lightning_module_state_dict()
     except Interrupted:
         _part()

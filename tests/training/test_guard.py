@@ -171,3 +171,14 @@ def test_retention_keeps_two_points_behind_the_oldest_checkpoint(tmp_path):
 )
 def test_a_rollback_that_cannot_be_is_refused(guard, line):
     assert any(problem.startswith(line) for problem in guard.problems())
+
+
+def test_a_training_that_used_none_of_its_steps_is_no_success(tmp_path):
+    class Poisoned(ContinuedPretraining):
+        def loss_sum(self, batch):
+            loss, others = super().loss_sum(batch)
+            return loss * math.nan, others
+
+    config = PretrainConfig(**settings(duration="2 steps"))
+    with pytest.raises(StageError, match="learnt nothing: each of its 2 steps"):
+        train_rows([row(9)] * 4, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Poisoned)
