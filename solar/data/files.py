@@ -28,8 +28,7 @@ Located = tuple[str, Row | BadRow]
 """`file:line`, and the row or why there is none."""
 
 MAX_LINE_BYTES = 64 * 2**20
-_BATCH_BYTES = 16 * 2**20
-"""Of tables that are read at once, as their file counts them."""
+_PARQUET_ROWS = 32
 TEXT_DOCUMENT_CHARACTERS = 4_000
 """A plain text file is cut at blank lines into documents of at least this size."""
 
@@ -188,13 +187,17 @@ def _tables(file: Path, batches: Batches) -> Iterator[Located]:
 
 
 def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
-    """Rows one by one where one of them holds what Python has no value for: bytes that are no text, far away dates."""
+    """Rows one by one where they are huge, or hold what Python has no value for: bytes that are no text, far dates."""
+    huge = batch.nbytes > MAX_LINE_BYTES
+    if huge and batch.num_rows == 1:
+        return [BadRow("too_long", f"a row of more than {MAX_LINE_BYTES // 2**20} MiB")]
     try:
-        return cast(list[Row | BadRow], batch.to_pylist())
+        if not huge:
+            return cast(list[Row | BadRow], batch.to_pylist())
     except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
             return [BadRow("unreadable_value", f"a value cannot be read ({error})")]
-        return [row for place in range(batch.num_rows) for row in _batch_rows(batch.slice(place, 1))]
+    return [row for place in range(batch.num_rows) for row in _batch_rows(batch.slice(place, 1))]
 
 
 def _seekable(file: Path) -> BinaryIO:
@@ -210,10 +213,8 @@ def _seekable(file: Path) -> BinaryIO:
 
 def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
     with pyarrow.parquet.ParquetFile(stream) as table:
-        for group in range(table.num_row_groups):
-            facts = table.metadata.row_group(group)
-            rows = max(1, min(1024, _BATCH_BYTES * facts.num_rows // max(1, facts.total_byte_size)))
-            yield from table.iter_batches(batch_size=rows, row_groups=[group])
+        # Few at a time: a value that is stored once can stand in every row, and no size in the file tells.
+        yield from table.iter_batches(batch_size=_PARQUET_ROWS)
 
 
 def _arrow(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:

@@ -44,11 +44,14 @@ def resume(journal: Path) -> int:
     """Items that are done; half a line, from a run that was killed while it wrote, is cut off."""
     if not journal.exists():
         return 0
-    content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        journal.write_bytes(whole)
-    return sum(len(json.loads(line)) for line in whole.splitlines())
+    done = whole_bytes = 0
+    with journal.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                done += len(json.loads(line))
+                whole_bytes += len(line)
+        file.truncate(whole_bytes)
+    return done
 
 
 def results(journal: Path) -> Iterator[Any]:

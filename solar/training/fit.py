@@ -140,22 +140,7 @@ def train(
     if resume is None and module.config.branch:
         resume = Trunk.of(model_dir).checkpoint
     recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, where.progress)
-    guard, points = module.config.guard, None
-    if guard.rollback_every_steps is not None and guard.rollback_after is not None:
-        points = Points(module.first_step, guard.rollback_every_steps, guard.rollback_after)
-    seconds, keep = settings.checkpoint_every_seconds, settings.keep_checkpoints
-    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points)
-    callbacks = [
-        LambdaCallback(
-            on_train_start=lambda *_: module.prepare(steps, held_out, output),
-            on_train_end=lambda trainer, _: _finish(trainer, module, output, saver),
-        ),
-        Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
-        recorder,
-        Telemetry(recorder, settings.telemetry_every_steps),
-        Validator(held_out, module.config.validate_every_steps, recorder, stop),
-        saver,
-    ]
+    callbacks = _callbacks(module, steps, held_out, output, settings, recorder, stop)
     trainer = _trainer(module.config, callbacks, output, where)
     try:
         loader = step_loader(steps, first, settings.num_workers)
@@ -188,6 +173,34 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
+
+
+def _callbacks(
+    module: TrainingModule,
+    steps: StepDataset,
+    held_out: ValidationRows,
+    output: Path,
+    settings: TrainerConfig,
+    recorder: Recorder,
+    stop: StopRequest,
+) -> list[pl.Callback]:
+    """In the order they act: what is recorded of a step comes before the checkpoint that says it is done."""
+    folder, guard, points = output / "checkpoints", module.config.guard, None
+    if guard.rollback_every_steps is not None and guard.rollback_after is not None:
+        points = Points(module.first_step, guard.rollback_every_steps, guard.rollback_after)
+    seconds, keep = settings.checkpoint_every_seconds, settings.keep_checkpoints
+    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points)
+    return [
+        LambdaCallback(
+            on_train_start=lambda *_: module.prepare(steps, held_out, output),
+            on_train_end=lambda trainer, _: _finish(trainer, module, output, saver),
+        ),
+        Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
+        recorder,
+        Telemetry(recorder, settings.telemetry_every_steps),
+        Validator(held_out, module.config.validate_every_steps, recorder, stop),
+        saver,
+    ]
 
 
 def _part() -> None:
@@ -271,15 +284,17 @@ def _check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path
 
 
 def _check_positions(network: PreTrainedModel, rows: TokenDataset, model_dir: Path, data_dir: Path) -> None:
-    """Learned positions end; rotary ones go on, into what the model has never seen."""
+    """A table of positions ends; computed ones go on, into what the model has never seen."""
     config = network.config.get_text_config(decoder=True)
     most, longest = getattr(config, "max_position_embeddings", None), rows.longest_document
     if not isinstance(most, int) or longest <= most:
         return
     told = f"{data_dir}: a document of {longest} tokens in a row, but {model_dir} has {most} positions"
-    if not any(getattr(config, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
+    tables = [module for module in network.modules() if isinstance(module, torch.nn.Embedding)]
+    # OPT and its kin keep two places more than they have positions.
+    if any(most <= table.num_embeddings <= most + 2 for table in tables if table is not network.get_input_embeddings()):
         raise DataError(f"{told}; prepare the data with sequence_length {most} or less")
-    warnings.warn(f"{told}; rotary ones go on beyond them, untrained", stacklevel=2)
+    warnings.warn(f"{told}; it goes on beyond them, untrained", stacklevel=2)
 
 
 def _roles(model_dir: Path) -> Roles:

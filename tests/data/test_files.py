@@ -8,6 +8,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from conftest import run_program
 
 from solar.config.data import Format, SourceConfig
 from solar.data import sources, unpack
@@ -292,3 +293,31 @@ def test_a_packed_array_or_table_that_is_damaged_is_one_bad_row(tmp_path, name):
         (tmp_path / name).write_bytes(damaged)
         *_, (where, last) = read(tmp_path / name)
         assert where.startswith(str(tmp_path / name)) and _verdict(last) == "damaged_file"
+
+
+def test_a_table_that_repeats_a_large_value_is_read_in_bounded_memory(tmp_path):
+    """A file of a few hundred bytes: 1,000 rows that all hold the same megabyte."""
+    program = """
+import sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet
+from conftest import peak_mib
+from solar.data import files
+indices = pa.array([0] * 1000, pa.int32())
+table = pa.table({"text": pa.DictionaryArray.from_arrays(indices, pa.array(["b" * 2**20]))})
+pa.parquet.write_table(table, sys.argv[1], store_schema=False)
+before = peak_mib()
+rows = sum(len(row["text"]) == 2**20 for _, row in files.read(Path(sys.argv[1])))
+print(rows, peak_mib() - before)
+"""
+    rows, growth_mib = map(int, run_program(program, str(tmp_path / "rows.parquet")).split())
+    assert rows == 1000 and growth_mib < 250, growth_mib
+
+
+def test_a_huge_row_of_a_table_is_one_bad_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("solar.data.files.MAX_LINE_BYTES", 1000)
+    texts = ["a", "b" * 2000, "c"]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
+    first, (where, huge), last = read(tmp_path / "rows.parquet")
+    assert (first[1], last[1]) == ({"text": "a"}, {"text": "c"})
+    assert where.endswith("row 2") and _verdict(huge) == "too_long"
