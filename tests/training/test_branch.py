@@ -11,7 +11,7 @@ from tiny import InOrder, MemoryRows, Place, llama_folder, row, settings
 
 from solar.config.duration import Duration
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
-from solar.config.training import AverageConfig, AverageKind, PretrainConfig
+from solar.config.training import AverageConfig, AverageKind, GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
 from solar.plan.branches import branch_problems
 from solar.training.branch import KEPT, Trunk
@@ -32,7 +32,7 @@ def _config(steps, schedule, **changes):
     return PretrainConfig(**settings(duration=f"{steps} steps", schedule=schedule, **changes))
 
 
-def _train(config, model_dir, output, stop_at=None):
+def _train(config, model_dir, output, stop_at=None, bad=()):
     """`fit` on rows in memory; returns the samples read, step by step."""
     order, stop, read = InOrder(ROWS), StopRequest(), []
     trunk = Trunk.of(model_dir) if config.branch else None
@@ -40,6 +40,10 @@ def _train(config, model_dir, output, stop_at=None):
     budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
 
     class Watching(ContinuedPretraining):
+        def loss_sum(self, batch):
+            loss, others = super().loss_sum(batch)
+            return loss * (float("nan") if self.steps_done + 1 in bad else 1.0), others
+
         def training_step(self, step, batch_idx):
             super().training_step(step, batch_idx)
             read.append([sample for batch in step.micro_batches for sample in batch.sample_ids[::2]])
@@ -91,6 +95,18 @@ def test_a_branch_that_is_stopped_goes_on_from_its_own_checkpoint(tmp_path):
     _train(config, tmp_path / "trunk/model", tmp_path / "stopped")
     assert _digest(tmp_path / "straight") == _digest(tmp_path / "stopped")
     assert _lines(tmp_path / "straight") == _lines(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(("every", "point"), [(4, 6), (5, 6), (1, 7)])
+def test_a_branch_is_rolled_back_to_its_own_beginning_at_most(tmp_path, every, point):
+    """Steps 8 and 9 are bad. Points of its own begin where the trunk ended, after step 6."""
+    base = llama_folder(tmp_path / "base")
+    _train(_config(6, STAYS, keep_optimizer=True), base, tmp_path / "trunk")
+    guard = GuardConfig(rollback_after=2, rollback_every_steps=every)
+    config = _config(4, DECAYS, branch=True, guard=guard)
+    _train(config, tmp_path / "trunk/model", tmp_path / "branch", bad=(8, 9))
+    told = [json.loads(line) for line in (tmp_path / "branch/logs/skipped.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("back_to_step")) for line in told] == [(8, None), (9, point)]
 
 
 def test_a_branch_goes_on_from_the_weights_and_not_from_their_average(tmp_path):

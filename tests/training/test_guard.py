@@ -126,6 +126,14 @@ def test_after_two_bad_steps_the_weights_of_the_last_point_are_back_and_the_bad_
     assert torch.equal(module.history[6], other.history[6])  # as if step 4, 5 and 6 had never been
 
 
+def test_bad_steps_that_span_many_points_do_not_push_out_the_good_one(tmp_path):
+    folder, guard = llama_folder(tmp_path / "base"), GuardConfig(rollback_after=6, rollback_every_steps=1)
+    config = PretrainConfig(**settings(duration="10 steps", guard=guard))
+    bad = {3, 4, 5, 6, 7, 8}
+    train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned(bad), keep_checkpoints=1)
+    assert [line.get("back_to_step") for line in _lines(tmp_path / "out/logs/skipped.jsonl")] == [*[None] * 5, 2]
+
+
 @pytest.mark.parametrize("stops", [(2,), (3, 5), (6,), (4, 7)], ids=str)
 def test_a_run_that_is_resumed_goes_back_to_the_same_point(tmp_path, stops):
     folder = llama_folder(tmp_path / "base")
