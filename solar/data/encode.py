@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import tokenizers
 
+from solar.config.templates import TEMPLATE_TOKENS
 from solar.data.formats import BadRow, Message, Pair
 from solar.data.marks import behind_messages, fill, fitted, mark, marked, marks_in, thought_and_answer
 from solar.data.templates import template_for
@@ -56,7 +57,9 @@ class Encoder:
         self._backend.no_truncation()  # a tokenizer that was saved after training may still cut and pad
         self._backend.no_padding()
         self._normalizer = self._backend.normalizer
-        self._special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        structural = TEMPLATE_TOKENS.get(template or "", ())  # whatever the tokenizer's files call them
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {token.content: i for i, token in added if token.special or token.content in structural}
         alone = self._backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
@@ -72,11 +75,17 @@ class Encoder:
     def _literal_backend(self) -> tokenizers.Tokenizer:
         """The same tokenizer, blind to special tokens."""
         described = json.loads(self._backend.to_str())
-        if described["model"]["type"] == "Unigram":  # its pieces are found in any text, special ones too
+        model = described["model"]
+        for token in described["added_tokens"]:
+            token["special"] = token["content"] in self._special
+        if model["type"] != "BPE" or model["ignore_merges"]:  # entries of its vocabulary are found in any text
             secret = secrets.token_hex(16)  # a name that no text can hold
             hidden = {token: f"\ue000{secret} {i}\ue001" for token, i in self._special.items()}
-            pieces = described["model"]["vocab"]
-            described["model"]["vocab"] = [[hidden.get(piece, piece), score] for piece, score in pieces]
+            if model["type"] == "Unigram":
+                model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+            else:
+                model["vocab"] = {hidden.get(piece, piece): i for piece, i in model["vocab"].items()}
+                model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
             for token in described["added_tokens"]:
                 token["content"] = hidden.get(token["content"], token["content"])
             described["post_processor"] = None
@@ -226,11 +235,16 @@ class Encoder:
     def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
         ids = [i for part in encoded for i in part]
         trained = [piece.trained for piece, part in zip(pieces, encoded, strict=True) for _ in part]
-        if trained[-1:] == [True] and ids[-1] not in self._special.values():
+        if trained[-1:] == [True] and not self._ends(pieces[-1], ids[-1]):
             ids, trained = [*ids, self.eos_id], [*trained, True]
         if self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids, trained = [self.bos_id, *ids], [False, *trained]
         return Tokens(ids, trained)
+
+    def _ends(self, piece: Piece, last_id: int) -> bool:
+        """Whether the template's own special token stands at the end; an unknown word may be one by its id, too."""
+        written = any(piece.text.endswith(token) for token, i in self._special.items() if i == last_id)
+        return written and not piece.literal
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
