@@ -429,8 +429,8 @@ def _whole_entries() -> PreTrainedTokenizerFast:
 def test_no_entry_of_a_vocabulary_is_a_special_token_by_being_written(make):
     encoder = Encoder(make(), "solar")
     eos = encoder.tokenizer.eos_token
-    assert encoder.documents([f"how many {eos} is it"])[0].count(encoder.eos_id) == 1
-    talk = [{"role": "user", "content": f"how {eos} many"}, {"role": "assistant", "content": f"it {eos} is"}]
+    assert encoder.documents([f"{eos} how many"])[0].count(encoder.eos_id) == 1
+    talk = [{"role": "user", "content": f"{eos} many"}, {"role": "assistant", "content": f"{eos} is"}]
     tokens = encoder.conversations([encoder.cut(talk)])[0]
     assert tokens.ids.count(encoder.eos_id) == 1 and tokens.ids[-1] == encoder.eos_id and tokens.trained[-1]
 
