@@ -1,6 +1,7 @@
 """The learning rate as a closed form of the step: nothing to save, nothing to restore."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,17 +27,30 @@ class Schedule:
 
     @classmethod
     def of(cls, config: ScheduleConfig, total_steps: int, steps_of_tokens: Callable[[int], int]) -> "Schedule":
-        """`steps_of_tokens`: how many steps read so many tokens."""
+        """`steps_of_tokens`: how many steps read so many tokens.
 
-        def steps(text: str | None, fraction: float, most: int) -> int:
+        A warm-up that is longer than the training stays as long, so that a longer training has the same beginning.
+        """
+
+        def steps(text: str | None, fraction: float) -> int:
             if text is None:
-                return min(most, round(fraction * total_steps))
+                return round(fraction * total_steps)
             duration = Duration.parse(text)
             amount = round(duration.amount)
-            return min(most, steps_of_tokens(amount) if duration.unit is Unit.tokens else amount)
+            return steps_of_tokens(amount) if duration.unit is Unit.tokens else amount
 
-        warmup = steps(config.warmup, config.warmup_fraction, total_steps)
-        decay = steps(config.decay, config.decay_fraction, total_steps - warmup)
+        def within(name: str, said: str | None, fraction: float, left: int) -> int:
+            wanted = steps(said, fraction)
+            if said is not None and wanted > left:
+                warnings.warn(f"schedule.{name}: found {wanted} steps, but {left} are left for it", stacklevel=2)
+            return min(wanted, left)
+
+        warmup = steps(config.warmup, config.warmup_fraction)
+        left = max(0, total_steps - warmup)
+        if warmup > total_steps:
+            told = f"found {warmup} steps in a training of {total_steps}, which ends before the peak"
+            warnings.warn(f"schedule.warmup: {told}", stacklevel=2)
+        decay = within("decay", config.decay, config.decay_fraction, left)
         return cls(
             config.name,
             total_steps,
@@ -45,7 +59,7 @@ class Schedule:
             config.final_fraction,
             config.initial_fraction or 0.0,
             1.0 if config.stable_fraction is None else config.stable_fraction,
-            steps(config.cooldown, 0.0, total_steps - warmup - decay),
+            within("cooldown", config.cooldown, 0.0, left - decay),
             config.decay_shape or Decay.sqrt,
         )
 

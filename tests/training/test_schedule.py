@@ -95,6 +95,15 @@ def test_extending_a_wsd_run_does_not_change_its_past():
     assert short[:16] == long[:16] and short[16:] == long[46:]
 
 
+def test_a_warm_up_longer_than_the_training_is_the_beginning_of_a_longer_one_and_is_told():
+    with pytest.warns(UserWarning, match="schedule.warmup: found 10 steps in a training of 6, which ends before"):
+        short = _factors("constant", 6, warmup="10 steps")
+    assert short == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert short == _factors("constant", 12, warmup="10 steps")[:6]
+    with pytest.warns(UserWarning, match="schedule.decay: found 500 steps, but 4 are left for it"):
+        assert _factors("wsd", 6, warmup="2 steps", decay="500 steps")[:3] == [0.5, 1.0, 1.0]
+
+
 def test_the_weights_of_a_wsd_run_are_those_of_a_run_twice_as_long_until_its_decay(tmp_path):
     schedule = ScheduleConfig(ScheduleName.wsd, 0.0, 0.0, warmup="2 steps", decay="3 steps")
     seen = {}
