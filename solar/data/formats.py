@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from solar.config.data import Format
@@ -67,7 +68,7 @@ class Reader:
     def _value(self, row: Row, name: str, optional: bool = False) -> Any:
         column = self._columns.get(name, name)
         if column not in row and not optional:
-            raise BadRow("missing_field", f"no field `{column}`, found {', '.join(map(str, row)) or 'nothing'}")
+            raise BadRow("missing_field", f"no field `{column}`, found {_names(row)}")
         return row.get(column)
 
     def _text(self, row: Row, name: str) -> str:
@@ -182,6 +183,13 @@ def _checked(value: Any, name: str, empty: bool = False) -> str:
     except UnicodeEncodeError:
         raise BadRow("surrogate", f"`{name}` holds half of a surrogate pair, which is no character") from None
     return value
+
+
+def _names(row: Row) -> str:
+    """The first fields of a row, on one line."""
+    names = [" ".join(str(name).split())[:40] for name in islice(row, 12)]
+    more = f" and {len(row) - 12:,} more" if len(row) > 12 else ""
+    return (", ".join(names) or "nothing") + more
 
 
 def _described(value: Any) -> str:

@@ -44,7 +44,8 @@ class Intake:
         self._sampler = sampler
         self._folder_of = folder_of
         self._seen: Seen | None = seen_before(config.deduplicate)
-        self._exams = self._evaluation_sets()
+        self.exams: NgramIndex | None = self._evaluation_sets()
+        """What the evaluation sets hold, if the data is to be free of it."""
 
     def read(self, name: str) -> Iterator[Accepted]:
         """The rows of a source that become samples. Raises `DataError` for bad ones, if they are not to be skipped."""
@@ -75,7 +76,7 @@ class Intake:
             yield located
 
     def _is_new(self, name: str, where: str, said: str) -> bool:
-        if self._exams is not None and (overlap := self._exams.overlap(said)) is not None:
+        if self.exams is not None and (overlap := self.exams.overlap(said)) is not None:
             self.drops[name].add("contaminated", where, f"shares with {overlap[0]}: {overlap[1]}")
             return False
         if self._seen is not None and self._seen(said):
@@ -119,7 +120,7 @@ class Intake:
             raise DataError("decontaminate: no evaluation text is long enough to compare, expected 8 words or more")
         return index
 
-    def _evaluation_texts(self) -> Iterator[tuple[str, str]]:
+    def _evaluation_texts(self) -> Iterator[tuple[str, list[str]]]:
         assert self._config.decontaminate is not None
         for name, source in self._config.decontaminate.against.items():
             reader = Reader(source.format, source.columns)
@@ -130,6 +131,5 @@ class Intake:
                     said = reader.said(row)
                 except BadRow as error:
                     raise DataError(f"decontaminate.against.{name}: {where}: {error}") from None
-                yield name, "\n\n".join(said)
-                if len(said) > 1:  # a short question counts without its answer, too
-                    yield from ((name, part) for part in said)
+                together = "\n\n".join(said)
+                yield name, [together, *said] if len(said) > 1 else said  # a short question counts by itself, too

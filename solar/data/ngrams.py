@@ -1,7 +1,8 @@
 """Which texts share a run of words with an evaluation set, in memory that depends on the evaluation sets alone."""
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -22,30 +23,34 @@ _WORD = re.compile(r"\w+")
 class NgramIndex:
     """Runs of `size` words of evaluation texts; a text between 8 and `size` words long counts as one run."""
 
-    def __init__(self, texts: Iterable[tuple[str, str]], size: int) -> None:
-        """`texts`: (name of the evaluation set, text)."""
+    def __init__(self, rows: Iterable[tuple[str, Sequence[str]]], size: int) -> None:
+        """`rows`: (name of the evaluation set, texts of one of its rows)."""
         self.size = size
-        self.skipped = 0
-        """Evaluation texts too short to compare."""
+        self._rows: Counter[str] = Counter()
+        self._too_short: Counter[str] = Counter()
         names: list[str] = []
         parts: dict[int, list[Hashes]] = {}
         owners: dict[int, list[npt.NDArray[np.uint16]]] = {}
-        for name, text in texts:
+        for name, texts in rows:
             if name not in names:
                 names.append(name)
-            hashed = _words(plain(text))
-            length = min(size, len(hashed))
-            if length < SHORTEST:
-                self.skipped += 1
-                continue
-            runs = _runs(hashed, length)
-            parts.setdefault(length, []).append(runs)
-            owners.setdefault(length, []).append(np.full(len(runs), names.index(name), np.uint16))
+            self._rows[name] += 1
+            hashed = [words for text in texts if len(words := _words(plain(text))) >= SHORTEST]
+            self._too_short[name] += not hashed
+            for words in hashed:
+                length = min(size, len(words))
+                runs = _runs(words, length)
+                parts.setdefault(length, []).append(runs)
+                owners.setdefault(length, []).append(np.full(len(runs), names.index(name), np.uint16))
         self._names = names
         self._runs: dict[int, tuple[Hashes, npt.NDArray[np.uint16]]] = {}
         for length, found in parts.items():
             runs, first = np.unique(np.concatenate(found), return_index=True)
             self._runs[length] = runs, np.concatenate(owners[length])[first]
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """Evaluation set -> its rows, and how many of them are too short to compare."""
+        return {name: {"rows": rows, "too_short": self._too_short[name]} for name, rows in self._rows.items()}
 
     def __len__(self) -> int:
         return sum(len(runs) for runs, _ in self._runs.values())
@@ -53,7 +58,7 @@ class NgramIndex:
     def overlap(self, text: str) -> tuple[str, str] | None:
         """The evaluation set that a text overlaps, and the words they share; None if there is none.
 
-        >>> index = NgramIndex([("exam", "one two three four five six seven eight nine ten")], size=8)
+        >>> index = NgramIndex([("exam", ["one two three four five six seven eight nine ten"])], size=8)
         >>> index.overlap("So: Two three, four five six seven eight NINE, and so on.")
         ('exam', 'two three, four five six seven eight nine')
         >>> index.overlap("two three four five, six seven") is None

@@ -8,6 +8,7 @@ Realised shares are therefore off by at most a row a source, wherever the stream
 """
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ class Order:
     ) -> None:
         self._row_tokens = row_tokens
         self._places = places
+        self._asked = flows(replace(mixture, max_epochs={}), {name: place.tokens for name, place in places.items()})
         self._sources = [_Source(name, place, row_tokens, seed) for name, place in places.items()]
         self._flows: list[Flow] = flows(mixture, {name: place.tokens for name, place in places.items()})
         self._chunk = lru_cache(maxsize=4)(self._chunk_of)
@@ -151,6 +153,11 @@ class Order:
     def position_at_tokens(self, tokens: float) -> int:
         """How many rows have been read when that many tokens have been."""
         return sum(self._count_at(tokens))
+
+    def asked(self, rows: int) -> dict[str, float]:
+        """The share of tokens that the mixture asks of each source among the first rows: switches in, caps aside."""
+        tokens = float(max(1, self._row_tokens[self.rows(0, rows)].sum()))
+        return {name: flow.delivered(tokens) / tokens for name, flow in zip(self._places, self._asked, strict=True)}
 
     def shares(self, start: int, count: int) -> dict[str, float]:
         """The share of tokens that each source really had at these positions."""

@@ -156,7 +156,8 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
     from solar.data.dataset import TokenDataset  # torch is needed here and nowhere before
 
     order = Order.of(TokenDataset(output, "train"), seed)
-    realised = order.shares(0, min(order.rows_per_epoch, _SHARES_ROWS))
+    rows = min(order.rows_per_epoch, _SHARES_ROWS)
+    asked, realised = order.asked(rows), order.shares(0, rows)
     return {
         "splits": {name: _facts(split, header.sequence_length) for name, split in header.splits.items()},
         "truncated_samples": sampler.truncated,
@@ -164,12 +165,13 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
         "sources": {
             name: {
                 "rows": intake.rows[name],
-                "requested_share": header.mixture.weights[name],
+                "requested_share": asked[name],
                 "realised_share": realised[name],
                 "dropped": dict(drops.counts),
             }
             for name, drops in intake.drops.items()
         },
+        "evaluation_sets": {} if intake.exams is None else intake.exams.facts(),
     }
 
 

@@ -54,10 +54,11 @@ def _facts(data: TokenDataset) -> RenderableType:
 def _sources(data: TokenDataset, seed: int) -> RenderableType:
     table = Table("source", "rows", "tokens", "share asked for", "share in an epoch", box=None, padding=(0, 2, 0, 0))
     order = Order.of(data, seed)
-    realised = order.shares(0, min(order.rows_per_epoch, _SHARES_ROWS))
+    rows = min(order.rows_per_epoch, _SHARES_ROWS)
+    asked, found = order.asked(rows), order.shares(0, rows)
     for name, place in data.split.sources.items():
-        asked, found = data.header.mixture.weights[name], realised[name]
-        table.add_row(name, f"{place.stop - place.start:,}", f"{place.tokens:,}", f"{asked:.2%}", f"{found:.2%}")
+        shares = f"{asked[name]:.2%}", f"{found[name]:.2%}"
+        table.add_row(name, f"{place.stop - place.start:,}", f"{place.tokens:,}", *shares)
     return table
 
 

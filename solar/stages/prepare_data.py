@@ -24,6 +24,8 @@ def _summary(metrics: Metrics) -> str:
         f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "
         f"{train['padding_share']:.1%} padding, {metrics['truncated_samples']:,} samples cut"
     )
+    if short := sum(one["too_short"] for one in metrics["evaluation_sets"].values()):
+        told += f", {short:,} evaluation rows too short to compare with"
     if len(sources) == 1:
         return told
     shares = (f"{name} {one['realised_share']:.2%} of {one['requested_share']:.2%}" for name, one in sources.items())

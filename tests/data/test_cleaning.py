@@ -28,7 +28,7 @@ EXAM = "the quick brown fox jumps over the lazy dog while seven wizards watch fr
 
 
 def _index(size: int = 13) -> NgramIndex:
-    return NgramIndex([("exam", EXAM)], size)
+    return NgramIndex([("exam", [EXAM])], size)
 
 
 def test_thirteen_shared_words_are_an_overlap_and_twelve_are_none():
@@ -47,25 +47,26 @@ def test_words_in_another_order_are_no_overlap():
 
 
 def test_short_evaluation_texts_count_whole_from_eight_words_and_shorter_ones_are_told():
-    index = NgramIndex([("exam", "what is the capital of the old kingdom"), ("exam", "too short to count")], 13)
-    assert index.skipped == 1 and len(index) == 1
+    capital = "what is the capital of the old kingdom"
+    index = NgramIndex([("exam", [capital, "its capital"]), ("exam", ["too short to count"])], 13)
+    assert index.facts() == {"exam": {"rows": 2, "too_short": 1}} and len(index) == 1
     assert index.overlap("He asked: what is the capital of the old kingdom?") is not None
     assert index.overlap("what is the capital of the new kingdom then") is None
 
 
 def test_the_overlapped_set_is_named():
-    index = NgramIndex([("first", EXAM), ("second", EXAM.replace("quick", "slow"))], 8)
+    index = NgramIndex([("first", [EXAM]), ("second", [EXAM.replace("quick", "slow")])], 8)
     assert index.overlap("a slow brown fox jumps over the lazy dog while")[0] in ("first", "second")
     assert index.overlap("the slow brown fox jumps over the lazy")[0] == "second"
 
 
 def test_real_evaluation_questions_are_found_in_a_corpus_and_nothing_else_is(gsm8k, topics):
     questions = [json.loads(line)["question"] for line in gsm8k.read_text(encoding="utf-8").splitlines()[:500]]
-    index = NgramIndex((("gsm8k", question) for question in questions), 13)
+    index = NgramIndex((("gsm8k", [question]) for question in questions), 13)
     assert not [topic for topic in topics if index.overlap(topic)]
     planted = [f"{topics[n % len(topics)][:500]}\n\n{question}" for n, question in enumerate(questions)]
     found = sum(index.overlap(text) is not None for text in planted)
-    assert found == len(questions) - index.skipped
+    assert found == len(questions) - index.facts()["gsm8k"]["too_short"]
 
 
 def test_exact_duplicates_but_for_space_and_case():
@@ -179,7 +180,7 @@ from solar.data.ngrams import NgramIndex
 random.seed(0)
 words = [f"word{n}" for n in range(20000)]
 text = lambda size: " ".join(random.choices(words, k=size))
-index = NgramIndex((("exam", text(112)) for _ in range(1000)), 13)
+index = NgramIndex((("exam", [text(112)]) for _ in range(1000)), 13)
 assert len(index) == 100_000
 base = [text(100) for _ in range(100)]
 before = peak_mib()
@@ -202,12 +203,12 @@ print(hits, peak_mib() - before, peak_mib())
 )
 def test_emphasis_composed_letters_and_invisible_characters_hide_nothing(hidden):
     text = "the quick brown fox jumps over the caf\u00e9 near stra\u00dfe twelve"
-    assert NgramIndex([("exam", text)], 11).overlap(f"So: {hidden}!") is not None
+    assert NgramIndex([("exam", [text])], 11).overlap(f"So: {hidden}!") is not None
     assert shingles(hidden) == shingles(text)
 
 
 def test_scripts_without_spaces_are_compared_letter_by_letter():
-    index = NgramIndex([("exam", "一个篮子里有多少个红色的苹果")], 13)
+    index = NgramIndex([("exam", ["一个篮子里有多少个红色的苹果"])], 13)
     assert index.overlap("请问一个篮子里有多少个红色的苹果?") is not None
     assert index.overlap("请问一个盒子里有多少个红色的苹果?") is None
 
@@ -215,13 +216,16 @@ def test_scripts_without_spaces_are_compared_letter_by_letter():
 def test_letters_that_grow_when_they_are_made_small_are_no_trouble():
     """Turkish dotted I becomes two characters, of which one is no letter."""
     words = "\u0130a \u0130b \u0130c \u0130d \u0130e \u0130f \u0130g \u0130h"
-    assert NgramIndex([("exam", words)], 8).overlap(f"x {words} y") is not None
+    assert NgramIndex([("exam", [words])], 8).overlap(f"x {words} y") is not None
 
 
 def test_a_short_question_is_found_whatever_its_answer_says(prepared, tmp_path):
     question = "Which gas do plants mainly absorb from the air around them?"
     exam = write_rows(tmp_path / "exam.jsonl", [{"prompt": question, "completion": "Carbon dioxide"}])
+    with exam.open("a") as file:
+        file.write(json.dumps({"prompt": "Which one?", "completion": "Carbon dioxide"}) + "\n")
     against = {"exam": SourceConfig(path=str(exam), format=Format.prompt_completion)}
     rows = [{"text": f"{question} It is the one that we breathe out."}, {"text": "clean"}]
     found = prepared(rows, decontaminate=DecontaminateConfig(against))
     assert found.metrics["sources"]["rows"]["dropped"] == {"contaminated": 1}
+    assert found.metrics["evaluation_sets"] == {"exam": {"rows": 2, "too_short": 1}}

@@ -122,6 +122,8 @@ def test_columns_may_have_other_names():
     assert reader.conversation({"question": "Q", "answer": "A"}) == [USER, ANSWER]
     with pytest.raises(BadRow, match="no field `answer`, found question"):
         reader.conversation({"question": "Q"})
+    with pytest.raises(BadRow, match=r"no field `answer`, found a b, k0, k1, .*, k10 and 989 more$"):
+        reader.conversation({"a\nb": 1, **{f"k{n}": n for n in range(1000)}})
 
 
 def test_a_conversation_may_serve_as_a_document():
