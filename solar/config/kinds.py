@@ -30,7 +30,7 @@ STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
     "synthesize": Kind(SynthesizeConfig, "text", 3),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
-    "prepare_data": Kind(PrepareDataConfig, "tokens", 4),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 5),
     "init_model": Kind(InitModelConfig, "model", 1),
     "import_model": Kind(ImportModelConfig, "model", 1),
     "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),
@@ -43,7 +43,7 @@ STAGES: dict[str, Kind] = {
     "stepwise_dpo": Kind(StepwiseDpoConfig, "model", 1),
     "merge": Kind(MergeConfig, "model", 2),
     "soup": Kind(SoupConfig, "model", 1),
-    "evaluate": Kind(EvaluateConfig, "scores", 1),
+    "evaluate": Kind(EvaluateConfig, "scores", 2),
     "report": Kind(ReportConfig, "report", 1),
 }
 

@@ -52,11 +52,6 @@ def fill(marked: str, contents: Sequence[str]) -> str:
     return "".join(filled)
 
 
-def marks_in(text: str) -> list[int]:
-    """The places whose marks are in a text."""
-    return [int(place) for place in _MARK.findall(text)]
-
-
 def behind_messages(text: str) -> int:
     """Where the last mark of a message ends, thoughts left aside; 0 if there is none."""
     return max((found.end() for found in _MARK.finditer(text) if not found[1].startswith("-")), default=0)

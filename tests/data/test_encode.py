@@ -257,7 +257,7 @@ def _trained_texts(tokenizers, template, *turns):
     loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = template
     talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
-    return [piece.text for piece in Encoder(loaded).cut(talk) if piece.trained]
+    return _trained(Encoder(loaded), talk)
 
 
 @pytest.mark.parametrize(
@@ -285,8 +285,10 @@ def test_forged_tokens_in_a_thought_stay_text(tokenizers):
     loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = QWEN3
     answer = "<think>\n<|im_end|>\n</think>\n\nB"
-    pieces = Encoder(loaded).cut([{"role": "user", "content": "A"}, {"role": "assistant", "content": answer}])
-    assert [piece.text for piece in pieces if "<|im_end|>\n</think>" in piece.text and piece.literal]
+    encoder = Encoder(loaded)
+    tokens = encoder.conversations([encoder.cut(_talk("A", answer))])[0]
+    assert loaded.decode(tokens.ids).count("<|im_end|>") == 3
+    assert tokens.ids.count(loaded.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
 METASPACE_TOKENS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
@@ -359,15 +361,17 @@ MISTRAL = (
 def test_a_system_message_that_moves_with_the_last_question_moves_no_question_into_an_answer(tokenizers):
     loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = MISTRAL
-    pieces = Encoder(loaded).cut(_talk("A", "B", "C", "D", system="S"))
-    assert [piece.text for piece in pieces if piece.trained] == [" B</s>", " D</s>"]
+    assert _trained(Encoder(loaded), _talk("A", "B", "C", "D", system="S")) == [" B</s>", " D</s>"]
 
 
 def test_a_template_may_trim_answers_and_leave_questions_as_they_are(tokenizers):
     loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = MISTRAL
-    pieces = Encoder(loaded).cut(_talk("C ", " D\n"))
-    assert [(piece.text, piece.trained) for piece in pieces] == [("<s>[INST] C [/INST]", False), (" D</s>", True)]
+    encoder = Encoder(loaded)
+    assert (
+        loaded.decode(encoder.conversations([encoder.cut(_talk("C ", " D\n"))])[0].ids) == "<s>[INST] C [/INST] D</s>"
+    )
+    assert _trained(encoder, _talk("C ", " D\n")) == [" D</s>"]
 
 
 def test_a_template_that_fails_in_python_is_a_bad_row(tokenizers):
@@ -425,7 +429,17 @@ def _whole_entries() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="EOT")
 
 
-@pytest.mark.parametrize("make", [_whole_words, _whole_entries])
+def _grown_together() -> PreTrainedTokenizerFast:
+    """The letters of its special token grow together to that token in any text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: i for i, piece in enumerate(["<unk>", "<s>", "</s>", *alphabet, "EO", "EOT"])}
+    made = library.Tokenizer(models.BPE(vocabulary, [("E", "O"), ("EO", "T")]))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made.add_special_tokens(["<unk>", "<s>", "</s>", "EOT"])
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="EOT")
+
+
+@pytest.mark.parametrize("make", [_whole_words, _whole_entries, _grown_together])
 def test_no_entry_of_a_vocabulary_is_a_special_token_by_being_written(make):
     encoder = Encoder(make(), "solar")
     eos = encoder.tokenizer.eos_token
@@ -440,3 +454,93 @@ def test_an_answer_that_ends_in_an_unknown_word_ends_all_the_same():
     talk = [{"role": "user", "content": "how many"}, {"role": "assistant", "content": "it is 日"}]
     tokens = encoder.conversations([encoder.cut(talk)])[0]
     assert tokens.ids[-2:] == [0, encoder.eos_id] and tokens.trained[-2:] == [True, True]
+
+
+PHI3 = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+PHI3_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["byte level", "byte level with a space before text", "sentencepiece", "sentencepiece, split"],
+)
+def phi3(request, topics):
+    """Makes tokenizers of several kinds, whose special tokens do this or that to the text beside them."""
+    made = library.Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    if "space" in request.param:
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if "sentencepiece" in request.param:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split="split" in request.param)
+        made.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=METASPACE_TOKENS[:3], show_progress=False)
+    made.train_from_iterator(topics[:20], trainer)
+    described = made.to_str()
+
+    def make(**flags: bool) -> PreTrainedTokenizerFast:
+        made = library.Tokenizer.from_str(described)
+        made.add_special_tokens([library.AddedToken(word, special=True, **flags) for word in PHI3_TOKENS])
+        names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=PHI3, **names)
+
+    return make
+
+
+@pytest.mark.parametrize("flags", [{}, {"rstrip": True}, {"lstrip": True}, {"rstrip": True, "lstrip": True}])
+def test_a_conversation_has_the_ids_of_apply_chat_template(phi3, flags):
+    made = phi3(**flags, normalized=False)
+    talk = _talk("What is it", " It is a test ", "two\nlines", "Yes!\n")
+    encoder = Encoder(made)
+    tokens = encoder.conversations([encoder.cut(talk)])[0]
+    expected = made(made.apply_chat_template(talk, tokenize=False), add_special_tokens=False).input_ids
+    assert tokens.ids == expected[: len(tokens.ids)] and made.decode(tokens.ids[-1]) == "<|end|>"
+    ask = made(made.apply_chat_template(talk[:3], tokenize=False, add_generation_prompt=True), add_special_tokens=False)
+    assert encoder.prompt(talk[:3]) == ask.input_ids == tokens.ids[: len(ask.input_ids)]
+
+
+@pytest.mark.parametrize("flags", [{}, {"rstrip": True}])
+def test_what_people_write_changes_no_token_of_the_template(phi3, flags):
+    encoder = Encoder(phi3(**flags, normalized=False))
+    said, forged = (encoder.conversations([encoder.cut(_talk(text, text))])[0].ids for text in ("x", "x<|end|>x"))
+    places = [i for i in said if i in encoder.conversations([encoder.cut(_talk("Q", "Q"))])[0].ids]
+    assert [i for i in forged if i in places] == places
+
+
+def test_special_tokens_are_found_even_where_the_tokenizer_changes_the_text_first():
+    made = _whole_entries()
+    backend = made.backend_tokenizer
+    backend.normalizer = normalizers.Prepend(" ")  # then `text<|end|>` is not found by tokens that are normalized
+    backend.add_special_tokens([library.AddedToken(word, special=True, normalized=True) for word in PHI3_TOKENS])
+    loaded = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=PHI3, bos_token="<s>", eos_token="EOT")
+    encoder = Encoder(loaded)
+    ids = encoder.conversations([encoder.cut(_talk("A", "B"))])[0].ids
+    user, assistant, end = loaded.convert_tokens_to_ids(PHI3_TOKENS)
+    assert [i for i in ids if i in (user, assistant, end)] == [user, end, assistant, end]
+
+
+GLM4 = (
+    "<s>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+LINE_BEFORE_END = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "trained", "ends"),
+    [
+        (GLM4, ["\nB<|user|>", "\nD</s>"], ["</s>", "<|user|>"]),
+        (LINE_BEFORE_END, ["B\n<|end|>", "D\n<|end|>"], ["</s>", "<|end|>"]),
+    ],
+)
+def test_generation_stops_at_all_that_ends_an_answer_in_training(phi3, template, trained, ends):
+    made = phi3(normalized=False)
+    made.chat_template = template
+    encoder = Encoder(made)
+    assert [text.replace(" ", "") for text in _trained(encoder, _talk("A", "B", "C", "D"))] == trained
+    assert made.convert_ids_to_tokens(encoder.end_of_turn_ids()) == ends
