@@ -126,5 +126,7 @@ class ScheduleConfig:
         for name in ("cooldown", "stable_fraction"):
             if not infinite and getattr(self, name) is not None:
                 yield f"{name}: {self.name.value} does not read it; remove it, or take infinite"
+        if self.initial_fraction is not None and self.warmup is None and not self.warmup_fraction:
+            yield "initial_fraction: there is no warm-up to start from it; remove it, or set warmup"
         if self.decay_shape is not None and self.name not in (ScheduleName.wsd, ScheduleName.infinite):
             yield f"decay_shape: {self.name.value} does not read it; remove it, or take wsd or infinite"

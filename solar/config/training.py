@@ -89,6 +89,13 @@ class AverageConfig:
             yield f"window_fraction: found {self.window_fraction}, expected more than 0, at most 1"
         if self.every_steps < 1:
             yield f"every_steps: found {self.every_steps}, expected at least 1"
+        for name, reader in _READ_BY.items():
+            if self.kind is not reader and getattr(self, name) != getattr(AverageConfig, name):
+                yield f"{name}: kind {self.kind} does not read it; remove it, or take {reader}"
+
+
+_READ_BY = {"decay": AverageKind.ema, "window_fraction": AverageKind.window, "every_steps": AverageKind.window}
+"""Setting of an average -> the kind that reads it."""
 
 
 @dataclass
@@ -110,6 +117,9 @@ class AdapterConfig:
             yield f"alpha: found {self.alpha}, expected more than 0"
         if not 0 <= self.dropout < 1:
             yield f"dropout: found {self.dropout}, expected 0 to below 1"
+        for name in ("targets", "dropout"):
+            if not self.rank and getattr(self, name):
+                yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
 
 @dataclass

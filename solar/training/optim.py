@@ -1,5 +1,6 @@
 """Optimizers by name, and which parameters they move how fast."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,8 @@ def _head(network: nn.Module) -> Iterable[nn.Parameter]:
 def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> list[Optimizer]:
     """The optimizer of that name; Muon is two, since AdamW moves what is not a matrix of the layers."""
     if config.name is OptimizerName.adafactor:
+        if config.betas or config.eps:
+            warnings.warn("optimizer.betas, eps: adafactor does not read them", stacklevel=2)
         return [torch.optim.Adafactor(groups, lr=config.lr)]
     assert config.betas is not None and config.eps is not None, "checked by the configuration"
     adam: dict[str, Any] = {"lr": config.lr, "betas": (config.betas[0], config.betas[1]), "eps": config.eps}

@@ -45,6 +45,10 @@ class Schedule:
                 warnings.warn(f"schedule.{name}: found {wanted} steps, but {left} are left for it", stacklevel=2)
             return min(wanted, left)
 
+        if (config.decay or config.decay_fraction) and config.name not in (ScheduleName.wsd, ScheduleName.infinite):
+            warnings.warn(
+                f"schedule.decay, decay_fraction: {config.name} has no such decay, so it is left out", stacklevel=2
+            )
         warmup = steps(config.warmup, config.warmup_fraction)
         left = max(0, total_steps - warmup)
         if warmup > total_steps:

@@ -22,6 +22,13 @@ ROWS = [row(9, 6, seed=n) for n in range(8)]
 ADAPTER = AdapterConfig(rank=4, alpha=8.0)
 
 
+def test_settings_of_an_adapter_without_one_are_refused():
+    assert list(AdapterConfig(targets=["q_proj"]).problems()) == [
+        "targets: given, but there is no adapter; remove it, or set rank"
+    ]
+    assert not list(AdapterConfig(rank=2, targets=["q_proj"], dropout=0.1).problems())
+
+
 def _adapted(network, config, schedule, role_of):
     add_adapter(network, config.adapter, config.seed)
     return ContinuedPretraining(network, config, schedule, role_of)

@@ -16,6 +16,20 @@ from solar.training.language import ContinuedPretraining
 ROWS = [row(9, 6, seed=n) for n in range(8)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("none", {"decay": 0.9}),
+        ("ema", {"every_steps": 2}),
+        ("window", {"decay": 0.9}),
+        ("ema", {"window_fraction": 0.5}),
+    ],
+)
+def test_a_setting_that_the_average_does_not_read_is_refused(kind, said):
+    (problem,) = AverageConfig(AverageKind(kind), **said).problems()
+    assert problem.startswith(f"{next(iter(said))}: kind {kind} does not read it; remove it, or take ")
+
+
 def _averaged(config, values):
     weight = torch.zeros(1)
     average = Average(config, [weight], len(values))

@@ -157,6 +157,10 @@ def test_schedule_free_with_a_decaying_rate_or_a_second_average_is_refused():
 
 def test_adafactor_needs_no_betas_and_the_others_do():
     assert not list(OptimizerConfig(OptimizerName.adafactor, 1e-2, None, None, 0.0, 1.0).problems())
+    with pytest.warns(UserWarning, match=r"optimizer.betas, eps: adafactor does not read them"):
+        build_optimizers(
+            [{"params": [torch.nn.Parameter(torch.ones(2, 2))]}], _config(OptimizerName.adafactor).optimizer
+        )
     assert list(OptimizerConfig(OptimizerName.adamw, 1e-2, None, 1e-8, 0.0, 1.0).problems()) == [
         "betas: found None, expected two numbers from 0 to below 1"
     ]

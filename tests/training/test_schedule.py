@@ -83,6 +83,13 @@ def test_a_setting_that_the_shape_does_not_read_is_refused():
     assert [problem.split(":")[0] for problem in said.problems()] == ["stable_fraction", "decay_shape"]
     missing = ScheduleConfig(ScheduleName.infinite, 0.0, 0.0)
     assert [problem.split(":")[0] for problem in missing.problems()] == ["stable_fraction"]
+    cold = ScheduleConfig(ScheduleName.cosine, 0.0, 0.0, initial_fraction=0.1)
+    assert list(cold.problems()) == ["initial_fraction: there is no warm-up to start from it; remove it, or set warmup"]
+
+
+def test_a_decay_left_over_from_another_shape_is_told():
+    with pytest.warns(UserWarning, match=r"schedule.decay, decay_fraction: cosine has no such decay"):
+        assert _factors("cosine", 6, decay_fraction=0.5) == _factors("cosine", 6)
 
 
 def test_wsd_without_decay_goes_on_for_ever():
