@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from solar.training.checkpoint import checkpoint_path
 from solar.training.microbatch import Ints
 from solar.training.module import TrainingModule, training_module
-from solar.training.recorder import lines_until
+from solar.training.recorder import cut_back
 
 
 class Incidents(pl.Callback):
@@ -25,8 +25,8 @@ class Incidents(pl.Callback):
         self.path, self.checkpoints, self.rows_of = path, checkpoints, rows_of
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.path.exists():
-            self.path.write_text("".join(lines_until(self.path, training_module(pl_module))), "utf-8")
+        if trainer.is_global_zero:
+            cut_back(self.path, training_module(pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

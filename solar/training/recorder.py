@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from solar.artifacts.manifest import write_atomically
 from solar.training.module import TrainingModule, training_module
 
 
@@ -30,6 +31,8 @@ class Recorder(pl.Callback):
         """First and last values, for the stage's metrics."""
         self.sums: dict[str, float] = {}
         self.steps = 0
+        self.lines = 0
+        """Lines written so far."""
         self.stopwatch = Stopwatch()
         self.session_tokens = 0
         self.session_steps = 0
@@ -39,8 +42,11 @@ class Recorder(pl.Callback):
         module = training_module(pl_module)
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            keep = lines_until(self.path, module)
-            self.path.write_text("".join(keep), encoding="utf-8")
+            kept = cut_back(self.path, module)
+            if kept < self.lines:
+                told = f"{self.lines - kept} of its {self.lines} lines up to step {module.steps_done} are gone for good"
+                warnings.warn(f"{self.path}: {told}", stacklevel=2)
+            self.lines = kept
             self._file = self.path.open("a", encoding="utf-8")
         self._first_tokens = self._line_tokens = module.tokens_done
         self._first_step = module.steps_done
@@ -81,6 +87,7 @@ class Recorder(pl.Callback):
         told = {name: value if math.isfinite(value) else None for name, value in line.items()}
         self._file.write(json.dumps(told) + "\n")
         self._file.flush()
+        self.lines += 1
         for logger in trainer.loggers:
             logger.log_metrics({n: v for n, v in line.items() if n != "step"}, step=int(line["step"]))
 
@@ -101,10 +108,11 @@ class Recorder(pl.Callback):
             os.fsync(self._file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"summary": self.summary, "sums": self.sums, "steps": self.steps}
+        return {"summary": self.summary, "sums": self.sums, "steps": self.steps, "lines": self.lines}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.summary, self.sums, self.steps = state_dict["summary"], state_dict["sums"], state_dict["steps"]
+        self.lines = state_dict["lines"]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if hasattr(self, "_file"):
@@ -140,8 +148,20 @@ class _Pause:
         self.stopwatch.start()
 
 
-def lines_until(path: Path, module: TrainingModule) -> list[str]:
-    """The whole lines of a log up to the last step that is done; later ones belong to work that a kill has undone."""
+def cut_back(path: Path, module: TrainingModule) -> int:
+    """Leave the whole lines of a log up to the last step that is done; returns how many they are.
+
+    Later ones belong to work that a kill has undone.
+    """
+    for unfinished in path.parent.glob(f".{path.name}.*"):
+        unfinished.unlink()
+    kept = _lines_until(path, module)
+    if path.exists() and path.read_bytes() != (text := "".join(kept)).encode():
+        write_atomically(path, text)
+    return len(kept)
+
+
+def _lines_until(path: Path, module: TrainingModule) -> list[str]:
     if not path.exists() or module.steps_done == module.first_step:
         return []
     kept = []

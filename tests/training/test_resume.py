@@ -130,6 +130,21 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path):
     _assert_same_run(expected, found)
 
 
+def test_a_log_that_lost_lines_is_told_and_a_cut_that_was_not_finished_leaves_nothing(tmp_path):
+    _run(tmp_path, "cpt", "straight")
+    with pytest.raises(Interrupted):
+        _interrupted(tmp_path, 5)
+    log = tmp_path / "resumed/logs/metrics.jsonl"
+    first, *rest = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(rest[1:]))
+    (log.parent / ".metrics.jsonl.1").write_text(first)
+    with pytest.warns(
+        UserWarning, match=rf"metrics.jsonl: 2 of its {1 + len(rest)} lines up to step 5 are gone for good"
+    ):
+        _run(tmp_path, "cpt", "resumed")
+    assert [path.name for path in log.parent.iterdir()] == ["metrics.jsonl"]
+
+
 def _interrupted(tmp_path, stop_at, **trainer):
     stop = StopRequest()
     module = _module("cpt", tmp_path / "base", tmp_path / "data", stop, stop_at)
