@@ -51,6 +51,8 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
             no_group = re.match(r"Could not override '(.*?)'", str(cause))
             if no_group is not None:
                 return _no_such_group(no_group[1], str(cause))
+            if str(cause).startswith("list index out of range"):
+                return _beyond_a_list(arguments)
             ambiguous = re.match(r"Ambiguous value for argument '(.*?)=", str(cause))
             if ambiguous is not None:
                 return f"{ambiguous[1]}: several values; add --multirun to run each, or write a list as [a,b]"
@@ -65,6 +67,13 @@ def word_below_a_list(error: ValueError, arguments: Sequence[str]) -> str | None
         if literal and literal[1] in key.split("."):
             return f"{key}: found '{literal[1]}' below a list, expected the number of an entry"
     return None
+
+
+def _beyond_a_list(arguments: Sequence[str]) -> str:
+    """OmegaConf does not say which list has no such entry; the command line may."""
+    keys = (argument.lstrip("+~").partition("=")[0] for argument in arguments)
+    key = next((key for key in keys if re.search(r"\.\d+(\.|$)", key)), "a key with a number")
+    return f"{key}: the list has no such entry; write the whole list as key=[a,b]"
 
 
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:

@@ -46,6 +46,7 @@ MISTAKES = {
     "sed=3": "sed: no such key in the configuration; did you mean 'seed'?",
     "stages.dpo_a.seed=${nothing}": "stages.dpo_a.seed: Interpolation key 'nothing' not found",
     "trainer.micro_batch_size=3": "is no multiple of micro-batches of 3; set trainer.micro_batch_sizes.",
+    "stages.dpo_a.optimizer.betas.3=1": "stages.dpo_a.optimizer.betas.3: the list has no such entry",
     "stages.dpo_a.optimizer.betas.x=1": "stages.dpo_a.optimizer.betas.x: found 'x' below a list, expected the number",
     "stages.dpo_a.lr_factors.new=2": "stages.dpo_a.lr_factors is empty; a plus adds to it, as in '+stages.dpo_a.lr_f",
     "objective=evaluatoin.base": "objective: found 'evaluatoin.base', expected stage.metric",
