@@ -44,12 +44,14 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
     """The configuration as plain data, each pointer replaced; the stage's identity is a hash of this.
 
     A field that is null is left out, so that a setting added later, and not used, changes no identity; so is `pace`.
+    Entries by name (sources of data, say) are a list, for their order counts: of duplicates, the first one stays.
     """
     if isinstance(config, dict):
-        return {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
+        plain = {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
+        return [*map(list, plain.items())] if any(map(is_dataclass, config.values())) else plain
     if not is_dataclass(config):
         return as_plain(config)
-    plain: dict[str, Any] = {}
+    plain = {}
     for item in (item for item in fields(config) if "pace" not in item.metadata):
         value, key = getattr(config, item.name), f"{prefix}{item.name}"
         role = next((role for role in ("reference", "content") if role in item.metadata), None)

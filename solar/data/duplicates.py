@@ -14,6 +14,8 @@ Seen = Callable[[str], bool]
 THRESHOLD = 0.8
 SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
+_BANDS = 32
+"""Texts that agree in one of them are compared: so many that hardly a pair above the threshold goes unseen."""
 
 
 def seen_before(how: Deduplicate) -> Seen | None:
@@ -38,7 +40,7 @@ def _nearly() -> Seen:
         import rensa  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ModuleNotFoundError:
         raise DataError("deduplicate: minhash needs rensa; `pip install 'solar[dedup]'`, or choose exact") from None
-    index = rensa.RMinHashDeduplicator(THRESHOLD, _PERMUTATIONS, True, None, 0)
+    index = rensa.RMinHashDeduplicator(THRESHOLD, _PERMUTATIONS, True, _BANDS, 0)
 
     def seen(text: str) -> bool:
         sketch = rensa.RMinHash(_PERMUTATIONS, 0)

@@ -71,6 +71,12 @@ class TokensHeader:
     splits: dict[str, Split]
     format: int = FORMAT
 
+    def padding_share(self, name: str) -> float:
+        """The share of places in the rows of a split that no token takes; a pair's two sides are a row each."""
+        split = self.splits[name]
+        sequences = 2 * split.rows if self.task == "preference" else split.rows
+        return 1 - split.tokens / max(1, sequences * self.sequence_length)
+
     def write(self, folder: Path) -> None:
         """Leave it in `folder`."""
         (folder / HEADER).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -159,7 +159,7 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
     rows = min(order.rows_per_epoch, _SHARES_ROWS)
     asked, realised = order.asked(rows), order.shares(0, rows)
     return {
-        "splits": {name: _facts(split, header.sequence_length) for name, split in header.splits.items()},
+        "splits": {name: _facts(header, name) for name in header.splits},
         "truncated_samples": sampler.truncated,
         "lengths": {part: lengths.facts() for part, lengths in sampler.lengths.items()},
         "sources": {
@@ -175,11 +175,12 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
     }
 
 
-def _facts(split: Split, sequence_length: int) -> dict[str, Any]:
+def _facts(header: TokensHeader, name: str) -> dict[str, Any]:
+    split = header.splits[name]
     counts = {key: value for key, value in asdict(split).items() if key not in ("sources", "shard_starts")}
     return {
         **counts,
         "documents_cut_by_rows": split.pieces - split.documents,
-        "padding_share": 1 - split.tokens / max(1, split.rows * sequence_length),
+        "padding_share": header.padding_share(name),
         "trained_share": split.trained_tokens / max(1, split.tokens),
     }

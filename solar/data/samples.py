@@ -67,7 +67,7 @@ class Sampler(ABC):
         self.encoder = encoder
         self.sequence_length = sequence_length
         self.truncated = 0
-        """Samples that were cut."""
+        """Samples that were cut, of those that are kept."""
         self.lengths: dict[str, Lengths] = {}
         """Parts of the samples, and how many tokens they have."""
 
@@ -123,12 +123,13 @@ class Instruction(Sampler):
         found: list[Sample | BadRow] = []
         for where, split, tokens in zip(places, splits, self.encoder.conversations(samples), strict=True):
             self._measure(conversation=len(tokens.ids), answers=sum(tokens.trained))
-            if len(tokens.ids) > self.sequence_length:
-                self.truncated += 1
+            long = len(tokens.ids) > self.sequence_length
+            if long:
                 tokens = Tokens(tokens.ids[: self.sequence_length], tokens.trained[: self.sequence_length])
             if not any(tokens.trained[1:]):
                 found.append(BadRow("no_trained_token", where))
             else:
+                self.truncated += long
                 found.append(_masked(self.encoder, split, [tokens]))
         return found
 
@@ -160,6 +161,7 @@ class Preference(Sampler):
             elif cut[0].ids == cut[1].ids:
                 found.append(BadRow("identical_sides", where))
             else:
+                self.truncated += cut[0] is not chosen
                 found.append(_masked(self.encoder, split, list(cut)))
         return found
 
@@ -169,7 +171,6 @@ class Preference(Sampler):
         self._measure(prompt=prompt, chosen=answers[0], rejected=answers[1])
         if prompt + max(answers) <= self.sequence_length:
             return chosen, rejected
-        self.truncated += 1
         kept = min(prompt, max(self.sequence_length - max(answers), self.sequence_length // 2))
         room = self.sequence_length - kept
         if (answers[0] > room) != (answers[1] > room):

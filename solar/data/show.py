@@ -23,7 +23,7 @@ def show(folder: Path, split: str, count: int, start: int, seed: int) -> Iterato
     """`count` rows of a split (train: in the order of training), what is in it, and what was left out."""
     data = TokenDataset(folder, split)
     tokenizer = load(folder)
-    yield _facts(data)
+    yield _facts(data, split)
     stop = min(start + count, len(data))
     numbers: Sequence[int] = range(start, stop)
     if split == "train":
@@ -36,18 +36,17 @@ def show(folder: Path, split: str, count: int, start: int, seed: int) -> Iterato
         yield _dropped([json.loads(line) for line in lines])
 
 
-def _facts(data: TokenDataset) -> RenderableType:
+def _facts(data: TokenDataset, name: str) -> RenderableType:
     split, header = data.split, data.header
     table = Table.grid(padding=(0, 2))
-    places = max(1, split.rows * header.sequence_length)
-    for name, value in (
+    for fact, value in (
         ("task", f"{header.task}, {header.packing} rows of {header.sequence_length} tokens"),
         ("samples", f"{split.samples:,} in {split.rows:,} rows"),
         ("tokens", f"{split.tokens:,}"),
         ("trained", f"{split.trained_tokens / max(1, split.tokens):.1%} of them"),
-        ("padding", f"{1 - split.tokens / places:.1%} of the places in the rows"),
+        ("padding", f"{header.padding_share(name):.1%} of the places in the rows"),
     ):
-        table.add_row(name, value)
+        table.add_row(fact, value)
     return table
 
 

@@ -1,6 +1,7 @@
 """Who writes synthetic text: a local model, or a server that speaks the OpenAI protocol."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from solar.errors import DataError
+
+WAITS_SECONDS = (1.0, 5.0)
+"""Before a server is asked again that said something else than an answer, as gateways do now and then."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +120,63 @@ class ServerWriter:
         return await asyncio.gather(*(self._ask(prompt, seed + place) for place, prompt in enumerate(prompts)))
 
     async def _ask(self, prompt: str, seed: int) -> str:
+        for wait_seconds in (*WAITS_SECONDS, None):
+            told = await self._request(prompt, seed)
+            if (text := _said(told)) is not None:
+                return text.encode(errors="replace").decode().strip()  # half a surrogate pair could not be asked about
+            if wait_seconds is not None:
+                await asyncio.sleep(wait_seconds)
+        reason = told.get("error", told) if isinstance(told, dict) else told
+        raise DataError(
+            f"base_url: {self._base_url} answers, but not as an OpenAI server ({_short(reason)}): is its path `/v1`? "
+            "What it has written is kept, start again later"
+        )
+
+    async def _request(self, prompt: str, seed: int) -> Any:
+        """What came back, read as JSON; the text itself if it is none. Repeated by the client where HTTP says why."""
         try:
             async with self._connections:
                 await self._wait()
-                answer = await self._client.chat.completions.create(
+                answer = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
                     temperature=self._sampling.temperature,
                     max_tokens=self._sampling.max_new_tokens,
                     seed=seed,
                 )
-        except (self._openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON
-            reason = " ".join(str(error).split())[:200]
+        except self._openai.OpenAIError as error:
             raise DataError(
-                f"base_url: {self._base_url} does not answer ({reason}); what it has written is kept, start again later"
+                f"base_url: {self._base_url} does not answer ({_short(error)}); "
+                "what it has written is kept, start again later"
             ) from None
-        choices = getattr(answer, "choices", ...)
-        if choices is ...:
-            raise DataError(f"base_url: {self._base_url} answers, but not as an OpenAI server: is its path `/v1`?")
-        return (choices[0].message.content or "").strip() if choices else ""
+        text: str = answer.http_response.text
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+
+def _said(told: Any) -> str | None:
+    """The answer in a server's reply, empty where it refused to give one; None if this is no reply.
+
+    >>> _said({"choices": [{"message": {"content": [{"type": "text", "text": "Yes"}]}}]})
+    'Yes'
+    >>> _said({"error": {"message": "overloaded"}}) is None
+    True
+    """
+    match told:
+        case {"choices": [{"message": {"content": str(text)}}, *_]}:
+            return text
+        case {"choices": [{"message": {"content": [*parts]}}, *_]}:
+            texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+            return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else None
+        case {"choices": [{"message": {"content": None}} | {"finish_reason": "content_filter"}, *_]}:
+            return ""
+    return None
+
+
+def _short(told: object) -> str:
+    return " ".join(str(told).split())[:200]
 
 
 def _pace(per_minute: int | None) -> Callable[[], Awaitable[None]]:

@@ -22,7 +22,7 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
     prompts = Prompts.read(*(Path(path) if path else None for path in (config.question_prompt, config.answer_prompt)))
     journal = output / CHECKPOINTS / "written.jsonl"
     journal.parent.mkdir(exist_ok=True)
-    return synthesize(
+    metrics = synthesize(
         seeds(_conversations(config, inputs, counts), counts),
         _writer(config, inputs),
         prompts,
@@ -34,6 +34,9 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
         counts,
         context.progress,
     )
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in metrics["left_out"].items())
+    told = f"{metrics['kept']:,} new answers to {metrics['seeds']:,} seeds; left out: {left_out or 'none'}"
+    return {**metrics, "summary": told}
 
 
 def _writer(config: SynthesizeConfig, inputs: Mapping[str, Any]) -> Writer:

@@ -89,6 +89,27 @@ def test_near_duplicates_are_found_and_like_texts_are_kept(topics):
     assert not any(seen(text) for text in half)
 
 
+def test_whatever_has_an_estimated_similarity_above_the_threshold_is_found():
+    rensa = pytest.importorskip("rensa", reason="extra `dedup` is not installed")
+    seen = seen_before(Deduplicate.minhash)
+
+    def sketch(text):
+        made = rensa.RMinHash(128, 0)
+        made.update(shingles(text))
+        return made
+
+    similar = found = 0
+    for pair in range(100):  # 200 runs of five words each, 185 of them in both: a similarity of 185 / 215 = 0.86
+        words = [f"p{pair}w{place}" for place in range(204)]
+        first, second = " ".join(words), " ".join([*words[:189], *(f"other{pair}w{place}" for place in range(15))])
+        assert _jaccard(first, second) == pytest.approx(185 / 215)
+        close = sketch(first).jaccard(sketch(second)) > 0.8
+        similar += close
+        assert not seen(first)
+        found += seen(second) and close
+    assert found == similar > 90
+
+
 def _jaccard(first: str, second: str) -> float:
     one, other = set(shingles(first)), set(shingles(second))
     return len(one & other) / len(one | other)

@@ -345,7 +345,7 @@ def test_an_answer_that_was_cut_off_entirely_is_dropped_and_counted(prepared):
     long = {"messages": [{"role": "user", "content": "why " * 200}, {"role": "assistant", "content": "So."}]}
     found = _instruct(prepared, [_talk("Because."), long])
     assert found.metrics["sources"]["rows"]["dropped"] == {"no_trained_token": 1}
-    assert found.metrics["truncated_samples"] == 1 and TokenDataset(found.folder, "train").split.samples == 1
+    assert found.metrics["truncated_samples"] == 0 and TokenDataset(found.folder, "train").split.samples == 1
 
 
 def test_when_every_answer_is_cut_off_the_run_stops_before_training(prepared):
@@ -381,6 +381,13 @@ def test_both_answers_of_a_pair_stand_behind_the_same_prompt(prepared):
     assert data.split.samples == 1 and data[0].sample_ids == [0, 0] and len(data[0].document_lengths) == 2
 
 
+def test_each_side_of_a_pair_has_a_row_of_places(prepared):
+    found = _pairs(prepared, [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}])
+    tokens, sequence_length = TokenDataset(found.folder, "train").split.tokens, 64
+    padding_share = found.metrics["splits"]["train"]["padding_share"]
+    assert padding_share == pytest.approx((2 * sequence_length - tokens) / (2 * sequence_length)) and padding_share > 0
+
+
 def test_lengths_of_prompts_and_answers_are_told(prepared):
     rows = [{"prompt": "Q", "chosen": "a", "rejected": "b c d"}, {"prompt": "Q", "chosen": "a", "rejected": "b"}]
     lengths = _pairs(prepared, rows).metrics["lengths"]
@@ -404,7 +411,7 @@ def test_never_is_only_one_answer_cut(prepared):
     ]
     found = _pairs(prepared, rows)
     assert found.metrics["sources"]["rows"]["dropped"] == {"one_answer_too_long": 1}
-    assert found.metrics["truncated_samples"] == 2
+    assert found.metrics["truncated_samples"] == 1
     cut = next(pair for pair in _sides(found) if pair[0][1].startswith("long"))
     data = TokenDataset(found.folder, "train")
     assert not any(answer.endswith("</s>") for _, answer in cut)

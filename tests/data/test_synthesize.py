@@ -19,6 +19,7 @@ from conftest import write_rows
 
 from solar.config.data import Format, SourceConfig
 from solar.config.synthesis import SynthesizeConfig
+from solar.data import writers
 from solar.data.synthesize import Prompts, Seed, seeds, synthesize
 from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
 from solar.errors import DataError
@@ -204,6 +205,7 @@ def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatc
     output = tmp_path / "out"
     output.mkdir()
     metrics = run(config, {}, output, CONTEXT)
+    assert metrics.pop("summary") == "10 new answers to 20 seeds; left out: 10 wrong_final_answer"
     assert metrics == {"seeds": 20, "kept": 10, "left_out": {"wrong_final_answer": 10}}
     requests = _read(server.log)
     assert len(requests) == 46 and {request["path"] for request in requests} == {"/v1/chat/completions"}
@@ -322,12 +324,15 @@ def test_a_stage_that_makes_no_sense_is_told_before_any_work(tmp_path, changes, 
 
 @pytest.fixture
 def answering():
-    """A function that starts a server which answers everything with these bytes, and gives its address."""
+    """A function that starts a server which gives these answers, the last one for ever, and tells its address."""
     servers = []
 
-    def start(body: bytes, kind: str) -> str:
+    def start(*answers: str, kind: str = "application/json") -> str:
+        left = list(answers)
+
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
+                body = (left.pop(0) if len(left) > 1 else left[0]).encode()
                 self.rfile.read(int(self.headers["Content-Length"]))
                 self.send_response(200)
                 self.send_header("Content-Type", kind)
@@ -348,24 +353,57 @@ def answering():
         one.server_close()
 
 
+CHOICE = '{{"id": "1", "object": "chat.completion", "choices": {}}}'
+
+
 @pytest.mark.parametrize(
-    ("body", "kind", "message"),
+    ("body", "kind"),
     [
-        (b'{"choices": [', "application/json", "does not answer"),
-        (b"<html>It works!</html>", "text/html", "answers, but not as an OpenAI server"),
+        ('{"choices": [', "application/json"),
+        ("<html>It works!</html>", "text/html"),
+        ('{"error": {"message": "no worker is free", "code": 502}}', "application/json"),
+        *(
+            (CHOICE.format(choices), "application/json")
+            for choices in (
+                "[]",
+                "null",
+                "[null]",
+                '"abc"',
+                '[{"index": 0}]',
+                '[{"message": null}]',
+                '[{"message": {"content": 5}}]',
+            )
+        ),
     ],
 )
-def test_what_is_no_answer_is_one_line(answering, body, kind, message):
+def test_what_is_no_answer_is_asked_for_again_and_then_one_line(answering, monkeypatch, body, kind):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
-    writer = ServerWriter(answering(body, kind), "fake", Sampling(0.0, 5), None, 1)
-    with pytest.raises(DataError, match=message) as caught:
+    monkeypatch.setattr(writers, "WAITS_SECONDS", (0.0, 0.0))
+    url = answering(body, kind=kind)
+    writer = ServerWriter(url, "fake", Sampling(0.0, 5), None, 1)
+    with pytest.raises(
+        DataError, match=rf"^base_url: {url} answers, but not as an OpenAI server \(.+\).*kept, start again"
+    ):
         asyncio.run(writer.write(["x"], 0))
-    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("choices", ["[]", "null", '[{"index": 0, "message": {"role": "assistant", "content": null}}]'])
-def test_a_server_that_says_nothing_is_left_out_like_any_bad_answer(answering, choices):
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ('{"index": 0, "message": {"role": "assistant", "content": null}}', ""),
+        ('{"index": 0, "message": null, "finish_reason": "content_filter"}', ""),
+        ('{"message": {"content": [{"type": "text", "text": " A"}, {"type": "text", "text": "b"}]}}', "Ab"),
+        ('{"message": {"content": "a\\ud800b"}}', "a?b"),
+    ],
+)
+def test_whatever_way_a_server_says_something_or_refuses_to_it_is_understood(answering, choice, text):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
-    body = f'{{"id": "1", "object": "chat.completion", "choices": {choices}}}'.encode()
-    writer = ServerWriter(answering(body, "application/json"), "fake", Sampling(0.0, 5), None, 1)
-    assert asyncio.run(writer.write(["x"], 0)) == [""]
+    url = answering(CHOICE.format(f"[{choice}]"))
+    assert asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), None, 1).write(["x"], 0)) == [text]
+
+
+def test_a_gateways_error_with_status_200_costs_a_question_again_and_no_seed(answering, monkeypatch):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    monkeypatch.setattr(writers, "WAITS_SECONDS", (0.0, 0.0))
+    url = answering('{"error": {"code": 502}}', CHOICE.format("[]"), CHOICE.format('[{"message": {"content": "A"}}]'))
+    assert asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), None, 1).write(["x"], 0)) == ["A"]

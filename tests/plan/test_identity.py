@@ -205,6 +205,24 @@ def test_every_word_about_data_is_part_of_its_identity(tmp_path: Path, monkeypat
     assert _prepared_as(digests, {}, {"path": "moved.jsonl"}) == ids[0] == _prepared_as(digests, {}, {})
 
 
+def test_the_order_of_sources_counts_and_that_of_their_columns_does_not(tmp_path: Path) -> None:
+    """Of duplicates, the first source's stays."""
+    digests = Digests(tmp_path / "memory.json")
+    sources = {
+        name: SourceConfig(hub=f"some/{name}", revision="a" * 40, format=Format.prompt_completion) for name in "ab"
+    }
+    turned = dict(reversed(sources.items()))
+    first, other = (_prepared_as(digests, {"sources": order}, {}) for order in (sources, turned))
+    assert first != other
+    columns = {"prompt": "q", "completion": "a"}
+    (tmp_path / "rows.jsonl").write_text("{}")
+    ids = [
+        _prepared_as(digests, {}, {"path": str(tmp_path / "rows.jsonl"), "columns": order})
+        for order in (columns, dict(reversed(columns.items())))
+    ]
+    assert ids[0] == ids[1]
+
+
 def test_how_fast_a_server_is_asked_is_no_part_of_what_it_writes(tmp_path: Path) -> None:
     digests = Digests(tmp_path / "memory.json")
     told = {"kind": "synthesize", "base_url": "http://here/v1", "server_model": "m", "questions_per_seed": 1}
