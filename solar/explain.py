@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -12,13 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    ConfigTypeError,
     InterpolationKeyError,
     InterpolationResolutionError,
+    KeyValidationError,
     OmegaConfBaseException,
     ValidationError,
 )
 
+from solar.config.base import StageConfig
 from solar.config.root import SolarConfig
+from solar.config.store import ENTRIES
 from solar.errors import ConfigError, SolarError
 from solar.plan.graph import hint
 
@@ -31,7 +35,18 @@ _TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or 
 
 def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     """The line (or, where there are several problems, lines) to print."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    cause = error.__cause__ or (error.__context__ if isinstance(error, HydraException) else None)
+    if not isinstance(cause, OmegaConfBaseException):
+        return _explain(error, arguments, conf)
+    override = re.match(r"Error merging override \++([^=]+)=", str(error))
+    new = re.match(r"Invalid type assigned: dict is not a subclass of (\w+)", str(cause))
+    if new and override and new[1] in {entry.__name__ for entry in ENTRIES.values()}:
+        return _no_entry(override[1], str(cause.key), new[1])
+    in_file = re.match(r"In '(.+?)': ", str(error))  # Hydra names the file and leaves out the rest
+    return (f"{in_file[1]}.yaml: " if in_file else "") + _explain(cause, arguments, conf)
+
+
+def _explain(cause: Exception, arguments: Sequence[str], conf: Path) -> str:
     match cause:
         case SolarError():
             return str(cause)
@@ -41,12 +56,18 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
             return f"{cause.override}: {_first_line(cause)}; quote values with special characters, as key='\"value\"'"
         case ConfigKeyError() if "." not in str(cause.full_key) and cause.object_type not in (None, dict, SolarConfig):
             return _unknown_in_list(str(cause.key), cause.object_type, arguments)
+        case ConfigKeyError() | ConfigAttributeError() if cause.object_type is StageConfig:
+            return _no_schema(str(cause.full_key).split(".")[1])
         case ConfigKeyError() | ConfigAttributeError():
-            return _unknown_key(str(cause.full_key), arguments, conf)
+            return _unknown_key(str(cause.full_key), cause.object_type, arguments, conf)
         case InterpolationKeyError() | InterpolationResolutionError():
             return f"{cause.full_key}: {_first_line(cause)}"
+        case KeyValidationError():
+            return f"{cause.full_key}: found the key {cause.key}, expected a word; quote it, as '{cause.key}'"
         case ValidationError():
             return _wrong_value(cause)
+        case ConfigTypeError() if "does not support deletion" in str(cause):
+            return f"~{cause.full_key}: a setting of a schema cannot be taken away; give it another value"
         case _:
             no_group = re.match(r"Could not override '(.*?)'", str(cause))
             if no_group is not None:
@@ -80,7 +101,9 @@ def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:
     """Raises `ConfigError` for `trainer=null` and the like, which make Hydra crash."""
     for argument in arguments:
         group, said, value = argument.lstrip("+").partition("=")
-        if said and value in ("null", "") and _is_group(argument, conf):
+        if said and not group:
+            raise ConfigError(f"'{argument}': no key, expected key=value")
+        if said and value in ("null", "") and is_group(argument, conf):
             files = sorted(path.stem for path in (conf / group.split("@")[0]).glob("*.yaml"))
             raise ConfigError(f"{group}: found '{value}', expected one of {', '.join(files)}")
 
@@ -96,9 +119,9 @@ def _missing_choice(text: str) -> str:
     return f"{group}: there is no '{name}'{close}{listed}"
 
 
-def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
+def _unknown_key(key: str, entry: type | None, arguments: Sequence[str], conf: Path) -> str:
     parent, _, name = key.rpartition(".")
-    known = _keys(parent, arguments, conf)
+    known = [item.name for item in fields(entry)] if is_dataclass(entry) else _keys(parent, arguments, conf)
     whose = f"stages.{parent.split('.')[1]}" if parent.startswith("stages.") else parent or "the configuration"
     if known == [] and not any(argument.startswith("+") and key in argument for argument in arguments):
         return f"{key}: {parent or whose} is empty; a plus adds to it, as in '+{key}=...'"
@@ -122,7 +145,7 @@ def _keys(parent: str, arguments: Sequence[str], conf: Path) -> list[str] | None
     groups = [
         argument
         for argument in arguments
-        if re.match(r"[+~]*[\w/@.]+=", argument) and any(_is_group(argument, folder) for folder in folders)
+        if re.match(r"[+~]*[\w/@.]+=", argument) and any(is_group(argument, folder) for folder in folders)
     ]
     searched = [] if own is None else [f"hydra.searchpath=['file://{own}']"]
     GlobalHydra.instance().clear()
@@ -145,7 +168,8 @@ def _own_folder(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _is_group(argument: str, conf: Path) -> bool:
+def is_group(argument: str, conf: Path) -> bool:
+    """Whether an argument chooses one of the YAML files of a folder, as `trainer=gpu` does."""
     return (conf / argument.lstrip("+~").split("=")[0].split("@")[0]).is_dir()
 
 
@@ -153,14 +177,19 @@ def _wrong_value(error: ValidationError) -> str:
     key, text = str(error.full_key), _first_line(error)
     if "is not a subclass of StageConfig" in text or re.fullmatch(r"stages\.\w+", key):
         stage = key.removeprefix("stages.")
-        return (
-            f"stages.{stage}: a stage starts from a recipe or a schema; "
-            f"mount one with `+stage@stages.{stage}=sft` or in an experiment's defaults"
-        )
+        return _no_schema(stage)
+    where = f"{key}: " if key else ""
     for pattern, sentence in _SENTENCES.items():
         if (found := re.fullmatch(pattern, text)) is not None:
-            return f"{key}: " + sentence(*found.groups())
-    return f"{key}: {text}"
+            return where + sentence(*found.groups())
+    return where + text
+
+
+def _no_schema(stage: str) -> str:
+    return (
+        f"stages.{stage}: a stage starts from a recipe or a schema; "
+        f"mount one with `+stage@stages.{stage}=sft` or in an experiment's defaults"
+    )
 
 
 _SENTENCES: dict[str, Callable[..., str]] = {
@@ -176,9 +205,19 @@ _SENTENCES: dict[str, Callable[..., str]] = {
             f"found {_A.get(kinds[0] or kinds[1], 'something else')}, expected keys with values, {{key: value}}"
         )
     ),
+    r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)": (
+        lambda wanted, value: f"found '{value}', expected keys with values for a {wanted}, {{key: value}}"
+    ),
     r"field '.*' is not Optional": lambda: "found null, expected a value; leave the key out for what the recipe says",
 }
 """What OmegaConf says of a value -> the same in our words."""
+
+
+def _no_entry(key: str, name: str, wanted: str) -> str:
+    """For `+stages.data.sources.mine={...}`: Hydra gives a new entry no schema by itself."""
+    place = re.sub(rf"(\.{re.escape(name)})\..*", r"\1", key)
+    schema = next(schema for schema, entry in ENTRIES.items() if entry.__name__ == wanted)
+    return f"{place}: a new entry starts from its schema: `+schema@{place}={schema}`, then its keys without a plus"
 
 
 def _no_such_group(group: str, told: str) -> str:

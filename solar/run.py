@@ -23,7 +23,7 @@ from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
-from solar.explain import KNOWN, explain, refuse_null_groups, word_below_a_list
+from solar.explain import KNOWN, explain, is_group, refuse_null_groups, word_below_a_list
 from solar.plan.checks import check
 from solar.plan.expand import expand
 from solar.plan.lacks import lacks
@@ -33,6 +33,8 @@ from solar.report.entries import Entry, Run
 from solar.report.recovery import recoveries
 from solar.sweep import add_job
 
+_EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")
+_LIKE_A_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*(e[+-]?\d+)?|inf|nan)|true|false", re.IGNORECASE)
 DEFAULT_EXPERIMENT = "quickstart"
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 """What the operating system says of a place that cannot take what is written."""
@@ -99,11 +101,9 @@ def _make_root(root: Path) -> None:
 def main() -> None:
     """The command line."""
     arguments = [_as_hydra_takes_it(argument) for argument in sys.argv[1:]]
-    # Hydra's own parser takes its flags only before the first override; people type them anywhere.
-    arguments.sort(key=lambda argument: not argument.startswith("-") and bool(re.match(r"[+~]|[^=]+=", argument)))
-    if not any(re.match(r"[+~]*experiment(@|=)", argument) for argument in arguments):
+    if not any(map(_EXPERIMENT.match, arguments)):
         arguments.append(f"+experiment={DEFAULT_EXPERIMENT}")
-    sys.argv[1:] = arguments
+    sys.argv[1:] = sorted(arguments, key=_place)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us, whole
     # On a busy machine, threads that spin while they wait for each other cost most of the time; short waits do not.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -138,6 +138,8 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
             raise
         sys.exit(_tell(line, 1))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sys.exit(_tell(f"{str(error.filename)[:80]}...: {error.strerror}; choose a shorter one", 1))
         if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
@@ -145,8 +147,18 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(_tell(f"{where}{error.strerror}; {way_out}", 1))
 
 
+def _place(argument: str) -> int:
+    """Hydra takes flags only before the first override, and a later group changes what an earlier one says."""
+    if argument.startswith("-") or not re.match(r"[+~]|[^=]+=", argument):
+        return 0
+    return 1 if _EXPERIMENT.match(argument) else 2
+
+
 def _as_hydra_takes_it(argument: str) -> str:
-    """People type `experiment=x`, which Hydra wants with a plus, and `logger=null`, which makes it crash."""
+    """People type `experiment=x`, which Hydra wants with a plus; `logger=null` and `trainer=1` make it crash."""
+    key, said, value = argument.partition("=")
+    if said and _LIKE_A_NUMBER.fullmatch(value) and is_group(argument, conf_folder()):
+        argument = f"{key}='{value}'"
     plus = "+" if argument.startswith("experiment=") else ""
     return {"logger=null": "logger=none"}.get(argument, plus + argument)
 

@@ -43,8 +43,8 @@ FIELDS: dict[Format, tuple[str, ...]] = {
     Format.messages: ("messages",),
     Format.prompt_completion: ("prompt", "completion", "system"),
     Format.preference: ("prompt", "chosen", "rejected", "system"),
-    Format.sharegpt: ("conversations",),
-    Format.alpaca: ("instruction", "input", "output"),
+    Format.sharegpt: ("conversations", "system"),
+    Format.alpaca: ("instruction", "input", "output", "system"),
     Format.open_orca: ("system_prompt", "question", "response"),
     Format.metamath: ("query", "response", "system"),
     Format.orca_dpo_pairs: ("system", "question", "chosen", "rejected"),
@@ -180,6 +180,8 @@ class DecontaminateConfig:
     """Words in a row that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); rows of 8 or more count whole."""
 
     def problems(self) -> Iterator[str]:
+        if not self.against:
+            yield "against: none given, expected at least one evaluation set"
         if self.ngram < 8:
             yield f"ngram: found {self.ngram}, expected at least 8; fewer words recur by chance"
         for name, source in self.against.items():
@@ -243,8 +245,8 @@ class PrepareDataConfig(StageConfig):
             yield f"sources: some have a weight and {missing} none; give all a weight or none"
         if weighted and self.temperature is not None:
             yield "temperature: given, but sources have weights; drop one of the two"
-        if self.temperature is not None and not self.temperature > 0:
-            yield f"temperature: found {self.temperature}, expected more than 0"
+        if self.temperature is not None and not self.temperature >= 0.1:
+            yield f"temperature: found {self.temperature}, expected at least 0.1"
         shares = sum(source.share or 0 for source in self.sources.values())
         if shares >= 1 or (shares and not open_sources):
             yield f"sources: shares add up to {shares:g}, expected less than 1 and a source without a share"
@@ -252,6 +254,8 @@ class PrepareDataConfig(StageConfig):
             yield from (f"decontaminate.{problem}" for problem in self.decontaminate.problems())
         yield from self._switch_problems()
         for name, source in self.sources.items():
+            if not re.fullmatch(r"\w[^\x00-\x1f]*", name):
+                yield f"sources: found the name {name!r}, expected one that begins with a letter or digit, on one line"
             yield from (f"sources.{name}.{problem}" for problem in source.problems())
             if not self._suits(source.format):
                 yield f"sources.{name}.format: {source.format.value} gives no samples for task {self.task.value}"
@@ -266,6 +270,8 @@ class PrepareDataConfig(StageConfig):
         if moments != sorted(set(moments)) or any(moment <= 0 for moment in moments):
             yield f"switches: at_tokens are {moments}, expected rising numbers above 0"
         for place, switch in enumerate(self.switches):
+            if not switch.weights:
+                yield f"switches.{place}.weights: none given, expected at least one source"
             for name, weight in switch.weights.items():
                 if name not in self.sources:
                     yield f"switches.{place}.weights.{name}: no such source, expected {', '.join(self.sources)}"

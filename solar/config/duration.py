@@ -7,6 +7,7 @@ from enum import StrEnum
 from solar.errors import ConfigError
 
 _SCALE = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_MOST = 10**15
 _PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMBT]?)\s*(tokens?|steps?|epochs?)\s*")
 
 
@@ -46,6 +47,8 @@ class Duration:
         amount = float(number.replace("_", "")) * _SCALE[scale]
         if amount <= 0:
             raise ConfigError(f"found '{text}', expected more than nothing")
+        if amount > _MOST:
+            raise ConfigError(f"found '{text}', expected at most {_MOST / 10**12:,.0f}T")
         return cls(amount, Unit(unit if unit.endswith("s") else unit + "s"))
 
     def __str__(self) -> str:

@@ -82,7 +82,18 @@ class Reader:
         return _messages(self._value(row, "messages"), "role", "content")
 
     def _sharegpt(self, row: Row) -> list[Message]:
-        return _messages(self._value(row, "conversations"), "from", "value")
+        return self._told(row, _messages(self._value(row, "conversations"), "from", "value"))
+
+    def _told(self, row: Row, messages: list[Message], field: str = "system") -> list[Message]:
+        """Messages behind the row's system message, if it has one."""
+        system = self._optional(row, field)
+        if not system or messages[0] == _message("system", system):
+            return messages
+        if messages[0]["role"] == "system":
+            raise BadRow(
+                "two_system_messages", f"a field `{self._columns.get(field, field)}`, and another one in the list"
+            )
+        return [_message("system", system), *messages]
 
     def _prompt_completion(self, row: Row) -> list[Message]:
         completion = self._value(row, "completion")
@@ -92,19 +103,17 @@ class Reader:
     def _prompt(self, row: Row) -> list[Message]:
         prompt = self._value(row, "prompt")
         if isinstance(prompt, list):
-            return _messages(prompt, "role", "content")
-        system = self._optional(row, "system")
-        return [*([_message("system", system)] if system else []), _message("user", _checked(prompt, "prompt"))]
+            return self._told(row, _messages(prompt, "role", "content"))
+        return self._told(row, [_message("user", _checked(prompt, "prompt"))])
 
     def _alpaca(self, row: Row) -> list[Message]:
         given = self._optional(row, "input")
         question = self._text(row, "instruction") + (f"\n\n{given}" if given else "")
-        return [_message("user", question), _message("assistant", self._text(row, "output"))]
+        return self._told(row, [_message("user", question), _message("assistant", self._text(row, "output"))])
 
     def _asked(self, row: Row, system: str, question: str, answer: str) -> list[Message]:
-        told = self._optional(row, system)
-        start = [_message("system", told)] if told else []
-        return [*start, _message("user", self._text(row, question)), _message("assistant", self._text(row, answer))]
+        said = [_message("user", self._text(row, question)), _message("assistant", self._text(row, answer))]
+        return self._told(row, said, system)
 
     def _preference(self, row: Row) -> Pair:
         sides = {name: self._value(row, name) for name in ("chosen", "rejected")}
@@ -116,7 +125,8 @@ class Reader:
                 raise BadRow("no_answer", f"`{name}` does not end with the assistant")
         if chosen[:-1] != rejected[:-1]:
             raise BadRow("different_prompts", "`chosen` and `rejected` answer different prompts")
-        return Pair(chosen[:-1] or self._prompt(row), chosen[-1]["content"], rejected[-1]["content"])
+        prompt = self._told(row, chosen[:-1]) if chosen[:-1] else self._prompt(row)
+        return Pair(prompt, chosen[-1]["content"], rejected[-1]["content"])
 
     def _orca_pair(self, row: Row) -> Pair:
         messages = self._asked(row, "system", "question", "chosen")

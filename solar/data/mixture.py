@@ -14,10 +14,11 @@ def mixture_of(config: PrepareDataConfig, tokens: Mapping[str, int]) -> Mixture:
             raise DataError(
                 f"sources.{name}: no training sample is left of it; look at the reasons above, or drop the source"
             )
+    most = max(tokens.values())
     weights = shares(
         {name: source.share for name, source in config.sources.items() if source.share is not None},
         {
-            name: _weight(source.weight, tokens[name], config.temperature)
+            name: _weight(source.weight, tokens[name] / most, config.temperature)
             for name, source in config.sources.items()
             if source.share is None
         },
@@ -27,8 +28,8 @@ def mixture_of(config: PrepareDataConfig, tokens: Mapping[str, int]) -> Mixture:
     return Mixture(weights, limits, switches)
 
 
-def _weight(weight: float | None, tokens: int, temperature: float | None) -> float:
-    return weight if weight is not None else float(tokens ** (1 / (temperature or 1)))
+def _weight(weight: float | None, size: float, temperature: float | None) -> float:
+    return weight if weight is not None else float(size ** (1 / (temperature or 1)))
 
 
 def shares(fixed: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:

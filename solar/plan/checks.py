@@ -23,7 +23,8 @@ READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
 
 def check(config: SolarConfig) -> None:
     """Raises `ConfigError` with one line for each problem."""
-    problems = list(_invalid(config))
+    infinite = [f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config))]
+    problems = infinite or list(_invalid(config))
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -46,9 +47,8 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
             yield from _without_weights(name, stage, config)
             yield from _selected(name, stage, config)
             yield from (f"stages.{name}.{problem}" for problem in source_problems(stage, config.stages))
-    yield from (f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config)))
-    if not re.fullmatch(r"[\w][\w.-]*", config.name):
-        yield f"name: found '{config.name}', expected letters, digits, '.', '_' and '-': it names a folder"
+    if not re.fullmatch(r"[\w][\w.-]{0,99}", config.name):
+        yield f"name: found '{config.name}', expected up to 100 letters, digits, '.', '_' and '-': it names a folder"
     if not config.paths.root:
         yield "paths.root: found nothing, expected a folder"
     for part in ("trainer", "logger"):

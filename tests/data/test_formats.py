@@ -42,6 +42,18 @@ def _part(text: str, kind: str = "text") -> dict:
         ),
         (Format.open_orca, {"id": "niv.1", "system_prompt": "", "question": "Q", "response": "A"}, [USER, ANSWER]),
         (Format.metamath, {"type": "MATH_AnsAug", "query": "Q", "response": "A"}, [USER, ANSWER]),
+        (Format.prompt_completion, {"system": "S", "prompt": [USER], "completion": "A"}, [SYSTEM, USER, ANSWER]),
+        (
+            Format.prompt_completion,
+            {"system": "S", "prompt": [SYSTEM, USER], "completion": "A"},
+            [SYSTEM, USER, ANSWER],
+        ),
+        (Format.alpaca, {"system": "S", "instruction": "Q", "output": "A"}, [SYSTEM, USER, ANSWER]),
+        (
+            Format.sharegpt,
+            {"system": "S", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+            [SYSTEM, USER, ANSWER],
+        ),
     ],
 )
 def test_conversations_by_format(format, row, messages):
@@ -55,6 +67,11 @@ def test_conversations_by_format(format, row, messages):
         (
             Format.preference,
             {"prompt": [SYSTEM, USER], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "B"}]},
+            Pair([SYSTEM, USER], "A", "B"),
+        ),
+        (
+            Format.preference,
+            {"system": "S", "chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "B"}]},
             Pair([SYSTEM, USER], "A", "B"),
         ),
         (
@@ -83,6 +100,7 @@ def test_pairs_by_format(format, row, pair):
     [
         (Format.messages, {"messages": []}, "wrong_type"),
         (Format.messages, {"messages": "text"}, "wrong_type"),
+        (Format.prompt_completion, {"system": "T", "prompt": [SYSTEM, USER], "completion": "A"}, "two_system_messages"),
         (Format.messages, {"messages": ["text"]}, "wrong_type"),
         (Format.messages, {"messages": [{"role": "robot", "content": "x"}]}, "unknown_role"),
         (Format.messages, {"messages": [USER]}, "no_answer"),

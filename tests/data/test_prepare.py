@@ -293,6 +293,11 @@ def test_caps_and_switches_reach_the_order(prepared, tmp_path, topics):
         ({"task": Task.preference}, "packing: found concatenate, expected none"),
         ({"template": "sola"}, "template: found 'sola', expected one of solar, chatml"),
         ({"max_bad_rows": -1}, "max_bad_rows: found -1"),
+        ({"temperature": 1e-9}, "temperature: found 1e-09, expected at least 0.1"),
+        ({"switches": [SwitchConfig(5, {})]}, "switches.0.weights: none given, expected at least one source"),
+        ({"decontaminate": DecontaminateConfig({})}, "decontaminate.against: none given, expected at least one"),
+        ({"sources": {"../a": {}}}, "sources: found the name '../a', expected one that begins with a letter or digit"),
+        ({"sources": {"a\nb": {}}}, "sources: found the name 'a\\nb'"),
         ({"sources": {}}, "sources: none given"),
         (
             {"sources": {"a": {"columns": {"txet": "body"}}}},

@@ -27,11 +27,21 @@ MISTAKES = {
     "trainer=cpuu": "trainer: there is no 'cpuu'; did you mean 'cpu'?",
     "+experiment=quickstrt": "experiment: there is no 'quickstrt'; did you mean 'quickstart'?",
     "+stages.dpo_a.betta=1": "stages.dpo_a.betta: no such key",
+    "trainer=1": "trainer: there is no '1'; there are: cpu, ddp",
+    "+experiment=inf": "experiment: there is no 'inf'; there are: dpo_losses",
+    "=": "'=': no key, expected key=value",
+    "~stages.dpo_a.optimizer": "~stages.dpo_a.optimizer: a setting of a schema cannot be taken away; give it another",
+    "stages.dpo_a.lr_factors={1:2}": "stages.dpo_a.lr_factors.1: found the key 1, expected a word; quote it, as '1'",
+    "+stages.pretrain_data.sources.a.path=x": "stages.pretrain_data.sources.a: a new entry starts from its schema: `+s",
+    "+stages.pretrain_data.sources.a={path: x}": "`+schema@stages.pretrain_data.sources.a=source`, then its keys",
+    "stages.sft.duration=99999999999T steps": "found '99999999999T steps', expected at most 1,000T",
+    f"name={'x' * 300}": "expected up to 100 letters",
+    f"stages.pretrain_data.sources.docs={{stage: null, path: {'x' * 300}, format: text}}": "File name too long",
     "stages.dpo_a.beta=inf": "stages.dpo_a.beta: found inf, expected a finite number",
     "stages.dpo_a.duration=0": "stages.dpo_a.duration: found '0', expected a number and a unit",
     "stages.init.architecture.num_attention_heads=0": "num_attention_heads: found 0, expected at least 1",
     "stages.evaluation.max_tokens=-1": "stages.evaluation.max_tokens: found -1, expected at least 1 or null",
-    "name=../elsewhere": "name: found '../elsewhere', expected letters",
+    "name=../elsewhere": "name: found '../elsewhere', expected up to 100 letters, digits",
     "trainer=null": "trainer: found 'null', expected one of cpu, ddp",
     "+experiment=quickstart,dus_10b": "experiment: several values; add --multirun to run each",
     "stages.evaluation.models=[]": "stages.evaluation.models: found none, expected stages whose models are scored",
@@ -117,3 +127,26 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("artifacts/docs*"))
+
+
+WRITTEN = {
+    "pretrain: {optimizer: {lr: abc}}": "stages.pretrain.optimizer.lr: found 'abc', expected a number",
+    "pretrain: {optimzer: {lr: 1.0}}": "no such key in stages.pretrain; did you mean 'optimizer'?",
+    "pretrain_data: {packing: bestfit}": "packing: found 'bestfit', expected none, concatenate, best_fit",
+    "pretrain_data: {sources: {docs: {formt: text}}}": "docs.formt: no such key in stages.pretrain_data.sources",
+    "pretrain_data: {sources: {docs: null}}": "stages.pretrain_data.sources.docs: found null, expected a value",
+    "pretrain_data: {sources: {1: {path: x}}}": "stages.pretrain_data.sources.1: found the key 1, expected a word",
+    "pretrain: 5": "found '5', expected keys with values for a PretrainConfig",
+    "mine: {kind: sft, duration: 3 steps}": "stages.mine: a stage starts from a recipe or a schema",
+}
+
+
+@pytest.mark.parametrize("stage", WRITTEN)
+def test_a_mistake_in_an_experiments_file_is_one_clear_line_with_the_file(stage: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    defaults = "# @package _global_\ndefaults: [/experiment/quickstart, _self_]\n"
+    (folder / "mine.yaml").write_text(f"{defaults}stages:\n  {stage}\n")
+    done = run(tmp_path / "root", "--config-dir", str(tmp_path / "conf"), "+experiment=mine")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: experiment/mine.yaml: ") and WRITTEN[stage] in line
