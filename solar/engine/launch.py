@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -41,7 +42,10 @@ def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContex
     if (job / "error").exists():
         raise StageError((job / "error").read_text(encoding="utf-8"))
     if code != 0:
-        raise StageError(f"{context.stage}: {cause(job, log, code)}; what all of them said is in {log}")
+        why, kept = cause(job, log, code), context.run_dir / f"{context.stage}-ranks.log"
+        context.run_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, kept)  # the stage's own folder goes away where there is nothing to resume from
+        raise StageError(f"{context.stage}: {why}; what all of them said is in {kept}")
     metrics = json.loads((job / "metrics.json").read_text(encoding="utf-8"))
     for path in job.iterdir():
         path.unlink()

@@ -45,7 +45,7 @@ def _stop_at_end_of_input() -> None:
 
 def _note(error: BaseException, path: Path) -> None:
     """Say what went wrong, unless another rank has failed before: the others only lose their connection to it."""
-    last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    last = " ".join(traceback.format_exception_only(error)[-1].split())[:300]
     with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
         json.dump({"rank": int(os.environ.get("RANK", "0")), "error": last}, file)
 

@@ -241,11 +241,13 @@ class TrainingModule(pl.LightningModule):
         self.rows_done = checkpoint["solar"]["rows_done"]
         self.tokens_done = checkpoint["solar"]["tokens_done"]
         self.flops_done = checkpoint["solar"]["flops_done"]
+        guard = checkpoint["solar"]["guard"]
         if self.config.branch and self.steps_done == self.first_step:
             checkpoint["callbacks"] = {}  # what was watched of the trunk is told there
+            guard |= {"skipped": 0, "rollbacks": 0}
         else:
             self.average.restore(checkpoint["solar"]["average"])
-        self.guard.restore(checkpoint["solar"]["guard"])
+        self.guard.restore(guard)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

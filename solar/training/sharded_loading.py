@@ -1,10 +1,12 @@
 """A network of which no process holds more than its shard: made without memory, filled straight from safetensors."""
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -46,10 +48,10 @@ def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> Non
     """
     if is_unmaterialized(model_dir):
         raise StageError(f"{model_dir}: no weights to read in shards; grow with materialize: true, or use trainer ddp")
-    buffers = _computed_buffers(network)
+    files = _files_by_tensor(model_dir)
+    buffers = _computed_buffers(network, stored=files.keys())
     network.to_empty(device=device)
     network.tie_weights()
-    files = _files_by_tensor(model_dir)
     for name, parameter in network.named_parameters():
         if name not in files:
             raise StageError(f"{model_dir}: no tensor {name}; this model cannot be loaded in shards, use trainer ddp")
@@ -60,7 +62,11 @@ def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> Non
                 raise StageError(f"{model_dir}/{files[name]}: {name}: {shapes}")
             _copy_part(parameter, stored)
     for name, buffer in network.named_buffers():
-        buffer.copy_(buffers[name])
+        if name not in files:
+            buffer.copy_(buffers[name])
+            continue
+        with safe_open(model_dir / files[name], framework="pt") as file:  # type: ignore[no-untyped-call]
+            buffer.copy_(file.get_tensor(name))
 
 
 @torch.no_grad()
@@ -75,12 +81,22 @@ def _copy_part(parameter: nn.Parameter, stored: Any) -> None:
         local.copy_(stored[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))])
 
 
-def _computed_buffers(network: PreTrainedModel) -> dict[str, Tensor]:
+def _computed_buffers(network: PreTrainedModel, stored: Set[str]) -> dict[str, Tensor]:
     """What the network computes instead of loading (rotary frequencies), from a copy of it that is nearly empty."""
-    config = type(network.config).from_dict(network.config.to_dict() | {"vocab_size": 8, "num_hidden_layers": 1})
-    small = AutoModelForCausalLM.from_config(config)
+    config = network.config.to_dict()
+    count = network.config.num_hidden_layers
+    by_layer = {key: said for key, said in config.items() if isinstance(said, list) and len(said) == count}
+    kinds = {json.dumps([said[layer] for said in by_layer.values()]): layer for layer in reversed(range(count))}
+    kept = sorted(kinds.values())  # the first layer of each kind
+    fewer = {key: [said[layer] for layer in kept] for key, said in by_layer.items()}
+    few = config | fewer | {"vocab_size": 8, "pad_token_id": 0, "num_hidden_layers": len(kept)}
+    try:
+        small = AutoModelForCausalLM.from_config(type(network.config).from_dict(few))
+    except (ValueError, StrictDataclassError) as error:  # its layers are told apart in a way of its own
+        reason = " ".join(str(error).split())[:200]
+        raise StageError(f"{type(network).__name__}: a small one cannot be made ({reason}); use trainer ddp") from None
     found = dict(small.named_buffers())
-    missing = [name for name, _ in network.named_buffers() if name not in found]
+    missing = [name for name, _ in network.named_buffers() if name not in found and name not in stored]
     if missing:
         raise StageError(f"{type(network).__name__}: {missing[0]} cannot be computed alone; use trainer ddp")
     return found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +10,15 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from solar.config.root import TrainerConfig
+from solar.config.root import LoggerConfig, LoggerName, TrainerConfig
+from solar.config.training import PretrainConfig
+from solar.engine import launch as launching
 from solar.engine import worker
+from solar.engine.context import RunContext
 from solar.engine.ranks import CRASH, Ranks, cause, command
 from solar.errors import StageError
 
@@ -85,7 +90,26 @@ def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeyp
     for rank, error in (("1", ValueError("too many heads\nsecond line")), ("0", RuntimeError("connection lost"))):
         monkeypatch.setenv("RANK", rank)
         worker._note(error, tmp_path / CRASH)
-    assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads"
+    assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads second line"
+
+
+def test_what_failed_ranks_said_outlives_the_folder_of_the_stage(tmp_path, monkeypatch):
+    class Failing(Ranks):
+        def run(self, progress):
+            self.log.parent.mkdir(parents=True)
+            self.log.write_text("all of it\n")
+            return 1
+
+    monkeypatch.setattr(launching, "Ranks", Failing)
+    config = PretrainConfig(kind="pretrain", model="base", data="data")
+    trainer, output = TrainerConfig(devices=2, num_nodes=1), tmp_path / "pretrain.partial"
+    output.mkdir()
+    context = RunContext("quick", "pretrain", trainer, LoggerConfig(LoggerName.none), tmp_path / "run", print)
+    monkeypatch.setattr(launching.Job, "of", lambda *_: SimpleNamespace(to_json=lambda: "{}"))
+    with pytest.raises(StageError, match=r"what all of them said is in (.+)$") as failed:
+        launching.launch(config, {}, output, context)
+    shutil.rmtree(output)
+    assert Path(str(failed.value).rpartition(" is in ")[2]).read_text() == "all of it\n"
 
 
 def test_a_rank_killed_for_memory_is_told_as_that(tmp_path):

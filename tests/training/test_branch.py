@@ -54,7 +54,9 @@ def _train(config, model_dir, output, stop_at=None, bad=()):
     module = Watching(network, config, budget.schedule(config.schedule, order), lambda name: "old")
     module.first_step = trunk.steps if trunk else 0
     steps = StepDataset(ROWS, order, module.assemble, budget, 2)
-    train(module, steps, ValidationRows([], module.assemble, 2, None), model_dir, output, Place(output), stop)
+    held_out = ValidationRows([], module.assemble, 2, None)
+    metrics = train(module, steps, held_out, model_dir, output, Place(output), stop)
+    (output / "metrics.json").write_text(json.dumps(metrics))
     return [samples for samples in read if samples]
 
 
@@ -107,6 +109,14 @@ def test_a_branch_is_rolled_back_to_its_own_beginning_at_most(tmp_path, every, p
     _train(config, tmp_path / "trunk/model", tmp_path / "branch", bad=(8, 9))
     told = [json.loads(line) for line in (tmp_path / "branch/logs/skipped.jsonl").read_text().splitlines()]
     assert [(line["step"], line.get("back_to_step")) for line in told] == [(8, None), (9, point)]
+
+
+def test_steps_that_the_trunk_skipped_are_not_counted_again(tmp_path):
+    base = llama_folder(tmp_path / "base")
+    _train(_config(6, STAYS, keep_optimizer=True), base, tmp_path / "trunk", bad=(4, 5))
+    _train(_config(2, DECAYS, branch=True), tmp_path / "trunk/model", tmp_path / "branch")
+    told = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("trunk", "branch")]
+    assert [metrics["skipped_steps"] for metrics in told] == [2, 0]
 
 
 def test_a_branch_goes_on_from_the_weights_and_not_from_their_average(tmp_path):

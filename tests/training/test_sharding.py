@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import ApertusConfig, AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen3Config
 
 from solar.config.training import Precision
 from solar.errors import StageError
@@ -78,6 +78,39 @@ def test_the_shards_of_all_ranks_are_the_tensors_of_the_files(tmp_path, ranks, t
         assert torch.equal(found[name], parameter), name
     for name, buffer in llama(tie_word_embeddings=tied).named_buffers():
         assert torch.equal(buffers[name], buffer)
+
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+OTHERS = {
+    "layers of one kind": Qwen3Config(**SIZES),
+    "layers of two kinds": Gemma3TextConfig(**SIZES, layer_types=["sliding_attention", "full_attention"] * 2),
+    "buffers in the files": ApertusConfig(**SIZES, rope_parameters={"rope_type": "default", "rope_theta": 1e4}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_no_parameter_holds_is_read_or_computed_for_families_that_tell_layers_apart(tmp_path, ranks, kind):
+    whole = AutoModelForCausalLM.from_config(OTHERS[kind])
+    for name, buffer in whole.named_buffers():
+        if name in whole.state_dict():
+            buffer.fill_(0.25)  # not what a fresh network would have
+    whole.save_pretrained(tmp_path)
+    mesh = ranks(1)
+    network = empty_network(tmp_path, Precision.fp32)
+    shard(Decoder(network), network, mesh, Precision.fp32)
+    fill(network, tmp_path, torch.device("cpu"))
+    buffers = dict(network.named_buffers())
+    assert buffers.keys() == dict(whole.named_buffers()).keys()
+    for name, buffer in whole.named_buffers():
+        assert torch.equal(buffers[name], buffer), name
 
 
 def test_layers_shared_by_two_devices_hold_half_of_every_matrix(tmp_path, ranks):
