@@ -21,7 +21,7 @@ class OptimizerName(StrEnum):
     adafactor = "adafactor"
     """torch's: the second moment as rows and columns, no first one."""
     muon = "muon"
-    """torch's for the matrices of the layers, AdamW for all else."""
+    """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for all else."""
     schedule_free = "schedule_free"
     """schedulefree's AdamW: an average of the weights takes the place of a decaying rate."""
 

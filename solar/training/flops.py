@@ -22,7 +22,7 @@ def matrix_parameters(network: PreTrainedModel) -> int:
     body = sum(
         weight.numel() * _share_used(name, network.config)
         for name, weight in network.named_parameters()
-        if weight.ndim in (2, 3) and weight is not head and id(weight) not in embeddings
+        if weight.ndim in (2, 3) and weight is not head and id(weight) not in embeddings and not name.endswith("bias")
     )
     return int(head.numel() + round(body))
 

@@ -151,7 +151,8 @@ class TrainingModule(pl.LightningModule):
             with self._synchronised_if(number == last):
                 loss, others = self.loss_sum(micro_batch.to(self.device))
                 self.manual_backward(loss * (replicas / divisor))  # their gradients are averaged
-            flops += self.work.flops(micro_batch.segments, micro_batch.trained_tokens)
+            if micro_batch.tokens:  # else a rank that has nothing to read keeps step with the others
+                flops += self.work.flops(micro_batch.segments, micro_batch.trained_tokens)
             for name, value in {"loss": loss.detach(), **others}.items():
                 totals[name] = totals[name] + value if name in totals else value
         wishes = {f"wish {number}": float(wish) for number, wish in enumerate(self.wishes)}

@@ -1,5 +1,6 @@
 """A Hugging Face decoder as training needs it: loaded in the right number format, read as hidden states and a head."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,9 @@ def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
             network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
     network.config.use_cache = False
     check_head(network, model_dir)
+    if getattr(config, "output_router_logits", False):
+        told = "output_router_logits asks for a load-balancing loss of the experts, which training here leaves out"
+        warnings.warn(f"{model_dir}/config.json: {told}", stacklevel=2)
     network.train()
     return network
 

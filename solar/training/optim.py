@@ -42,10 +42,11 @@ def parameter_groups(network: nn.Module, config: TrainConfig, role_of: Roles) ->
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        decayed = parameter.ndim > 1 and id(parameter) not in embeddings
+        bias = name.endswith("bias")  # of experts, it has two dimensions
+        decayed = parameter.ndim > 1 and not bias and id(parameter) not in embeddings
         decay = config.optimizer.weight_decay if decayed else 0.0
         rate = config.optimizer.lr * config.lr_factors.get(role_of(name), 1.0)
-        hidden = by_muon and parameter.ndim == 2 and id(parameter) not in ends
+        hidden = by_muon and parameter.ndim == 2 and not bias and id(parameter) not in ends
         group = groups.setdefault(
             (rate, decay, hidden), {"params": [], "lr": rate, "peak_lr": rate, "weight_decay": decay, "hidden": hidden}
         )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import llama, llama_folder, row, settings, train_rows
+from transformers import AutoModelForCausalLM, GptOssConfig
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import PretrainConfig, Trainable
@@ -36,6 +37,25 @@ def test_each_parameter_is_in_one_group_and_norms_biases_and_embeddings_are_not_
     for group, part in zip(groups, names, strict=True):
         spared = {name for name in part if "norm" in name or "bias" in name or "embed" in name}
         assert (group["weight_decay"] == 0) == bool(spared) and spared in (set(), part)
+
+
+@pytest.mark.parametrize("name", [OptimizerName.adamw, OptimizerName.muon])
+def test_biases_of_experts_are_biases_though_they_have_two_dimensions(name):
+    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
+    network = AutoModelForCausalLM.from_config(GptOssConfig(**sizes, **heads))
+    config = _config()
+    config.optimizer.name = name
+    groups = parameter_groups(network, config, roles({}))
+    spared = {
+        n
+        for group, part in zip(groups, _names(groups, network), strict=True)
+        if not group["weight_decay"]
+        for n in part
+    }
+    moved = {n for group, part in zip(groups, _names(groups, network), strict=True) if group["hidden"] for n in part}
+    biases = {n for n, parameter in network.named_parameters() if n.endswith("_bias")}
+    assert len(biases) == 2 and biases <= spared and not biases & moved
 
 
 def test_each_role_has_its_own_rate():

@@ -10,6 +10,8 @@ from tiny import llama, llama_folder, row, settings, train_rows
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Precision, PretrainConfig, SftConfig
 from solar.training.language import ContinuedPretraining, InstructionTuning
+from solar.training.microbatch import from_rows
+from solar.training.steps import Step
 
 UNEQUAL = [row(3, seed=1), row(17, 5, seed=2), row(2, seed=3), row(11, seed=4)]
 MASKED = [row(9, seed=1), row(12, seed=2, prompt=1.0), row(8, seed=3, prompt=1.0), row(10, seed=4)]
@@ -94,6 +96,24 @@ def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(t
     _assert_equal({name: p.grad for name, p in model.named_parameters()}, module.kept)
     ids = torch.as_tensor(held_out[0].input_ids)[None]
     assert metrics["valid_loss_first"] == pytest.approx(llama()(input_ids=ids, labels=ids).loss.item(), rel=1e-6)
+
+
+def test_a_micro_batch_without_rows_adds_nothing_to_what_is_counted(tmp_path):
+    """Ranks that have nothing left to read keep step with the others on one token that trains nothing."""
+
+    class Waiting(ContinuedPretraining):
+        def training_step(self, step, batch_idx):
+            super().training_step(
+                Step([*step.micro_batches, from_rows([])], step.rows, step.tokens, step.trained_tokens), batch_idx
+            )
+
+    folder, config = llama_folder(tmp_path / "base"), PretrainConfig(**settings(duration="1 epoch"))
+    plain, waiting = (
+        train_rows(UNEQUAL, config, folder, tmp_path / module.__name__, module=module)[0]
+        for module in (ContinuedPretraining, Waiting)
+    )
+    for counted in ("train_flops", "train_tokens", "loss_first"):
+        assert plain[counted] == waiting[counted] > 0
 
 
 def test_a_short_last_window_is_the_mean_of_its_own_tokens(tmp_path):
