@@ -11,7 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from solar.artifacts.manifest import write_atomically
 from solar.training.module import TrainingModule, training_module
 
 
@@ -153,11 +152,15 @@ def cut_back(path: Path, module: TrainingModule) -> int:
 
     Later ones belong to work that a kill has undone.
     """
-    for unfinished in path.parent.glob(f".{path.name}.*"):
-        unfinished.unlink()
+    cut = path.with_name(f".{path.name}.cut")
+    cut.unlink(missing_ok=True)  # one that was not finished
     kept = _lines_until(path, module)
-    if path.exists() and path.read_bytes() != (text := "".join(kept)).encode():
-        write_atomically(path, text)
+    if path.exists() and path.read_bytes() != (text := "".join(kept).encode()):
+        with cut.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        cut.replace(path)
     return len(kept)
 
 

@@ -137,7 +137,7 @@ def test_a_log_that_lost_lines_is_told_and_a_cut_that_was_not_finished_leaves_no
     log = tmp_path / "resumed/logs/metrics.jsonl"
     first, *rest = log.read_text().splitlines(keepends=True)
     log.write_text("".join(rest[1:]))
-    (log.parent / ".metrics.jsonl.1").write_text(first)
+    (log.parent / ".metrics.jsonl.cut").write_text(first)
     with pytest.warns(
         UserWarning, match=rf"metrics.jsonl: 2 of its {1 + len(rest)} lines up to step 5 are gone for good"
     ):
