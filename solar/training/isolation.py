@@ -4,11 +4,12 @@ Segments need every layer to mix tokens through the attention function of `trans
 convolutions, position biases that are added to scores, soft caps and attention sinks do not.
 """
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from solar.training.attention import NAME, Segment
@@ -62,7 +63,7 @@ def segments_hold(network: PreTrainedModel) -> bool:
     return bool(difference <= LEAK[network.dtype] * states_TD.abs().max())
 
 
-def in_segments(body: nn.Module, ids_T: Tensor, positions_T: Tensor, segments: list[Segment]) -> Tensor:
+def in_segments(body: Callable[..., Any], ids_T: Tensor, positions_T: Tensor, segments: list[Segment]) -> Tensor:
     """Hidden states [1, T, D] of a row in one pass."""
     output = body(
         input_ids=ids_T[None], position_ids=positions_T[None], attention_mask=None, use_cache=False, segments=segments
@@ -71,7 +72,7 @@ def in_segments(body: nn.Module, ids_T: Tensor, positions_T: Tensor, segments: l
     return states
 
 
-def one_by_one(body: nn.Module, ids_T: Tensor, segments: list[Segment]) -> Tensor:
+def one_by_one(body: Callable[..., Any], ids_T: Tensor, segments: list[Segment]) -> Tensor:
     """Hidden states [1, T, D] of a row, a pass for each document; neighbours of equal length share one.
 
     A prefix that two documents share is computed for each of them.

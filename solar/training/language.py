@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from solar.config.training import NextTokenConfig
+from solar.training.balance import balance_loss
 from solar.training.microbatch import MicroBatch, from_rows
 from solar.training.module import TrainingModule
 from solar.training.steps import Step
@@ -18,7 +19,12 @@ class NextToken(TrainingModule):
         z_loss = self.config.z_loss if self.network.training else None
         hidden_ND = self.hidden(batch)  # first: where the network is sharded, its forward pass makes the head whole
         loss, penalty = self.head().loss_sum(hidden_ND, batch.targets_N, z_loss or 0.0)
-        return loss, {} if z_loss is None else {"z_loss": penalty}
+        others = {} if z_loss is None else {"z_loss": penalty}
+        if routed := self.decoders[0].routed:
+            balance = balance_loss(self.network, routed) * batch.trained_tokens
+            loss = loss + self.decoders[0].balance_weight * balance
+            others["balance_loss"] = balance.detach()
+        return loss, others
 
     def divisor(self, step: Step) -> int:
         return step.trained_tokens

@@ -22,6 +22,7 @@ from solar.errors import StageError
 from solar.growth import unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
 from solar.training.attention import Segment
+from solar.training.balance import Routed, balance_weight
 from solar.training.head import body_of, check_head
 from solar.training.isolation import has_sinks, in_segments, one_by_one, runs_in_segments, segments_hold, takes_segments
 
@@ -74,7 +75,7 @@ def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
             network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
     network.config.use_cache = False
     check_head(network, model_dir)
-    if getattr(config, "output_router_logits", False):
+    if getattr(config, "output_router_logits", False) and not balance_weight(network):
         told = "output_router_logits asks for a load-balancing loss of the experts, which training here leaves out"
         warnings.warn(f"{model_dir}/config.json: {told}", stacklevel=2)
     network.train()
@@ -87,12 +88,22 @@ class Decoder(nn.Module):
     def __init__(self, network: PreTrainedModel) -> None:
         super().__init__()
         self.network = network
+        self.balance_weight = balance_weight(network)
+        self.routed: list[Routed] = []
+        """What routers said in the last pass, if a loss balances them."""
 
     def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
         """The last hidden state of every token of one row of documents, [1, T, D]."""
+        self.routed = []
+        body = self._routing if self.balance_weight and self.network.training else body_of(self.network)
         if runs_in_segments(self.network):
-            return in_segments(body_of(self.network), input_ids_T, position_ids_T, segments)
-        return one_by_one(body_of(self.network), input_ids_T, segments)
+            return in_segments(body, input_ids_T, position_ids_T, segments)
+        return one_by_one(body, input_ids_T, segments)
+
+    def _routing(self, **said: Any) -> Any:
+        output = body_of(self.network)(**said, output_router_logits=True)
+        self.routed.append(output.router_logits)
+        return output
 
 
 @contextmanager
