@@ -5,23 +5,27 @@ can be told apart: special tokens are special only in the former, and roles cann
 answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os.path import commonprefix
 from typing import Any
 
 import jinja2
 
-from solar.config.templates import TEMPLATE_TOKENS
 from solar.data.formats import BadRow, Message, Pair
 from solar.data.marks import behind_messages, fill, fitted, mark, marked, thought_and_answer
 from solar.data.specials import SecretNames
 from solar.data.templates import template_for
+from solar.errors import DataError
 
 _GUARDS = ("\n", ".", "0", "x")
 """Stand for the words before a text, for tokenizers that put a space before any text."""
+_BRACKETED = re.compile(r"<\S+>|\[\S+\]")
+_THOUGHTS = {"<think>", "</think>"}
+_TURNS: list[Message] = [{"role": role, "content": mark(n)} for n, role in enumerate(("user", "assistant", "user"))]
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,31 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         self.eos_id: int = tokenizer.eos_token_id
-        structural = TEMPLATE_TOKENS.get(template or "", ())  # whatever the tokenizer's files call them
-        added = tokenizer.added_tokens_decoder.items()
-        self._special = {token.content: i for i, token in added if token.special or token.content in structural}
+        self._rendered = lru_cache(maxsize=4096)(self._render_marked)  # most conversations differ in contents alone
+        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+        roles = self._roles(added)  # special, whatever the tokenizer's files call them
+        self._special = {content: i for content, (i, special) in added.items() if special or content in roles}
         self._secret = SecretNames(tokenizer.backend_tokenizer, self._special)
         alone = self._secret.backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
         dot, letter, both = self._encoded([".", "a", ".a"])
         words = zip(_GUARDS, self._encoded(_GUARDS), strict=True) if both != dot + letter else ()
-        self._words = [(text, ids) for text, ids in words if ids]
+        self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
 
     @cached_property
     def jinja(self) -> str:
         """The chat template. Raises `DataError` if there is none that this tokenizer can use."""
         return template_for(self.tokenizer, self.template)
+
+    def _roles(self, added: Iterable[str]) -> set[str]:
+        """Tokens in brackets that the template itself writes, but for the tags of thoughts, which people write, too."""
+        if self.template is None and self.tokenizer.chat_template is None:
+            return set()
+        with suppress(DataError):  # one that cannot be used is told where it is used
+            written = self._marked(_TURNS, generation_prompt=True)
+            return {token for token in added if token in written and _BRACKETED.fullmatch(token)} - _THOUGHTS
+        return set()
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole documents: one BOS (if the tokenizer has that habit), the text, one EOS."""
@@ -92,11 +106,10 @@ class Encoder:
 
     def end_of_turn_ids(self) -> list[int]:
         """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
-        turns = [{"role": role, "content": mark(n)} for n, role in enumerate(("user", "assistant", "user"))]
         found = [self.eos_id]
-        for said, ask in ((turns[:2], False), (turns, True)):
+        for said, ask in ((_TURNS[:2], False), (_TURNS, True)):
             with suppress(BadRow):  # a template may be for a single turn
-                _, answer, tail = self._apply(said, ask).rpartition(mark(1))
+                _, answer, tail = self._marked(said, ask).rpartition(mark(1))
                 closing = self._closing(tail).strip() if answer else ""
                 found += [i for token, i in self._special.items() if token.strip() == closing and i not in found]
         return found
@@ -129,7 +142,7 @@ class Encoder:
                 continue
             end = begin + len(mark(place))
             if place:
-                asked = self._apply(messages[:place], generation_prompt=True)
+                asked = self._marked(messages[:place], generation_prompt=True)
                 last = behind_messages(text[:begin])
                 words = asked[behind_messages(asked) :], text[last:begin]
                 begin = last + len(commonprefix(words))  # noqa: RUF071 (character by character is meant)
@@ -158,16 +171,22 @@ class Encoder:
             (marked(messages), whole),
             (marked(messages, thoughts), [*answers, *reversed(thoughts)]),
         ):
-            text = self._apply(marked_messages, generation_prompt)
+            text = self._marked(marked_messages, generation_prompt)
             if (found := fitted(text, contents, real)) is None:
                 continue
             if contents is not whole and thoughts[-1] and mark(-len(messages)) not in text:
                 # the template expects the thoughts of the last answer from the model: it is put in as it was written
                 marked_messages = marked(messages, [*thoughts[:-1], ""])
-                text = self._apply(marked_messages, generation_prompt)
+                text = self._marked(marked_messages, generation_prompt)
                 found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
             return marked_messages, text, found
         raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
+
+    def _marked(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+        return self._rendered(tuple((message["role"], message["content"]) for message in messages), generation_prompt)
+
+    def _render_marked(self, turns: tuple[tuple[str, str], ...], generation_prompt: bool) -> str:
+        return self._apply([{"role": role, "content": content} for role, content in turns], generation_prompt)
 
     def _apply(self, messages: Sequence[Message], generation_prompt: bool) -> str:
         try:

@@ -26,7 +26,8 @@ class SecretNames:
         for token in described["added_tokens"]:
             token["special"] = token["content"] in special
             if token["special"]:
-                token["normalized"] = False  # nothing is done to a text before they are found
+                token["normalized"] = False  # nothing is done to a text before they are found,
+                token["single_word"] = False  # and they may stand beside letters
                 token["content"] = self._names[token["content"]]
         self._strips = {token["content"] for token in described["added_tokens"] if token["rstrip"]}
         self.backend = tokenizers.Tokenizer.from_str(json.dumps(described))
