@@ -54,7 +54,12 @@ def fill(marked: str, contents: Sequence[str]) -> str:
 
 def behind_messages(text: str) -> int:
     """Where the last mark of a message ends, thoughts left aside; 0 if there is none."""
-    return max((found.end() for found in _MARK.finditer(text) if not found[1].startswith("-")), default=0)
+    end = len(text)
+    while (begin := text.rfind("\ue000", 0, end)) >= 0:
+        if text[begin + 1] != "-":
+            return text.index("\ue001", begin) + 1
+        end = begin
+    return 0
 
 
 def fitted(text: str, contents: Sequence[str], rendered: str) -> list[str] | None:
