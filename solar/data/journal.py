@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +31,8 @@ async def go_on(
     """
     before = done = resume(journal)
     missing = (group for group in _groups(items, group) if group[0] > before)
-    with journal.open("a", encoding="utf-8") as file:
+    # With one group at a time, the work itself is what a signal interrupts.
+    with journal.open("a", encoding="utf-8") as file, _signals_by_the_loop() if ahead > 1 else nullcontext():
         async with aclosing(_in_order(lambda group: work(*group), missing, ahead)) as results:
             async for rows in results:
                 file.write(json.dumps(rows) + "\n")
@@ -38,6 +41,33 @@ async def go_on(
                 done += len(rows)
                 progress(done, done - before)
     return done
+
+
+@contextmanager
+def _signals_by_the_loop() -> Iterator[None]:
+    """A signal ends the work where it waits: raised inside a callback, the exception of its handler would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, task, received = asyncio.get_running_loop(), asyncio.current_task(), list[int]()
+
+    def take(number: int) -> None:
+        received.append(number)
+        if task is not None:
+            task.cancel()
+
+    known = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {number: handler for number, handler in known.items() if callable(handler)}
+    for number in handlers:
+        loop.add_signal_handler(number, take, number)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+        for first in received[:1]:
+            signal.raise_signal(first)  # for the handler that was there before
 
 
 def resume(journal: Path) -> int:

@@ -20,9 +20,11 @@ from conftest import write_rows
 from solar.config.data import Format, SourceConfig
 from solar.config.synthesis import SynthesizeConfig
 from solar.data import writers
+from solar.data.journal import go_on
 from solar.data.synthesize import Prompts, Seed, seeds, synthesize
 from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
-from solar.errors import DataError
+from solar.engine.stop import Stop
+from solar.errors import DataError, Interrupted
 from solar.stages.synthesize import run
 
 JOURNAL = "written.jsonl"
@@ -226,6 +228,17 @@ stages:
     max_new_tokens: 50
     seed: 0
 """
+
+
+def test_a_signal_that_comes_in_the_middle_of_a_callback_is_not_lost(tmp_path):
+    async def work(number, group):
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        await asyncio.sleep(2)
+        return group
+
+    with Stop().listening(), pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        asyncio.run(go_on(tmp_path / JOURNAL, iter(range(8)), work, 1, 2, lambda done, now: None))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("server", [["0", "0.3"]], indirect=True)
