@@ -15,6 +15,10 @@ WAITS_SECONDS = (1.0, 5.0)
 """Before a server is asked again that said something else than an answer, as gateways do now and then."""
 
 
+REFUSALS = ("content_filter", "content_policy_violation", "context_length_exceeded")
+"""What servers call a request that they will never answer: its seed is left out."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How answers are drawn."""
@@ -105,13 +109,17 @@ class ServerWriter:
         except ModuleNotFoundError:
             raise DataError("base_url: a server needs the openai client; `pip install 'solar[synthesize]'`") from None
         self._openai = openai
+        paced = _pace(requests_per_minute)  # asked by the transport, so that the client's own repetitions wait, too
         self._client: Any = openai.AsyncOpenAI(
-            base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=6, timeout=300
+            base_url=base_url,
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            max_retries=6,
+            timeout=300,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [lambda request: paced()]}),
         )
         self._base_url = base_url
         self._model = model
         self._sampling = sampling
-        self._wait = _pace(requests_per_minute)
         self._connections = asyncio.Semaphore(connections)
         self.ahead = 2 * connections  # a slow answer keeps no connection waiting
 
@@ -136,7 +144,6 @@ class ServerWriter:
         """What came back, read as JSON; the text itself if it is none. Repeated by the client where HTTP says why."""
         try:
             async with self._connections:
-                await self._wait()
                 answer = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
@@ -144,6 +151,12 @@ class ServerWriter:
                     max_tokens=self._sampling.max_new_tokens,
                     seed=seed,
                 )
+        except self._openai.BadRequestError as error:
+            if error.code in REFUSALS:
+                return {"choices": [{"finish_reason": "content_filter"}]}
+            raise DataError(
+                f"base_url: {self._base_url} refuses a request ({_short(error)}); it began: {_short(prompt)[:80]!r}"
+            ) from None
         except self._openai.OpenAIError as error:
             raise DataError(
                 f"base_url: {self._base_url} does not answer ({_short(error)}); "
@@ -152,7 +165,7 @@ class ServerWriter:
         text: str = answer.http_response.text
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
 
 
@@ -165,6 +178,10 @@ def _said(told: Any) -> str | None:
     True
     """
     match told:
+        case {"error": error} | {"choices": [{"error": error}, *_]} if error:  # of whoever is behind a gateway
+            return None
+        case {"choices": [{"finish_reason": "error"}, *_]}:
+            return None
         case {"choices": [{"message": {"content": str(text)}}, *_]}:
             return text
         case {"choices": [{"message": {"content": [*parts]}}, *_]}:

@@ -340,14 +340,14 @@ def answering():
     """A function that starts a server which gives these answers, the last one for ever, and tells its address."""
     servers = []
 
-    def start(*answers: str, kind: str = "application/json") -> str:
+    def start(*answers: str, kind: str = "application/json", status: int = 200) -> str:
         left = list(answers)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = (left.pop(0) if len(left) > 1 else left[0]).encode()
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -374,6 +374,8 @@ CHOICE = '{{"id": "1", "object": "chat.completion", "choices": {}}}'
     [
         ('{"choices": [', "application/json"),
         ("<html>It works!</html>", "text/html"),
+        ("[" * 200_000, "application/json"),
+        ('{"error": {"code": 502}, "choices": [{"message": {"content": ""}}]}', "application/json"),
         ('{"error": {"message": "no worker is free", "code": 502}}', "application/json"),
         *(
             (CHOICE.format(choices), "application/json")
@@ -385,6 +387,8 @@ CHOICE = '{{"id": "1", "object": "chat.completion", "choices": {}}}'
                 '[{"index": 0}]',
                 '[{"message": null}]',
                 '[{"message": {"content": 5}}]',
+                '[{"message": {"content": ""}, "finish_reason": "error"}]',
+                '[{"message": {"content": null}, "error": {"code": 502}}]',
             )
         ),
     ],
@@ -420,3 +424,36 @@ def test_a_gateways_error_with_status_200_costs_a_question_again_and_no_seed(ans
     monkeypatch.setattr(writers, "WAITS_SECONDS", (0.0, 0.0))
     url = answering('{"error": {"code": 502}}', CHOICE.format("[]"), CHOICE.format('[{"message": {"content": "A"}}]'))
     assert asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), None, 1).write(["x"], 0)) == ["A"]
+
+
+def test_a_request_that_is_never_answered_costs_its_seed_and_another_bad_one_is_shown(answering):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    filtered, wrong = (
+        ServerWriter(
+            answering(f'{{"error": {{"message": "no", "code": "{code}"}}}}', status=400),
+            "fake",
+            Sampling(0.0, 5),
+            None,
+            1,
+        )
+        for code in ("content_filter", "unknown_parameter")
+    )
+    assert asyncio.run(filtered.write(["x"], 0)) == [""]
+    with pytest.raises(DataError, match=r"refuses a request \(Error code: 400 - no\); it began: 'two words'"):
+        asyncio.run(wrong.write(["two words"], 0))
+
+
+def test_repetitions_of_the_client_wait_their_turn_too(answering, monkeypatch):
+    pytest.importorskip("openai", reason="extra `synthesize` is not installed")
+    turns = []
+
+    async def turn():
+        turns.append(1)
+
+    monkeypatch.setattr(writers, "_pace", lambda per_minute: turn)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.0)
+    url = answering("busy", status=429)
+    with pytest.raises(DataError, match="does not answer"):
+        asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), 60, 1).write(["x"], 0))
+    assert len(turns) == 7
