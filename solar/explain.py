@@ -13,12 +13,15 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     ConfigTypeError,
+    GrammarParseError,
     InterpolationKeyError,
     InterpolationResolutionError,
     KeyValidationError,
     OmegaConfBaseException,
     ValidationError,
 )
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
 
 from solar.config.base import StageConfig
 from solar.config.root import SolarConfig
@@ -43,6 +46,8 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     if new and override and new[1] in {entry.__name__ for entry in ENTRIES.values()}:
         return _no_entry(override[1], str(cause.key), new[1])
     in_file = re.match(r"In '(.+?)': ", str(error))  # Hydra names the file and leaves out the rest
+    if in_file and in_file[1].startswith("experiment/") and str(getattr(cause, "full_key", "")) == "experiment":
+        return f"{in_file[1]}.yaml: its first line must be `# @package _global_`, and keys with values must follow"
     return (f"{in_file[1]}.yaml: " if in_file else "") + _explain(cause, arguments, conf)
 
 
@@ -68,6 +73,10 @@ def _explain(cause: Exception, arguments: Sequence[str], conf: Path) -> str:
             return _wrong_value(cause)
         case ConfigTypeError() if "does not support deletion" in str(cause):
             return f"~{cause.full_key}: a setting of a schema cannot be taken away; give it another value"
+        case ConfigTypeError() if "Cannot merge" in str(cause):
+            return "a list stands where keys with values are expected, {key: value}, or the other way round"
+        case GrammarParseError():
+            return f"{_first_line(cause)}: no interpolation such as ${{paths.root}}; write \\${{ for the characters"
         case _:
             no_group = re.match(r"Could not override '(.*?)'", str(cause))
             if no_group is not None:
@@ -80,7 +89,7 @@ def _explain(cause: Exception, arguments: Sequence[str], conf: Path) -> str:
             return _first_line(cause)
 
 
-def word_below_a_list(error: ValueError, arguments: Sequence[str]) -> str | None:
+def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
     """The line for `some_list.word=value`, where OmegaConf takes the word for a number and raises what `int` raises."""
     literal = re.search(r"invalid literal for int\(\) with base 10: '(.+)'", str(error))
     for argument in arguments if literal else ():
@@ -95,6 +104,27 @@ def _beyond_a_list(arguments: Sequence[str]) -> str:
     keys = (argument.lstrip("+~").partition("=")[0] for argument in arguments)
     key = next((key for key in keys if re.search(r"\.\d+(\.|$)", key)), "a key with a number")
     return f"{key}: the list has no such entry; write the whole list as key=[a,b]"
+
+
+def unreadable(error: Exception, arguments: Sequence[str]) -> str | None:
+    """The line for a file that is no YAML, or does not say what Hydra needs; None if this is another kind of error."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        place = error.problem_mark
+        return f"{place.name}:{place.line + 1}: {error.problem or error.context}"
+    if isinstance(error, UnicodeDecodeError | ReaderError):
+        own = _own_folder(arguments)
+        files = sorted(own.rglob("*.yaml"), key=lambda file: f"={file.stem}" not in " ".join(arguments)) if own else []
+        return f"{next(filter(_is_no_text, files), 'a file of the configuration')}: this is not UTF-8 text"
+    found = re.match(r"Invalid defaults list in '(.+?)', (.+)", str(error))
+    return f"{found[1]}.yaml: {found[2]}" if found else None
+
+
+def _is_no_text(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:
@@ -206,7 +236,7 @@ _SENTENCES: dict[str, Callable[..., str]] = {
         )
     ),
     r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)": (
-        lambda wanted, value: f"found '{value}', expected keys with values for a {wanted}, {{key: value}}"
+        lambda wanted, value: f"found '{value}', expected the keys of {wanted}, {{key: value}}"
     ),
     r"field '.*' is not Optional": lambda: "found null, expected a value; leave the key out for what the recipe says",
 }

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -23,7 +24,7 @@ from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
-from solar.explain import KNOWN, explain, is_group, refuse_null_groups, word_below_a_list
+from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks import check
 from solar.plan.expand import expand
 from solar.plan.lacks import lacks
@@ -132,8 +133,8 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(_tell("stopped by the keyboard; run the same command to go on", 130))
     except KNOWN as error:
         sys.exit(_tell(explain(error, arguments, conf_folder()), 1))
-    except ValueError as error:
-        line = word_below_a_list(error, arguments)
+    except (ValueError, yaml.YAMLError) as error:
+        line = unreadable(error, arguments) or word_below_a_list(error, arguments)
         if line is None:
             raise
         sys.exit(_tell(line, 1))

@@ -136,9 +136,37 @@ WRITTEN = {
     "pretrain_data: {sources: {docs: {formt: text}}}": "docs.formt: no such key in stages.pretrain_data.sources",
     "pretrain_data: {sources: {docs: null}}": "stages.pretrain_data.sources.docs: found null, expected a value",
     "pretrain_data: {sources: {1: {path: x}}}": "stages.pretrain_data.sources.1: found the key 1, expected a word",
-    "pretrain: 5": "found '5', expected keys with values for a PretrainConfig",
+    "pretrain: 5": "found '5', expected the keys of PretrainConfig",
     "mine: {kind: sft, duration: 3 steps}": "stages.mine: a stage starts from a recipe or a schema",
 }
+
+
+TOP = b"# @package _global_\ndefaults: [/experiment/quickstart, _self_]\n"
+UNREADABLE = {
+    "a tab": (TOP + b"stages:\n\tupscale: {m: 1}\n", "experiment/mine.yaml:4: found character '\\t' that cannot start"),
+    "a key twice": (TOP + b"name: a\nname: b\n", "experiment/mine.yaml:4: found duplicate key name"),
+    "no alias": (TOP + b"name: *x\n", "experiment/mine.yaml:3: found undefined alias 'x'"),
+    "Latin-1": (TOP + b"# caf\xe9\n", "experiment/mine.yaml: this is not UTF-8 text"),
+    "UTF-16": (TOP.decode().encode("utf-16"), "experiment/mine.yaml: this is not UTF-8 text"),
+    "no list": (b"# @package _global_\ndefaults: 3\n", "experiment/mine.yaml: defaults must be a list"),
+    "no package": (TOP.splitlines()[1] + b"\nname: x\n", "its first line must be `# @package _global_`"),
+    "empty": (b"", "its first line must be `# @package _global_`"),
+    "a list of sources": (
+        TOP + b"stages: {pretrain_data: {sources: [a]}}\n",
+        "a list stands where keys with values are",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_experiments_file_that_cannot_be_read_is_one_line(kind: str, run: Run, tmp_path: Path) -> None:
+    content, said = UNREADABLE[kind]
+    folder = tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(content)
+    done = run(tmp_path / "root", "--config-dir", str(tmp_path / "conf"), "+experiment=mine")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("stage", WRITTEN)
