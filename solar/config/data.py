@@ -232,8 +232,8 @@ class PrepareDataConfig(StageConfig):
             yield "sources: none given, expected at least one"
         if self.max_bad_rows < 0:
             yield f"max_bad_rows: found {self.max_bad_rows}, expected 0 or more"
-        if self.sequence_length < 8:
-            yield f"sequence_length: found {self.sequence_length}, expected at least 8"
+        if not 8 <= self.sequence_length <= 2**24:
+            yield f"sequence_length: found {self.sequence_length}, expected 8 to {2**24:,}"
         if not 0 <= self.held_out_fraction < 1:
             yield f"held_out_fraction: found {self.held_out_fraction}, expected 0 or more and less than 1"
         if self.task is Task.preference and self.packing is not Packing.none:

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     show.add_argument("--seed", type=int, default=0, help="the training stage's: decides the order of rows")
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.start < 0 or chosen.count < 0:
+            raise DataError(f"--start, --count: found {chosen.start} and {chosen.count}, expected 0 or more")
         folder = find_tokens(chosen.stage, chosen.root)
         from solar.data.show import show as parts  # takes torch and transformers, which `--help` does not
 

@@ -293,6 +293,7 @@ def test_caps_and_switches_reach_the_order(prepared, tmp_path, topics):
         ({"task": Task.preference}, "packing: found concatenate, expected none"),
         ({"template": "sola"}, "template: found 'sola', expected one of solar, chatml"),
         ({"max_bad_rows": -1}, "max_bad_rows: found -1"),
+        ({"sequence_length": 2**33}, "sequence_length: found 8589934592, expected 8 to 16,777,216"),
         ({"temperature": 1e-9}, "temperature: found 1e-09, expected at least 0.1"),
         ({"switches": [SwitchConfig(5, {})]}, "switches.0.weights: none given, expected at least one source"),
         ({"decontaminate": DecontaminateConfig({})}, "decontaminate.against: none given, expected at least one"),
