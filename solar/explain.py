@@ -114,7 +114,7 @@ def unreadable(error: Exception, arguments: Sequence[str]) -> str | None:
     if isinstance(error, UnicodeDecodeError | ReaderError):
         own = _own_folder(arguments)
         files = sorted(own.rglob("*.yaml"), key=lambda file: f"={file.stem}" not in " ".join(arguments)) if own else []
-        return f"{next(filter(_is_no_text, files), 'a file of the configuration')}: this is not UTF-8 text"
+        return next((f"{file}: this is not UTF-8 text" for file in files if _is_no_text(file)), None)
     found = re.match(r"Invalid defaults list in '(.+?)', (.+)", str(error))
     return f"{found[1]}.yaml: {found[2]}" if found else None
 

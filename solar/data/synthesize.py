@@ -45,7 +45,10 @@ class Prompts:
         own = resources.files("solar.data") / "prompts"
         texts = []
         for given, name in ((question, "rephrase_question.txt"), (answer, "answer_question.txt")):
-            text = (own / name if given is None else given).read_text(encoding="utf-8").rstrip("\n")
+            try:
+                text = (own / name if given is None else given).read_text(encoding="utf-8").rstrip("\n")
+            except UnicodeDecodeError:
+                raise DataError(f"{given}: this is not UTF-8 text") from None
             if "{question}" not in text:
                 raise DataError(f"{given}: no {{question}} in the prompt, so it would ask the same thing every time")
             texts.append(text)
