@@ -163,7 +163,7 @@ def test_a_prompt_file_without_a_place_for_the_question_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"prompt.txt: no \{question\} in the prompt"):
         Prompts.read(tmp_path / "prompt.txt", None)
     (tmp_path / "prompt.txt").write_bytes(b"caf\xe9 {question}")
-    with pytest.raises(DataError, match="prompt.txt: this is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"prompt.txt: this is not UTF-8 text"):
         Prompts.read(tmp_path / "prompt.txt", None)
 
 
