@@ -31,3 +31,12 @@ class StageError(SolarError):
 
 class Interrupted(SolarError):
     """A signal asked to stop; what was done is saved, and the same command goes on from there (exit code 75)."""
+
+
+def one_line(told: object) -> str:
+    """What a library says, as part of a line of ours.
+
+    >>> one_line("no such\\n  layer")
+    'no such layer'
+    """
+    return " ".join(str(told).split())[:200]

@@ -207,9 +207,9 @@ class Encoder:
 
     def _closing(self, tail: str) -> str:
         """What ends an answer in the words that follow it: a special token; white space may stand before it."""
-        space = tail[: len(tail) - len(tail.lstrip())]
-        ends = (before + token for token in self._special for before in ("", space))
-        return max(filter(tail.startswith, ends), key=len, default="")
+        words = tail.lstrip()
+        token = self._secret.first(words)
+        return tail[: len(tail) - len(words)] + token if token else ""
 
     def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
         ids = [i for part in encoded for i in part]

@@ -41,6 +41,11 @@ class SecretNames:
         """A template's text, its special tokens under their secret names."""
         return self._pattern.sub(lambda found: self._names[found[0]], text)
 
+    def first(self, text: str) -> str:
+        """The special token that a template's text begins with; none if it begins with words."""
+        found = self._pattern.match(text)
+        return found[0] if found else ""
+
     def last(self, text: str) -> str | None:
         """The secret name of the token that a text ends with, behind which the tokenizer begins anew."""
         end = text.rstrip()

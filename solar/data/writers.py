@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from solar.errors import DataError
+from solar.errors import DataError, one_line
 
 WAITS_SECONDS = (1.0, 5.0)
 """Before a server is asked again that said something else than an answer, as gateways do now and then."""
-
-
 REFUSALS = ("content_filter", "content_policy_violation", "context_length_exceeded")
 """What servers call a request that they will never answer: its seed is left out."""
 
@@ -136,7 +134,7 @@ class ServerWriter:
                 await asyncio.sleep(wait_seconds)
         reason = told.get("error", told) if isinstance(told, dict) else told
         raise DataError(
-            f"base_url: {self._base_url} answers, but not as an OpenAI server ({_short(reason)}): is its path `/v1`? "
+            f"base_url: {self._base_url} answers, but not as an OpenAI server ({one_line(reason)}): is its path `/v1`? "
             "What it has written is kept, start again later"
         )
 
@@ -155,11 +153,11 @@ class ServerWriter:
             if error.code in REFUSALS:
                 return {"choices": [{"finish_reason": "content_filter"}]}
             raise DataError(
-                f"base_url: {self._base_url} refuses a request ({_short(error)}); it began: {_short(prompt)[:80]!r}"
+                f"base_url: {self._base_url} refuses a request ({one_line(error)}); it began: {one_line(prompt)[:80]!r}"
             ) from None
         except self._openai.OpenAIError as error:
             raise DataError(
-                f"base_url: {self._base_url} does not answer ({_short(error)}); "
+                f"base_url: {self._base_url} does not answer ({one_line(error)}); "
                 "what it has written is kept, start again later"
             ) from None
         text: str = answer.http_response.text
@@ -190,10 +188,6 @@ def _said(told: Any) -> str | None:
         case {"choices": [{"message": {"content": None}} | {"finish_reason": "content_filter"}, *_]}:
             return ""
     return None
-
-
-def _short(told: object) -> str:
-    return " ".join(str(told).split())[:200]
 
 
 def _pace(per_minute: int | None) -> Callable[[], Awaitable[None]]:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from solar.config.training import AdapterConfig
-from solar.errors import StageError
+from solar.errors import StageError, one_line
 
 NAME = "solar"
 
@@ -26,12 +26,8 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
     try:
         inject_adapter_in_model(wanted, network, adapter_name=NAME)
     except ValueError as error:
-        raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {_short(error)}") from None
+        raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {one_line(error)}") from None
     _check_targets(network)
-
-
-def _short(error: ValueError) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _check_targets(network: PreTrainedModel) -> None:

@@ -111,7 +111,7 @@ class Recorder(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.summary, self.sums, self.steps = state_dict["summary"], state_dict["sums"], state_dict["steps"]
-        self.lines = state_dict["lines"]
+        self.lines = state_dict.get("lines", 0)  # a checkpoint of an older version does not say
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if hasattr(self, "_file"):

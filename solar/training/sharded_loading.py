@@ -14,7 +14,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from solar.config.training import Precision
-from solar.errors import StageError
+from solar.errors import StageError, one_line
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.training.attention import NAME as SEGMENT_ATTENTION
 from solar.training.head import check_weights_of_head
@@ -93,8 +93,8 @@ def _computed_buffers(network: PreTrainedModel, stored: Set[str]) -> dict[str, T
     try:
         small = AutoModelForCausalLM.from_config(type(network.config).from_dict(few))
     except (ValueError, StrictDataclassError) as error:  # its layers are told apart in a way of its own
-        reason = " ".join(str(error).split())[:200]
-        raise StageError(f"{type(network).__name__}: a small one cannot be made ({reason}); use trainer ddp") from None
+        told = f"{type(network).__name__}: a small one cannot be made ({one_line(error)}); use trainer ddp"
+        raise StageError(told) from None
     found = dict(small.named_buffers())
     missing = [name for name, _ in network.named_buffers() if name not in found and name not in stored]
     if missing:
