@@ -1,5 +1,6 @@
 """One rank of a stage that trains on several devices; started by torchrun, told by a job file."""
 
+import atexit
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from solar.engine.job import Job
 from solar.engine.launch import RESUMABLE, resolve
@@ -34,6 +36,18 @@ def main(path: Path) -> int:
     if first:
         (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End this rank without taking the interpreter apart.
+
+    Device meshes keep gloo's threads alive past `destroy_process_group`; one that lets go of a tensor while the
+    interpreter is taken apart aborts the process, and torchrun calls a rank failed that has done all its work.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _stop_at_end_of_input() -> None:
@@ -65,4 +79,4 @@ def _keep_quiet(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

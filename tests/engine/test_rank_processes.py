@@ -148,3 +148,18 @@ def test_a_launcher_that_fails_before_its_ranks_is_told_in_its_own_words(tmp_pat
     assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not come to work: {error}"
     (tmp_path / "log").write_text("nothing that tells\n")
     assert cause(tmp_path, tmp_path / "log", 1) == "a rank failed (exit code 1)"
+
+
+def test_a_rank_that_is_done_leaves_before_what_would_abort_it_in_the_interpreters_end(tmp_path):
+    """As gloo's threads do that let go of a tensor then; `sys.exit` ends this program with SIGABRT."""
+    program = """
+        import atexit, os, sys
+        from solar.engine.worker import leave
+        class Aborting:
+            def __del__(self): os.abort()
+        kept = Aborting()
+        atexit.register(lambda: print("tidied"))
+        leave(75)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (75, "tidied\n")

@@ -8,6 +8,7 @@ from tiny import Place
 
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.training import Precision
+from solar.engine.worker import leave
 from solar.training.reference_pass import reference_pass
 
 if __name__ == "__main__":
@@ -15,3 +16,4 @@ if __name__ == "__main__":
     trainer = Place(output, devices=int(os.environ["WORLD_SIZE"]), threads=1).trainer
     config = ReferenceLogpsConfig(kind="reference_logps", model="base", data="data", precision=Precision.fp32)
     reference_pass(config, folder / "base", folder / "data", output, trainer, 3)
+    leave(0)

@@ -14,6 +14,7 @@ from solar.config.duration import Duration
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.root import Strategy
 from solar.config.training import PretrainConfig
+from solar.engine.worker import leave
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import train
@@ -77,9 +78,10 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     try:
         metrics = train(module, steps, held_out, base, output, where, stop)
     except Interrupted:
-        sys.exit(75)
+        leave(75)
     if rank == 0:
         (output / "metrics.json").write_text(json.dumps(metrics))
+    leave(0)
 
 
 if __name__ == "__main__":
