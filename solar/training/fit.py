@@ -1,74 +1,41 @@
-"""Train a model folder on a tokens folder: the only place where a Lightning `Trainer` is made."""
+"""Train a model folder on a tokens folder: what is read from them, and how it is laid out in steps."""
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import LambdaCallback
-from pytorch_lightning.strategies import Strategy as LightningStrategy
 from transformers import PreTrainedModel
 
 from solar.config.duration import Duration
-from solar.config.optimizer import OptimizerName
-from solar.config.plain import as_plain
-from solar.config.root import LoggerConfig, Strategy, TrainerConfig
-from solar.config.training import AverageKind, Precision, TrainConfig
+from solar.config.root import Strategy, TrainerConfig
+from solar.config.training import TrainConfig
 from solar.data.dataset import TokenDataset
 from solar.data.order import Order
-from solar.errors import DataError, Interrupted, StageError
+from solar.errors import DataError
 from solar.growth.roles import roles
-from solar.training.adapter import add_adapter, folded, transposed_layers
-from solar.training.branch import KEPT, Trunk
-from solar.training.callbacks import Saver, Validator
-from solar.training.checkpoint import Points, SafetensorsCheckpointIO, newest_whole, step_of
-from solar.training.export import gathered, save_model, stored_dtype
+from solar.training.adapter import add_adapter
+from solar.training.branch import Trunk
+from solar.training.checks import check_positions, check_vocabulary
 from solar.training.head import body_of
-from solar.training.incidents import Incidents
-from solar.training.interrupt import StopRequest, listening
+from solar.training.interrupt import listening
 from solar.training.microbatch import Ints, Row
 from solar.training.module import TrainingModule
 from solar.training.network import load_network
 from solar.training.optim import Roles, freeze
 from solar.training.parts import chosen_rows
-from solar.training.recorder import Recorder
 from solar.training.schedule import Schedule
 from solar.training.sharded_loading import empty_network
-from solar.training.sharding import ShardedStrategy
-from solar.training.steps import Budget, Rows, StepDataset, step_loader
-from solar.training.telemetry import Telemetry
-from solar.training.trackers import build_loggers, finish
+from solar.training.steps import Budget, Rows, StepDataset
+from solar.training.trainer import Metrics, Surroundings, place, train
 from solar.training.unfreezing import Waiting
 from solar.training.validation import ValidationRows
 
-Metrics = dict[str, float]
 MakeModule = Callable[[PreTrainedModel, Any, Schedule, Roles], TrainingModule]
 """Network, the stage's configuration, learning rates, roles of parameters -> what Lightning runs."""
-
-PRECISIONS = {Precision.fp32: "32-true", Precision.bf16_true: "bf16-true", Precision.bf16_mixed: "bf16-mixed"}
-
-
-class Surroundings(Protocol):
-    """How and where: nothing in it changes what is computed."""
-
-    @property
-    def experiment(self) -> str: ...
-    @property
-    def stage(self) -> str: ...
-    @property
-    def trainer(self) -> TrainerConfig: ...
-    @property
-    def logger(self) -> LoggerConfig: ...
-    @property
-    def run_dir(self) -> Path: ...
-    @property
-    def progress(self) -> Callable[[str], None]: ...
 
 
 def fit(
@@ -89,7 +56,7 @@ def fit(
     if where.trainer.threads is not None:
         torch.set_num_threads(where.trainer.threads)
     with listening() as stop:
-        replica, replicas = _place(where.trainer, config)
+        replica, replicas = place(where.trainer, config)
         rows = TokenDataset(data_dir, "train")
         if not len(rows):
             raise DataError(f"{data_dir}: the train split is empty, expected at least one row")
@@ -97,18 +64,10 @@ def fit(
         trunk = Trunk.of(model_dir) if config.branch else None
         order = trunk.rest(order) if trunk else order
         budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
-        sharded = where.trainer.strategy is Strategy.fsdp
-        network = (empty_network if sharded else load_network)(model_dir, config.precision)
-        _check_vocabulary(network, rows.header.vocab_size, model_dir, data_dir)
-        _check_positions(network, rows, model_dir, data_dir)
         role_of = _roles(model_dir)
-        if config.adapter.rank:
-            add_adapter(network, config.adapter, config.seed)
-        freeze(network, config, role_of)
-        if config.activation_checkpointing:
-            network.activation_checkpointing_enable({"use_reentrant": False})
-        if where.trainer.compile:
-            body_of(network).compile(dynamic=True)
+        network = _network(model_dir, config, where.trainer, role_of)
+        check_vocabulary(network, rows.header.vocab_size, model_dir, data_dir)
+        check_positions(network, rows, model_dir, data_dir)
         module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
         module.source = model_dir
         module.first_step = trunk.steps if trunk else 0
@@ -122,179 +81,18 @@ def fit(
         return train(module, steps, held_out, model_dir, output, where, stop)
 
 
-def train(
-    module: TrainingModule,
-    steps: StepDataset,
-    held_out: ValidationRows,
-    model_dir: Path,
-    output: Path,
-    where: Surroundings,
-    stop: StopRequest,
-) -> Metrics:
-    """Run all steps that no checkpoint in `output` has done yet, and save the model beside the files of `model_dir`."""
-    settings, folder = where.trainer, output / "checkpoints"
-    resume, passed_over = newest_whole(folder)
-    for line in passed_over:
-        warnings.warn(line, stacklevel=2)
-    first = step_of(resume) - module.first_step if resume else 0
-    if resume is None and module.config.branch:
-        resume = Trunk.of(model_dir).checkpoint
-    recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, where.progress)
-    callbacks = _callbacks(module, steps, held_out, output, settings, recorder, stop)
-    trainer = _trainer(module.config, callbacks, output, where)
-    try:
-        loader = step_loader(steps, first, settings.num_workers)
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
-        if 0 < module.guard.skipped == module.steps_done - module.first_step:
-            raise StageError(
-                f"training learnt nothing: each of its {module.guard.skipped} steps had a loss or gradient that is not "
-                "finite; lower optimizer.lr, and look at the data"
-            )
-        weights = trainer.strategy.lightning_module_state_dict()
-    except Interrupted:
-        _part()
-        raise
-    finally:
-        finish(trainer)
-    prefix = "network."
-    named = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-    named = gathered(named, stored_dtype(model_dir), trainer.is_global_zero)
-    if trainer.is_global_zero:
-        if module.config.adapter.rank:
-            named = folded(named, module.config.adapter, transposed_layers(module.network))
-        save_model(module.network, named, model_dir, output / "model")
-    trainer.strategy.barrier()
-    _part()
-    return recorder.summary | {
-        "steps": float(module.steps_done),
-        "train_tokens": float(module.tokens_done),
-        "train_flops": module.flops_done,
-        "skipped_steps": float(module.guard.skipped),
-        "rollbacks": float(module.guard.rollbacks),
-        "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
-    }
-
-
-def _callbacks(
-    module: TrainingModule,
-    steps: StepDataset,
-    held_out: ValidationRows,
-    output: Path,
-    settings: TrainerConfig,
-    recorder: Recorder,
-    stop: StopRequest,
-) -> list[pl.Callback]:
-    """In the order they act: what is recorded of a step comes before the checkpoint that says it is done."""
-    folder, guard, points = output / "checkpoints", module.config.guard, None
-    if guard.rollback_every_steps is not None and guard.rollback_after is not None:
-        points = Points(module.first_step, guard.rollback_every_steps, guard.rollback_after)
-    seconds, keep = settings.checkpoint_every_seconds, settings.keep_checkpoints
-    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points)
-    return [
-        LambdaCallback(
-            on_train_start=lambda *_: module.prepare(steps, held_out, output),
-            on_train_end=lambda trainer, _: _finish(trainer, module, output, saver),
-        ),
-        Incidents(output / "logs" / "skipped.jsonl", folder, steps.row_numbers),
-        recorder,
-        Telemetry(recorder, settings.telemetry_every_steps),
-        Validator(held_out, module.config.validate_every_steps, recorder, stop),
-        saver,
-    ]
-
-
-def _part() -> None:
-    """Ranks part before their processes end: threads of gloo that outlive the interpreter abort it."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _finish(trainer: pl.Trainer, module: TrainingModule, output: Path, saver: Saver) -> None:
-    """Keep what a branch, or a run that is stopped from here on, goes on from, before an average takes its place."""
-    config = module.config
-    if config.average.kind is not AverageKind.none or config.optimizer.name is OptimizerName.schedule_free:
-        saver.save(trainer, module)
-    if module.config.keep_optimizer:
-        trainer.save_checkpoint(output / KEPT, weights_only=False)
-    module.finish()
-
-
-def _trainer(config: TrainConfig, callbacks: list[pl.Callback], output: Path, where: Surroundings) -> pl.Trainer:
-    loggers = (
-        build_loggers(where.logger, where.experiment, where.stage, where.run_dir, as_plain(config))
-        if os.environ.get("RANK", "0") == "0"
-        else []
-    )
-    if where.trainer.strategy is Strategy.fsdp and config.average.kind is not AverageKind.none:
-        raise StageError("average: found with trainer.strategy fsdp, which cannot keep one; expected single or ddp")
-    sharded = where.trainer.strategy is Strategy.fsdp
-    several = where.trainer.devices * where.trainer.num_nodes > 1
-    environment: list[Any] = [TorchElasticEnvironment()] if several else []
-    return pl.Trainer(
-        accelerator=where.trainer.accelerator,
-        devices=where.trainer.devices,
-        num_nodes=where.trainer.num_nodes,
-        strategy=_strategy(where.trainer),
-        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
-        max_epochs=1,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=environment if sharded else [SafetensorsCheckpointIO(), *environment],
-        default_root_dir=output,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-
-
-def _place(trainer: TrainerConfig, config: TrainConfig) -> tuple[int, int]:
-    """Which of how many batches of a step this process computes; several need a launcher (torchrun)."""
-    if trainer.devices * trainer.num_nodes == 1:
-        return 0, 1
-    if not TorchElasticEnvironment.detect():
-        raise StageError(f"trainer.devices: found {trainer.devices} without torchrun, expected to be started by it")
-    if config.global_batch_size % trainer.replicas:
-        raise StageError(
-            f"global_batch_size: found {config.global_batch_size}, expected a multiple of {trainer.replicas}: "
-            "so many batches are computed at a time"
-        )
-    return int(os.environ["RANK"]) // trainer.tensor_parallel, trainer.replicas
-
-
-def _strategy(trainer: TrainerConfig) -> LightningStrategy | str:
-    if trainer.strategy is Strategy.fsdp:
-        return ShardedStrategy(trainer.replicas, trainer.tensor_parallel)
-    if trainer.strategy is Strategy.ddp:
-        from pytorch_lightning.strategies import DDPStrategy
-
-        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True)
-    return "auto"
-
-
-def _check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path, data_dir: Path) -> None:
-    rows = network.get_input_embeddings().weight.shape[0]
-    if vocab_size > rows:
-        raise DataError(
-            f"{data_dir}: tokens of a vocabulary of {vocab_size}, but {model_dir} embeds {rows}; "
-            "prepare the data with the model's own tokenizer"
-        )
-
-
-def _check_positions(network: PreTrainedModel, rows: TokenDataset, model_dir: Path, data_dir: Path) -> None:
-    """A table of positions ends; computed ones go on, into what the model has never seen."""
-    config = network.config.get_text_config(decoder=True)
-    most, longest = getattr(config, "max_position_embeddings", None), rows.longest_document
-    if not isinstance(most, int) or longest <= most:
-        return
-    told = f"{data_dir}: a document of {longest} tokens in a row, but {model_dir} has {most} positions"
-    tables = [module for module in network.modules() if isinstance(module, torch.nn.Embedding)]
-    # OPT and its kin keep two places more than they have positions.
-    if any(most <= table.num_embeddings <= most + 2 for table in tables if table is not network.get_input_embeddings()):
-        raise DataError(f"{told}; prepare the data with sequence_length {most} or less")
-    warnings.warn(f"{told}; it goes on beyond them, untrained", stacklevel=2)
+def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_of: Roles) -> PreTrainedModel:
+    """The model with what the configuration adds to it, freezes, and spends on time or memory."""
+    sharded = trainer.strategy is Strategy.fsdp
+    network = (empty_network if sharded else load_network)(model_dir, config.precision)
+    if config.adapter.rank:
+        add_adapter(network, config.adapter, config.seed)
+    freeze(network, config, role_of)
+    if config.activation_checkpointing:
+        network.activation_checkpointing_enable({"use_reentrant": False})
+    if trainer.compile:
+        body_of(network).compile(dynamic=True)
+    return network
 
 
 def _roles(model_dir: Path) -> Roles:

@@ -17,12 +17,12 @@ from solar.config.training import PretrainConfig
 from solar.engine.worker import leave
 from solar.errors import Interrupted
 from solar.training.alignment import PreferenceOptimization
-from solar.training.fit import train
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining
 from solar.training.network import load_network
 from solar.training.sharded_loading import empty_network
 from solar.training.steps import Budget, StepDataset
+from solar.training.trainer import train
 from solar.training.validation import ValidationRows
 
 ROWS = {

@@ -15,11 +15,11 @@ from solar.config.training import AverageConfig, AverageKind, GuardConfig, Pretr
 from solar.errors import Interrupted, StageError
 from solar.plan.branches import branch_problems
 from solar.training.branch import KEPT, Trunk
-from solar.training.fit import train
 from solar.training.interrupt import StopRequest
 from solar.training.language import ContinuedPretraining
 from solar.training.network import load_network
 from solar.training.steps import Budget, StepDataset
+from solar.training.trainer import train
 from solar.training.validation import ValidationRows
 
 ROWS = MemoryRows([row(9, 6, seed=n, sample=n) for n in range(31)])

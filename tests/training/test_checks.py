@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
-from solar.training.fit import _check_positions, _check_vocabulary
+from solar.training.checks import check_positions, check_vocabulary
 
 PLACES = Path("model"), Path("data")
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -24,21 +24,21 @@ def _rows(longest_document: int) -> SimpleNamespace:
 
 @pytest.mark.parametrize("network", [GPT2, OPT], ids=["gpt2", "opt"])
 def test_a_document_longer_than_a_table_of_positions_is_refused(network):
-    _check_positions(network, _rows(64), *PLACES)
+    check_positions(network, _rows(64), *PLACES)
     told = "data: a document of 65 tokens in a row, but model has 64 positions; prepare the data"
     with pytest.raises(DataError, match=re.escape(told)):
-        _check_positions(network, _rows(65), *PLACES)
+        check_positions(network, _rows(65), *PLACES)
 
 
 def test_beyond_rotary_positions_there_is_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _check_positions(LLAMA, _rows(64), *PLACES)
+        check_positions(LLAMA, _rows(64), *PLACES)
     with pytest.warns(UserWarning, match="but model has 64 positions; it goes on beyond them, untrained"):
-        _check_positions(LLAMA, _rows(65), *PLACES)
+        check_positions(LLAMA, _rows(65), *PLACES)
 
 
 def test_more_tokens_than_are_embedded_are_refused():
-    _check_vocabulary(LLAMA, 50, *PLACES)
+    check_vocabulary(LLAMA, 50, *PLACES)
     with pytest.raises(DataError, match="data: tokens of a vocabulary of 51, but model embeds 50"):
-        _check_vocabulary(LLAMA, 51, *PLACES)
+        check_vocabulary(LLAMA, 51, *PLACES)
