@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -74,7 +75,7 @@ def _explain(cause: Exception, arguments: Sequence[str], conf: Path) -> str:
         case ConfigTypeError() if "does not support deletion" in str(cause):
             return f"~{cause.full_key}: a setting of a schema cannot be taken away; give it another value"
         case ConfigTypeError() if "Cannot merge" in str(cause):
-            return "a list stands where keys with values are expected, {key: value}, or the other way round"
+            return _unlike(cause)
         case GrammarParseError():
             return f"{_first_line(cause)}: no interpolation such as ${{paths.root}}; write \\${{ for the characters"
         case _:
@@ -87,6 +88,17 @@ def _explain(cause: Exception, arguments: Sequence[str], conf: Path) -> str:
             if ambiguous is not None:
                 return f"{ambiguous[1]}: several values; add --multirun to run each, or write a list as [a,b]"
             return _first_line(cause)
+
+
+def _unlike(error: Exception) -> str:
+    """OmegaConf does not say where a list met keys with values; its own frames know."""
+    merges = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "_merge_with"]
+    there = merges[-1].get("self") if merges else None
+    key = there._get_full_key(None) if isinstance(there, Container) else ""
+    found, expected = "a list", "keys with values, {key: value}"
+    if isinstance(there, ListConfig):
+        found, expected = "keys with values", "a list such as [a,b]"
+    return f"{key}: found {found}, expected {expected}" if key else f"found {found}, expected {expected}"
 
 
 def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
@@ -208,6 +220,9 @@ def _wrong_value(error: ValidationError) -> str:
     if "is not a subclass of StageConfig" in text or re.fullmatch(r"stages\.\w+", key):
         stage = key.removeprefix("stages.")
         return _no_schema(stage)
+    if text.startswith("Merge error"):  # said without the key
+        merges = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "_map_merge"]
+        key = ".".join(str(merge["key"]) for merge in merges if "key" in merge)
     where = f"{key}: " if key else ""
     for pattern, sentence in _SENTENCES.items():
         if (found := re.fullmatch(pattern, text)) is not None:
@@ -255,6 +270,8 @@ def _no_such_group(group: str, told: str) -> str:
     places = re.search(r"override (?:one of )?(.+?)\?$", told, flags=re.MULTILINE)
     if places is not None:
         return f"{group}: choose it where it stands, such as {places[1].split(', ')[0]}=... (it stands at {places[1]})"
+    if group == "hydra":
+        return "hydra: holds Hydra's own settings, expected one of their keys, such as hydra.run.dir=..."
     return f"{group}: nothing to override; to add it write +{group}=..., and docs/configuration.md says what there is"
 
 

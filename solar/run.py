@@ -158,7 +158,8 @@ def _place(argument: str) -> int:
 def _as_hydra_takes_it(argument: str) -> str:
     """People type `experiment=x`, which Hydra wants with a plus; `logger=null` and `trainer=1` make it crash."""
     key, said, value = argument.partition("=")
-    if said and _LIKE_A_NUMBER.fullmatch(value) and is_group(argument, conf_folder()):
+    group = key == "hydra" or is_group(argument, conf_folder())
+    if said and group and _LIKE_A_NUMBER.fullmatch(value):
         argument = f"{key}='{value}'"
     plus = "+" if argument.startswith("experiment=") else ""
     return {"logger=null": "logger=none"}.get(argument, plus + argument)

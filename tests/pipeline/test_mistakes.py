@@ -59,6 +59,8 @@ MISTAKES = {
     "stages.dpo_a.optimizer.betas.3=1": "stages.dpo_a.optimizer.betas.3: the list has no such entry",
     "stages.dpo_a.optimizer.betas.x=1": "stages.dpo_a.optimizer.betas.x: found 'x' below a list, expected the number",
     "stages.dpo_a.lr_factors.new=2": "stages.dpo_a.lr_factors is empty; a plus adds to it, as in '+stages.dpo_a.lr_f",
+    "hydra=3": "hydra: holds Hydra's own settings, expected one of their keys",
+    "stages=[1]": "stages: found a list, expected keys with values",
     "objective=evaluatoin.base": "objective: found 'evaluatoin.base', expected stage.metric",
 }
 
@@ -136,7 +138,8 @@ WRITTEN = {
     "pretrain_data: {sources: {docs: {formt: text}}}": "docs.formt: no such key in stages.pretrain_data.sources",
     "pretrain_data: {sources: {docs: null}}": "stages.pretrain_data.sources.docs: found null, expected a value",
     "pretrain_data: {sources: {1: {path: x}}}": "stages.pretrain_data.sources.1: found the key 1, expected a word",
-    "pretrain: 5": "found '5', expected the keys of PretrainConfig",
+    "pretrain: 5": "stages.pretrain: found '5', expected the keys of PretrainConfig",
+    "merge: {weights: {a: 1}}": "stages.merge.weights: found keys with values, expected a list such as [a,b]",
     "mine: {kind: sft, duration: 3 steps}": "stages.mine: a stage starts from a recipe or a schema",
 }
 
@@ -153,7 +156,7 @@ UNREADABLE = {
     "empty": (b"", "its first line must be `# @package _global_`"),
     "a list of sources": (
         TOP + b"stages: {pretrain_data: {sources: [a]}}\n",
-        "a list stands where keys with values are",
+        "stages.pretrain_data.sources: found a list, expected keys with values",
     ),
 }
 
