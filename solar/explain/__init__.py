@@ -1,0 +1,8 @@
+"""Mistakes of a configuration, each in one line."""
+
+from solar.explain.files import unreadable
+from solar.explain.groups import is_group, refuse_null_groups
+from solar.explain.keys import KNOWN, word_below_a_list
+from solar.explain.mistakes import explain
+
+__all__ = ["KNOWN", "explain", "is_group", "refuse_null_groups", "unreadable", "word_below_a_list"]
