@@ -9,16 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 from os.path import commonprefix
 from typing import Any
 
-import jinja2
-
 from solar.data.formats import BadRow, Message, Pair
-from solar.data.marks import behind_messages, fill, fitted, mark, marked, thought_and_answer
+from solar.data.marks import behind_messages, fill, mark
+from solar.data.render import Renderer
 from solar.data.specials import SecretNames
-from solar.data.templates import template_for
 from solar.errors import DataError
 
 _GUARDS = ("\n", ".", "0", "x")
@@ -54,9 +51,8 @@ class Encoder:
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
         """`template` is a name of `solar.data.templates`, or None for the tokenizer's own."""
         self.tokenizer = tokenizer
-        self.template = template
+        self.renderer = Renderer(tokenizer, template)
         self.eos_id: int = tokenizer.eos_token_id
-        self._rendered = lru_cache(maxsize=4096)(self._render_marked)  # most conversations differ in contents alone
         added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
         roles = self._roles(added)  # special, whatever the tokenizer's files call them
         self._special = {content: i for content, (i, special) in added.items() if special or content in roles}
@@ -68,17 +64,12 @@ class Encoder:
         words = zip(_GUARDS, self._encoded(_GUARDS), strict=True) if both != dot + letter else ()
         self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
 
-    @cached_property
-    def jinja(self) -> str:
-        """The chat template. Raises `DataError` if there is none that this tokenizer can use."""
-        return template_for(self.tokenizer, self.template)
-
     def _roles(self, added: Iterable[str]) -> set[str]:
         """Tokens in brackets that the template itself writes, but for the tags of thoughts, which people write, too."""
-        if self.template is None and self.tokenizer.chat_template is None:
+        if self.renderer.template is None and self.tokenizer.chat_template is None:
             return set()
         with suppress(DataError):  # one that cannot be used is told where it is used
-            written = self._marked(_TURNS, generation_prompt=True)
+            written = self.renderer.marked(_TURNS, generation_prompt=True)
             return {token for token in added if token in written and _BRACKETED.fullmatch(token)} - _THOUGHTS
         return set()
 
@@ -98,7 +89,7 @@ class Encoder:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a prompt, up to and including the words that ask the assistant to speak; cut as in training."""
-        marked_messages, text, contents = self._render(messages, generation_prompt=True)
+        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=True)
         answers = _answers(marked_messages)
         pieces, done = self._cut_at(answers, marked_messages, text, contents)
         pieces = self._placed([*pieces, *self._piece(text[done:], contents, False)])
@@ -109,7 +100,7 @@ class Encoder:
         found = [self.eos_id]
         for said, ask in ((_TURNS[:2], False), (_TURNS, True)):
             with suppress(BadRow):  # a template may be for a single turn
-                _, answer, tail = self._marked(said, ask).rpartition(mark(1))
+                _, answer, tail = self.renderer.marked(said, ask).rpartition(mark(1))
                 closing = self._closing(tail).strip() if answer else ""
                 found += [i for token, i in self._special.items() if token.strip() == closing and i not in found]
         return found
@@ -121,7 +112,7 @@ class Encoder:
 
         Raises `BadRow` if the template refuses or rewrites it.
         """
-        marked_messages, text, contents = self._render(messages, generation_prompt=False)
+        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=False)
         answers = _answers(marked_messages)
         if any(mark(place) not in text for place in (answers[-1:] if last_only else answers)):
             raise BadRow("template", "the template leaves an answer out, so it cannot be found")
@@ -142,7 +133,7 @@ class Encoder:
                 continue
             end = begin + len(mark(place))
             if place:
-                asked = self._marked(messages[:place], generation_prompt=True)
+                asked = self.renderer.marked(messages[:place], generation_prompt=True)
                 last = behind_messages(text[:begin])
                 words = asked[behind_messages(asked) :], text[last:begin]
                 begin = last + len(commonprefix(words))  # noqa: RUF071 (character by character is meant)
@@ -160,46 +151,6 @@ class Encoder:
         if [piece for piece in chosen if not piece.trained] != [piece for piece in rejected if not piece.trained]:
             raise BadRow("different_prompts", "the template renders another prompt for each answer")
         return chosen, rejected
-
-    def _render(self, messages: Sequence[Message], generation_prompt: bool) -> tuple[list[Message], str, list[str]]:
-        """Messages with marks for contents, the text that they render to, and the contents that belong there."""
-        messages = _without_empty_system(messages)
-        real = self._apply(messages, generation_prompt)
-        whole = [message["content"] for message in messages]
-        thoughts, answers = zip(*map(thought_and_answer, messages), strict=True)
-        for marked_messages, contents in (
-            (marked(messages), whole),
-            (marked(messages, thoughts), [*answers, *reversed(thoughts)]),
-        ):
-            text = self._marked(marked_messages, generation_prompt)
-            if (found := fitted(text, contents, real)) is None:
-                continue
-            if contents is not whole and thoughts[-1] and mark(-len(messages)) not in text:
-                # the template expects the thoughts of the last answer from the model: it is put in as it was written
-                marked_messages = marked(messages, [*thoughts[:-1], ""])
-                text = self._marked(marked_messages, generation_prompt)
-                found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
-            return marked_messages, text, found
-        raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
-
-    def _marked(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        return self._rendered(tuple((message["role"], message["content"]) for message in messages), generation_prompt)
-
-    def _render_marked(self, turns: tuple[tuple[str, str], ...], generation_prompt: bool) -> str:
-        return self._apply([{"role": role, "content": content} for role, content in turns], generation_prompt)
-
-    def _apply(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                list(messages),
-                chat_template=self.jinja,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            reason = " ".join(str(error).split())
-            raise BadRow("template", f"the template refuses this conversation: {reason}") from None
-        return rendered
 
     def _piece(self, text: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
         if text:
@@ -255,10 +206,6 @@ class Encoder:
 
 def _answers(messages: Sequence[Message]) -> list[int]:
     return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-
-
-def _without_empty_system(messages: Sequence[Message]) -> list[Message]:
-    return [message for message in messages if message["content"] or message["role"] != "system"]
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message], template: str | None = None) -> list[int]:

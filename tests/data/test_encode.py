@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from solar.data import tokenizer
 from solar.data.encode import Encoder, prompt_ids, stop_ids
 from solar.data.formats import BadRow, Pair
+from solar.data.render import Renderer
 from solar.data.templates import TEMPLATES
 from solar.errors import DataError
 
@@ -84,18 +85,18 @@ def test_only_answers_and_their_end_of_turn_are_trained(encoder):
         "zephyr": ("B</s>", " D</s>"),
         "chatml": ("B<|im_end|>", " D<|im_end|>"),
         "llama3": ("B<|eot_id|>", "D<|eot_id|>"),  # this template trims
-    }[encoder.template]
+    }[encoder.renderer.template]
     assert _trained(encoder, TALK) == [first, last]
 
 
 def test_the_last_trained_token_is_one_that_generation_stops_at(encoder):
     tokens = encoder.conversations([encoder.cut(TALK)])[0]
-    assert tokens.trained[-1] and tokens.ids[-1] in stop_ids(encoder.tokenizer, encoder.template)
+    assert tokens.trained[-1] and tokens.ids[-1] in stop_ids(encoder.tokenizer, encoder.renderer.template)
 
 
 def test_exactly_one_bos_in_training_and_in_prompts(encoder):
     trained = encoder.conversations([encoder.cut(TALK)])[0].ids
-    asked = prompt_ids(encoder.tokenizer, TALK[:3], encoder.template)
+    asked = prompt_ids(encoder.tokenizer, TALK[:3], encoder.renderer.template)
     document = encoder.documents(["Text."])[0]
     for ids in (trained, asked, document):
         assert ids[0] == encoder.bos_id and ids.count(encoder.bos_id) == 1
@@ -114,7 +115,7 @@ def test_a_prompt_at_inference_is_what_stood_before_the_answer_in_training(encod
 
 def test_the_rendered_text_survives_tokenisation(encoder):
     ids = encoder.conversations([encoder.cut(TALK)])[0].ids
-    rendered = _render(encoder.template, TALK).removesuffix("\n")
+    rendered = _render(encoder.renderer.template, TALK).removesuffix("\n")
     text = encoder.tokenizer.decode(ids)
     assert text.removeprefix("<s>").removesuffix("</s>") == rendered.removeprefix("<s>").removesuffix("</s>")
 
@@ -228,7 +229,7 @@ def test_a_template_that_says_the_date_says_the_same_one_for_ever(tokenizers):
 def test_prompts_are_those_of_transformers_but_for_the_bos(encoder, question):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
     theirs = encoder.tokenizer.apply_chat_template(
-        messages, chat_template=encoder.jinja, add_generation_prompt=True, tokenize=True, return_dict=False
+        messages, chat_template=encoder.renderer.jinja, add_generation_prompt=True, tokenize=True, return_dict=False
     )
     assert encoder.prompt(messages) == [encoder.bos_id] * (theirs[0] != encoder.bos_id) + theirs
 
@@ -583,8 +584,9 @@ def test_an_unknown_word_at_the_start_of_an_answer_is_trained(metaspace):
 
 def test_a_long_talk_is_rendered_once_for_each_of_its_like(tokenizers, monkeypatch):
     encoder = Encoder(tokenizer.load(tokenizers["chatml"]), "chatml")
+    renderer = encoder.renderer
     encoder.cut(_talk(*"ABCDEFGHIJ"))
     rendered = []
-    monkeypatch.setattr(encoder, "_apply", lambda *call: rendered.append(call) or Encoder._apply(encoder, *call))
+    monkeypatch.setattr(renderer, "_apply", lambda *call: rendered.append(call) or Renderer._apply(renderer, *call))
     encoder.cut(_talk(*"KLMNOPQRST"))
     assert len(rendered) == 1
