@@ -4,6 +4,9 @@ Every message says where (the key or file:line), what was found, what was expect
 `solar.run` prints them as `error: ...` and exits 1; any other exception is a bug and shows its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class SolarError(Exception):
     """The family; the command-line tools catch this and nothing else."""
@@ -40,3 +43,14 @@ def one_line(told: object) -> str:
     'no such layer'
     """
     return " ".join(str(told).split())[:200]
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What may have been meant.
+
+    >>> hint("upscal", ["upscale", "sft"])
+    "; did you mean 'upscale'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known)) or 'none'}"

@@ -30,8 +30,8 @@ from solar.plan.expand import expand
 from solar.plan.lacks import lacks
 from solar.plan.plan import make_plan
 from solar.plan.show import show
+from solar.report.beside import recoveries
 from solar.report.entries import Entry, Run
-from solar.report.recovery import recoveries
 from solar.sweep import add_job
 
 _EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")

@@ -203,6 +203,10 @@ class Control(StrEnum):
     same_flops = "same_flops"
 
 
+CONTROL_SUFFIX = "_control"
+"""What the name of a control has behind that of the stage it is the control of."""
+
+
 @dataclass
 class NextTokenConfig(TrainConfig):
     """What continued pretraining and instruction tuning share."""

@@ -1,5 +1,6 @@
 """Walk the plan: run what is missing, publish what is done."""
 
+import re
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from solar.engine.context import Metrics, RunContext
 from solar.engine.launch import launch
 from solar.engine.progress import Progress
 from solar.engine.stop import Stop
+from solar.errors import DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
 
 
@@ -56,7 +58,7 @@ class Executor:
                 progress=line.update,
             )
             try:
-                metrics = launch(stage.config, inputs, output, context)
+                metrics = _launched(stage, inputs, output, context)
                 seconds = round(time.monotonic() - started, 3)
                 with stop.held():
                     artifact = self.store.publish(_manifest(stage, metrics, seconds))
@@ -65,6 +67,16 @@ class Executor:
                 self.store.abandon(stage.name, stage.id)
                 raise
         return artifact
+
+
+def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path, context: RunContext) -> Metrics:
+    """The stage's metrics. What it says of its own keys or data is told with its name."""
+    try:
+        return launch(stage.config, inputs, output, context)
+    except (DataError, StageError) as error:
+        if re.search(rf"\b{re.escape(stage.name)}\b", str(error)):
+            raise
+        raise type(error)(f"{stage.name}: {error}") from error
 
 
 def _manifest(stage: PlannedStage, metrics: Metrics, wall_seconds: float) -> Manifest:

@@ -14,6 +14,7 @@ from solar.artifacts.manifest import write_atomically
 from solar.artifacts.store import Artifact
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
+from solar.config.training import CONTROL_SUFFIX
 from solar.engine.context import OVERRIDES
 from solar.errors import ConfigError
 from solar.plan.plan import Plan
@@ -34,7 +35,9 @@ class Record:
         for artifact in artifacts.values():
             if STAGES[artifact.manifest.kind].produces == "report":
                 console.print(f"report  {artifact.path / 'index.html'}", highlight=False, soft_wrap=True)
-        models = [artifact for artifact in artifacts.values() if (artifact.path / "model").is_dir()]
+        controls = {name + CONTROL_SUFFIX for name in artifacts}
+        products = [artifact for name, artifact in artifacts.items() if name not in controls]
+        models = [artifact for artifact in products if (artifact.path / "model").is_dir()]
         if models:
             console.print(f"model   {models[-1].path / 'model'}", highlight=False, soft_wrap=True)
 

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from solar.errors import ConfigError
-from solar.plan.graph import hint
+from solar.errors import ConfigError, hint
 
 
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:

@@ -12,10 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solar.config.store import ENTRIES
-from solar.errors import SolarError
+from solar.errors import SolarError, hint
 from solar.explain.files import own_folder
 from solar.explain.groups import is_group
-from solar.plan.graph import hint
 
 KNOWN = (SolarError, HydraException, OmegaConfBaseException)
 """Exceptions that speak of what the user wrote."""

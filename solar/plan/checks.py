@@ -12,9 +12,8 @@ from solar.config.plain import as_plain
 from solar.config.references import pointers
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import TrainConfig
-from solar.errors import ConfigError
+from solar.errors import ConfigError, hint
 from solar.plan.branches import branch_problems
-from solar.plan.graph import hint
 from solar.plan.sources import source_problems
 
 READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")

@@ -10,11 +10,11 @@ from solar.config.duration import Duration, Unit
 from solar.config.evaluation import EvaluateConfig, ReportConfig
 from solar.config.growth import UpscaleConfig
 from solar.config.merging import MergeConfig
+from solar.config.training import CONTROL_SUFFIX as SUFFIX
 from solar.config.training import Control, NextTokenConfig, Trainable, TrainConfig
 from solar.errors import PlanError
 from solar.plan.facts import model_facts
 
-SUFFIX = "_control"
 UNKNOWN_LENGTH = 2048
 """Tokens a document is taken to have where no data stage says it: it hardly moves the ratio of two depths."""
 

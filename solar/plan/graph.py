@@ -1,13 +1,12 @@
 """From references to an order: who reads whom, and what must come first."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES, fits
 from solar.config.references import pointers
-from solar.errors import PlanError
+from solar.errors import PlanError, hint
 
 Edges = Mapping[str, tuple[str, ...]]
 """Stage name -> names of the stages it reads, each once, in the order of its fields."""
@@ -65,14 +64,3 @@ def upstream(edges: Edges, stage: str) -> set[str]:
             found.add(name)
             todo.extend(edges[name])
     return found
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """What may have been meant.
-
-    >>> hint("upscal", ["upscale", "sft"])
-    "; did you mean 'upscale'?"
-    """
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known)) or 'none'}"

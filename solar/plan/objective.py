@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping
 
 from solar.config.base import StageConfig
 from solar.config.evaluation import EvaluateConfig
-from solar.errors import ConfigError
-from solar.plan.graph import hint
+from solar.errors import ConfigError, hint
 
 
 def check_objective(objective: str | None, until: str | None, stages: Mapping[str, StageConfig]) -> None:

@@ -8,10 +8,10 @@ from solar.artifacts.store import Artifact, Store
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
-from solar.errors import ConfigError, PlanError
+from solar.errors import ConfigError, PlanError, hint
 from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts, model_facts
-from solar.plan.graph import hint, link, order, upstream
+from solar.plan.graph import link, order, upstream
 from solar.plan.identity import identity
 from solar.plan.objective import check_objective
 

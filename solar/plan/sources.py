@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from solar.config.base import StageConfig
 from solar.config.data import PrepareDataConfig, Task
 from solar.config.preference import ChunkBy, DpoConfig, StepwiseDpoConfig
-from solar.plan.graph import hint
+from solar.errors import hint
 
 
 def source_problems(stage: StageConfig, stages: Mapping[str, StageConfig]) -> Iterator[str]:

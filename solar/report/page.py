@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from solar.report import tables
+from solar.report.beside import recoveries
 from solar.report.command import command
 from solar.report.curves import training_curves
 from solar.report.diagnosis import diagnoses
@@ -17,7 +18,7 @@ from solar.report.health import twin_curves
 from solar.report.numbers import compact, duration, plain, share, signed
 from solar.report.pictures import family, layer_map
 from solar.report.preference import preference_curves
-from solar.report.recovery import Recovery, recoveries
+from solar.report.recovery import Recovery
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

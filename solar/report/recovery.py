@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from solar.report.charts import Chart, Line, Point
-from solar.report.entries import Entry, Run
 from solar.report.numbers import compact, signed
 
 
@@ -124,57 +123,4 @@ def cost_of(loss: float, points: Sequence[Point]) -> float | None:
     for (x0, y0), (x1, y1) in pairwise(points):
         if y1 <= loss < y0:
             return x0 + (x1 - x0) * (y0 - loss) / (y0 - y1)
-    return None
-
-
-def recoveries(run: Run) -> list[Recovery]:
-    """One for each grown model that was trained on, where the base's loss on the same text is known."""
-    found = []
-    for grown in run.models():
-        bases = run.parents(grown) if grown.kind == "upscale" else []
-        for healed in run.models():
-            points = held_out(healed)
-            if bases and points and grown in run.parents(healed):
-                control = _control(run, bases[0], healed)
-                loss = control.points[0][1] if control else _loss_of_base(run, bases[0], healed)
-                if loss is not None:
-                    names = (bases[0].stage, grown.stage, healed.stage)
-                    found.append(Recovery(*names, points, loss, held_out(healed, "flops"), control))
-    return found
-
-
-def held_out(entry: Entry, over: str = "tokens") -> list[Point]:
-    """(tokens, loss) of each reading of held-out text in a training log; or over another count of the log."""
-    return [
-        (line[over], line["valid_loss"]) for line in entry.log() if line.get("valid_loss") is not None and over in line
-    ]
-
-
-def _control(run: Run, base: Entry, healed: Entry) -> Control | None:
-    """A training of the base itself, of the same kind on the same data in the same order."""
-    for other in run.models():
-        alike = other.kind == healed.kind and _data(run, other) == _data(run, healed)
-        alike = alike and other.manifest["config"].get("seed") == healed.manifest["config"].get("seed")
-        points = held_out(other)
-        if alike and base in run.parents(other) and points and points[0][0] == 0:
-            return Control(other.stage, points, held_out(other, "flops"))
-    return None
-
-
-def _data(run: Run, entry: Entry) -> set[str]:
-    """Ids of the data sets that a stage read."""
-    data = {other.manifest["id"] for other in run.entries if other.read("tokens.json") is not None}
-    return data & set(entry.manifest["inputs"].values())
-
-
-def _loss_of_base(run: Run, base: Entry, healed: Entry) -> float | None:
-    """The base's last reading if it was trained on this data, else its score if an evaluation read this data."""
-    data = _data(run, healed)
-    if points := held_out(base):
-        return points[-1][1] if data & set(base.manifest["inputs"].values()) else None
-    for entry in run.entries:
-        if entry.kind == "evaluate" and data & set(entry.manifest["inputs"].values()):
-            for row in entry.read("scores.json"):
-                if row["stage"] == base.stage and "nats_per_token" in row:
-                    return float(row["nats_per_token"])
     return None

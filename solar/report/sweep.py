@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solar.report.beside import recoveries
 from solar.report.entries import Run
-from solar.report.recovery import Recovery, recoveries
+from solar.report.recovery import Recovery
 
 AXES = {"stages.upscale.m": "m, layers dropped from each of the two copies"}
 """What a key means to one who has not read the configuration."""

@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): trained beside frozen weights, and folded into them in the end."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from solar.config.training import AdapterConfig
-from solar.errors import StageError, one_line
+from solar.errors import StageError, hint, one_line
 
 NAME = "solar"
 
@@ -19,6 +19,7 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise StageError("adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'") from None
+    _check_names(network, config.targets)
     torch.manual_seed(seed)
     targets = list(config.targets) or "all-linear"
     sizes = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
@@ -28,6 +29,16 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
     except ValueError as error:
         raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {one_line(error)}") from None
     _check_targets(network)
+
+
+def _check_names(network: PreTrainedModel, targets: Sequence[str]) -> None:
+    """peft refuses only if it finds none of them."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    head = network.get_output_embeddings()
+    known = sorted({name.rpartition(".")[2] for name in linear if network.get_submodule(name) is not head})
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in network.named_modules()):
+            raise StageError(f"adapter.targets: found {target}, which is no layer of the model{hint(target, known)}")
 
 
 def _check_targets(network: PreTrainedModel) -> None:

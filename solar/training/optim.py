@@ -26,6 +26,8 @@ def freeze(network: nn.Module, config: TrainConfig, role_of: Roles) -> None:
         if kept_out or config.lr_factors.get(role, 1.0) == 0:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
+        if config.trainable is Trainable.new and all(role_of(name) != "new" for name, _ in network.named_parameters()):
+            raise StageError("trainable: found new, but the model has no new layers, as it was not grown; expected all")
         raise StageError("trainable, lr_factors: every weight is frozen, expected at least one to train")
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from solar.config.duration import Duration, Unit
 from solar.config.optimizer import ScheduleConfig
+from solar.errors import DataError
 from solar.training.microbatch import Ints, MicroBatch, Row
 from solar.training.schedule import Schedule
 
@@ -71,14 +72,25 @@ class Budget:
 
     @classmethod
     def of(cls, duration: Duration, order: RowOrder, global_batch_size: int) -> "Budget":
-        """Steps and tokens are whole batches (tokens rounded up); epochs are exact: every row is read as often."""
+        """Steps and tokens are whole batches (tokens rounded up); epochs are exact: every row is read as often.
+
+        Raises `DataError` where the sources' caps end the data before.
+        """
+        total = order.total_rows
         if duration.unit is Unit.epochs:
-            return cls(max(1, round(duration.amount * order.rows_per_epoch)), global_batch_size)
-        if duration.unit is Unit.steps:
-            steps = max(1, round(duration.amount))
+            rows = max(1, round(duration.amount * order.rows_per_epoch))
+        elif duration.unit is Unit.steps:
+            rows = max(1, round(duration.amount)) * global_batch_size
         else:
-            steps = -(-order.position_at_tokens(round(duration.amount)) // global_batch_size)
-        return cls(max(1, steps) * global_batch_size, global_batch_size)
+            position = order.position_at_tokens(round(duration.amount))
+            rows = max(1, -(-position // global_batch_size)) * global_batch_size
+            rows = min(rows, total) if total is not None and position < total else rows
+        if total is not None and rows > total:
+            raise DataError(
+                f"duration: asks for {rows:,} rows, but max_epochs ends the data after {total:,} "
+                f"({total // global_batch_size:,} whole steps); allow more epochs or train for less"
+            )
+        return cls(rows, global_batch_size)
 
 
 class StepDataset(Dataset[Step]):

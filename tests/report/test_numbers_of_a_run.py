@@ -3,10 +3,11 @@
 import pytest
 
 from solar.report import tables
+from solar.report.beside import recoveries
 from solar.report.card import ancestry, write_card
 from solar.report.curves import training_curves
 from solar.report.preference import preference_curves
-from solar.report.recovery import Recovery, recoveries
+from solar.report.recovery import Recovery
 
 from .run_on_disk import curve, scored
 

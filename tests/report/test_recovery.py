@@ -2,7 +2,7 @@
 
 import pytest
 
-from solar.report.recovery import recoveries
+from solar.report.beside import recoveries
 
 from .run_on_disk import curve
 
@@ -52,6 +52,23 @@ def test_a_model_that_never_comes_back_has_no_c(grown):
 @pytest.mark.parametrize("inputs", [("up", "data"), ("base",)], ids=["a grown model", "no data"])
 def test_only_a_training_of_the_base_on_the_same_data_is_a_control(grown, inputs):
     assert all(found.control is None for found in _control(grown, 3.2, 3.0, inputs=inputs))
+
+
+def test_each_model_is_held_against_its_own_control(grown):
+    """The plan's own stands behind another of the same base and data; one with other settings is none."""
+    log = _with_flops(curve(3.2, 3.0), 2)
+    for stage, duration, name in (("other_control", 5, "base"), ("heal_control", 4, "base"), ("short", 9, "up")):
+        entry = grown.add(stage, "pretrain", (name, "data"), model__config_json={}, logs__metrics_jsonl=log)
+        entry.manifest["config"]["duration"] = f"{duration} steps"
+    grown.add("twin", "pretrain", ("up", "data"), model__config_json={}, logs__metrics_jsonl=log)
+    grown.entries[-1].manifest["config"] |= {"duration": "5 steps", "trainable": "new"}
+    found = recoveries(grown.run)
+    assert {each.base_loss for each in found} == {3.2}
+    assert {each.healed: each.control and each.control.stage for each in found} == {
+        "heal": "heal_control",
+        "short": None,
+        "twin": "other_control",  # what only a grown model has may differ
+    }
 
 
 def test_the_picture_shows_both_over_tokens_and_over_flops(grown):

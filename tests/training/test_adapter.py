@@ -125,11 +125,10 @@ def test_layers_that_are_stored_the_other_way_round_fold_into_the_adapted_model(
     torch.testing.assert_close(plain(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_target_that_is_not_there_is_named(tmp_path):
-    from tiny import llama
-
-    with pytest.raises(StageError, match=r"adapter\.targets: found w_proj"):
-        add_adapter(llama(), AdapterConfig(rank=2, targets=["w_proj"]), seed=0)
+def test_a_target_that_is_not_there_is_named_even_beside_one_that_is():
+    told = r"adapter\.targets: found v_prj, which is no layer of the model; did you mean 'v_proj'\?"
+    with pytest.raises(StageError, match=told):
+        add_adapter(llama(), AdapterConfig(rank=2, targets=["q_proj", "v_prj"]), seed=0)
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])

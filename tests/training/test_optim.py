@@ -116,8 +116,10 @@ def test_provenance_stays_in_the_trained_model(tmp_path):
 
 
 def test_nothing_to_train_is_refused():
-    with pytest.raises(StageError, match="every weight is frozen"):
+    with pytest.raises(StageError, match="trainable: found new, but the model has no new layers"):
         freeze(llama(), _config(trainable=Trainable.new), roles({}))
+    with pytest.raises(StageError, match="every weight is frozen"):
+        freeze(llama(), _config(lr_factors={"old": 0.0, "embed": 0.0, "norm": 0.0}), roles({}))
 
 
 PACKAGES = {OptimizerName.adamw_8bit: "bitsandbytes", OptimizerName.schedule_free: "schedulefree"}

@@ -11,6 +11,7 @@ from solar.config.duration import Duration
 from solar.config.merging import Decay
 from solar.config.optimizer import ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
+from solar.errors import DataError
 from solar.training.language import ContinuedPretraining
 from solar.training.schedule import Schedule
 from solar.training.steps import Budget, StepDataset
@@ -151,6 +152,22 @@ def test_a_budget_by_hand(duration, rows, steps):
     order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))  # 10 rows of 8 tokens, 4 a step
     budget = Budget.of(Duration.parse(duration), order, 4)
     assert (budget.rows, budget.steps) == (rows, steps)
+
+
+@pytest.mark.parametrize("duration,rows", [("2 steps", 8), ("1 epoch", 10), ("65 tokens", 10)])
+def test_a_budget_ends_where_capped_data_ends(duration, rows):
+    order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))
+    order.total_rows = 10
+    assert Budget.of(Duration.parse(duration), order, 4).rows == rows
+
+
+@pytest.mark.parametrize("duration,rows", [("3 steps", 12), ("1.2 epochs", 12), ("100 tokens", 12)])
+def test_more_than_capped_data_has_is_refused_before_the_first_step(duration, rows):
+    order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))
+    order.total_rows = 10
+    told = rf"duration: asks for {rows} rows, but max_epochs ends the data after 10 \(2 whole steps\)"
+    with pytest.raises(DataError, match=told):
+        Budget.of(Duration.parse(duration), order, 4)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
