@@ -1,6 +1,7 @@
 """The only place where a Lightning `Trainer` is made: it runs a module's steps, and saves the model."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,13 @@ def train(
     except Interrupted:
         _part()
         raise
+    except RuntimeError as error:
+        if re.match(r"DataLoader worker \(pid.* (killed|exited)", str(error)) is None:
+            raise
+        raise StageError(
+            "a process that reads data was killed, as the system does when memory runs out; set trainer.num_workers "
+            "lower, and run the same command to go on from the last checkpoint"
+        ) from error
     finally:
         finish(trainer)
     prefix = "network."

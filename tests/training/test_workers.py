@@ -1,0 +1,27 @@
+"""Processes that read data ahead."""
+
+import os
+import signal
+
+import pytest
+from tiny import llama_folder, row, settings, train_rows
+
+from solar.config.training import PretrainConfig
+from solar.errors import StageError
+from solar.training.language import ContinuedPretraining
+
+
+def test_one_that_is_killed_is_told_in_a_line(tmp_path):
+    home = os.getpid()
+
+    class Killed(ContinuedPretraining):
+        @staticmethod
+        def assemble(rows):
+            if os.getpid() != home and rows[0].sample_ids[0] == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return ContinuedPretraining.assemble(rows)
+
+    rows = [row(9, sample=n) for n in range(24)]
+    config = PretrainConfig(**settings(duration="6 steps"))
+    with pytest.raises(StageError, match=r"a process that reads data was killed.* set trainer.num_workers lower"):
+        train_rows(rows, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Killed, num_workers=1)
