@@ -161,5 +161,5 @@ def test_a_rank_that_is_done_leaves_before_what_would_abort_it_in_the_interprete
         atexit.register(lambda: print("tidied"))
         leave(75)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (75, "tidied\n")

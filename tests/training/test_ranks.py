@@ -30,7 +30,7 @@ def _start(kind, strategy, folder, ranks, stop_at=None):
     arguments = [str(HERE / "ranks.py"), kind, strategy, str(folder), *([str(stop_at)] if stop_at else [])]
     path = f"{HERE}:{HERE.parent.parent}"
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HOME": str(folder)}
-    return subprocess.run([*launch, *arguments], env=environment, cwd=HERE, capture_output=True, timeout=200)
+    return subprocess.run([*launch, *arguments], env=environment, cwd=HERE, capture_output=True, timeout=600)
 
 
 def _losses(output):
