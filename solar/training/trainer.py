@@ -12,6 +12,7 @@ import torch
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.strategies import Strategy as LightningStrategy
+from torch.utils.data import DataLoader
 
 from solar.config.optimizer import OptimizerName
 from solar.config.plain import as_plain
@@ -28,7 +29,7 @@ from solar.training.interrupt import StopRequest
 from solar.training.module import TrainingModule
 from solar.training.recorder import Recorder
 from solar.training.sharding import ShardedStrategy
-from solar.training.steps import StepDataset, step_loader
+from solar.training.steps import Step, StepDataset, step_loader
 from solar.training.telemetry import Telemetry
 from solar.training.trackers import build_loggers, finish
 from solar.training.validation import ValidationRows
@@ -90,32 +91,11 @@ def train(
     trainer = _trainer(module.config, callbacks, output, where)
     try:
         loader = step_loader(steps, first, settings.num_workers)
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
-        if 0 < module.guard.skipped == module.steps_done - module.first_step:
-            raise StageError(
-                f"training learnt nothing: each of its {module.guard.skipped} steps had a loss or gradient that is not "
-                "finite; lower optimizer.lr, and look at the data"
-            )
+        _run(trainer, module, loader, resume)
         weights = trainer.strategy.lightning_module_state_dict()
-    except Interrupted:
-        _part()
-        raise
-    except RuntimeError as error:
-        if re.match(r"DataLoader worker \(pid.* (killed|exited)", str(error)) is None:
-            raise
-        raise StageError(
-            "a process that reads data was killed, as the system does when memory runs out; set trainer.num_workers "
-            "lower, and run the same command to go on from the last checkpoint"
-        ) from error
     finally:
         finish(trainer)
-    prefix = "network."
-    named = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-    named = gathered(named, stored_dtype(model_dir), trainer.is_global_zero)
-    if trainer.is_global_zero:
-        if module.config.adapter.rank:
-            named = folded(named, module.config.adapter, transposed_layers(module.network))
-        save_model(module.network, named, model_dir, output / "model")
+    _save(trainer, module, weights, model_dir, output / "model")
     trainer.strategy.barrier()
     _part()
     return recorder.summary | {
@@ -126,6 +106,38 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
+
+
+def _run(trainer: pl.Trainer, module: TrainingModule, loader: DataLoader[Step], resume: Path | None) -> None:
+    """Every step that is left. Raises `Interrupted` or `StageError`."""
+    try:
+        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+    except Interrupted:
+        _part()
+        raise
+    except RuntimeError as error:
+        if re.match(r"DataLoader worker \(pid.* (killed|exited)", str(error)) is None:
+            raise
+        raise StageError(
+            "a process that reads data was killed, as the system does when memory runs out; set trainer.num_workers "
+            "lower, and run the same command to go on from the last checkpoint"
+        ) from error
+    if 0 < module.guard.skipped == module.steps_done - module.first_step:
+        raise StageError(
+            f"training learnt nothing: each of its {module.guard.skipped} steps had a loss or gradient that is not "
+            "finite; lower optimizer.lr, and look at the data"
+        )
+
+
+def _save(trainer: pl.Trainer, module: TrainingModule, weights: dict[str, Any], model_dir: Path, folder: Path) -> None:
+    """The network's weights, adapters folded in, beside the files of `model_dir`; by rank 0."""
+    prefix = "network."
+    named = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+    named = gathered(named, stored_dtype(model_dir), trainer.is_global_zero)
+    if trainer.is_global_zero:
+        if module.config.adapter.rank:
+            named = folded(named, module.config.adapter, transposed_layers(module.network))
+        save_model(module.network, named, model_dir, folder)
 
 
 def _callbacks(
