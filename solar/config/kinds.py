@@ -39,7 +39,7 @@ STAGES: dict[str, Kind] = {
     "sft": Kind(SftConfig, "model", 4, trains=True),
     "reference_logps": Kind(ReferenceLogpsConfig, "logps", 3, trains=True),
     "chunk_pairs": Kind(ChunkPairsConfig, "chunks", 1),
-    "dpo": Kind(DpoConfig, "model", 5, trains=True),
+    "dpo": Kind(DpoConfig, "model", 6, trains=True),
     "stepwise_dpo": Kind(StepwiseDpoConfig, "model", 1),
     "merge": Kind(MergeConfig, "model", 2),
     "soup": Kind(SoupConfig, "model", 1),

@@ -130,7 +130,9 @@ class Order:
         self._totals = [] if max(ends) == np.inf else list(map(self._count, range(len(ends)), ends))
         self.total_rows: int | None = sum(self._totals) if self._totals else None
         """Rows in all, if every source may be read only so often; None if the stream is endless."""
-        rows = self.position_at_tokens(sum(place.tokens for place in places.values()))
+        self.total_tokens: float | None = self._last_moment if self._totals else None
+        self.tokens_per_epoch = sum(place.tokens for place in places.values())
+        rows = self.position_at_tokens(self.tokens_per_epoch)
         self.rows_per_epoch = rows if self.total_rows is None else min(rows, self.total_rows)
         """Rows that hold as many tokens as the data: each exactly once, where sources are drawn by their size."""
 

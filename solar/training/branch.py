@@ -43,6 +43,8 @@ class _Rest:
         self.order, self.skipped_rows, self.skipped_tokens = order, rows, tokens
         self.rows_per_epoch = order.rows_per_epoch
         self.total_rows = None if order.total_rows is None else max(0, order.total_rows - rows)
+        self.total_tokens = None if order.total_tokens is None else max(0, order.total_tokens - tokens)
+        self.tokens_per_epoch = order.tokens_per_epoch
 
     def rows(self, start: int, count: int) -> Ints:
         return self.order.rows(self.skipped_rows + start, count)

@@ -1,6 +1,7 @@
 """Part of the data: what one step of stepwise DPO (arXiv 2403.19270) trains on."""
 
 import zlib
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
 
 import numpy as np
@@ -53,27 +54,51 @@ def rows_of_part(count: int, start: float, stop: float) -> npt.NDArray[np.bool_]
     return found
 
 
+_IDLE_EPOCHS = 100
+"""After so many epochs without a wanted row none is expected any more."""
+
+
 class RowsOf:
-    """An order without the rows that are not wanted, epoch by epoch."""
+    """An order without the rows that are not wanted. Epochs hold more or fewer of them where sources are weighted."""
 
-    total_rows: int | None = None
-
-    def __init__(self, order: RowOrder, wanted: np.ndarray) -> None:
+    def __init__(self, order: RowOrder, wanted: npt.NDArray[np.bool_]) -> None:
         self.order, self.wanted = order, wanted
         self._epoch = lru_cache(maxsize=4)(self._rows_of_epoch)
+        self._starts = [0]
+        """Rows before each epoch, as far as anybody asked."""
         self.rows_per_epoch = len(self._epoch(0))
+        self.total_tokens, self.tokens_per_epoch = order.total_tokens, order.tokens_per_epoch
+        self.total_rows: int | None = None
+        if order.total_rows is not None:
+            while len(self._starts) * order.rows_per_epoch < order.total_rows + order.rows_per_epoch:
+                self._count_one_more()
+            self.total_rows = self._starts[-1]
 
     def _rows_of_epoch(self, epoch: int) -> Ints:
-        rows = self.order.rows(epoch * self.order.rows_per_epoch, self.order.rows_per_epoch)
+        start, count = epoch * self.order.rows_per_epoch, self.order.rows_per_epoch
+        if self.order.total_rows is not None:
+            count = max(0, min(count, self.order.total_rows - start))
+        rows = self.order.rows(start, count)
         kept: Ints = rows[self.wanted[rows]]
         return kept
 
+    def _count_one_more(self) -> None:
+        self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+
     def rows(self, start: int, count: int) -> Ints:
-        found: list[int] = []
-        while len(found) < count:
-            epoch, place = divmod(start + len(found), self.rows_per_epoch)
-            found += self._epoch(epoch)[place : place + count - len(found)].tolist()
-        return np.array(found, np.int64)
+        """Raises `DataError` beyond the last."""
+        end = start + count
+        while self._starts[-1] < end:
+            self._count_one_more()
+            if self.total_rows is not None or self._starts[-_IDLE_EPOCHS - 1 :].count(self._starts[-1]) > _IDLE_EPOCHS:
+                raise DataError(
+                    f"duration: the part of the data that is trained on ends after {self._starts[-1]:,} rows, as its "
+                    f"sources' max_epochs say; position {end:,} was asked for"
+                )
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_left(self._starts, end)
+        epochs = [self._epoch(epoch) for epoch in range(first, last)]
+        return np.concatenate([*epochs, np.zeros(0, np.int64)])[start - self._starts[first] :][:count]
 
     def position_at_tokens(self, tokens: int) -> int:
         raise DataError("duration: found tokens, expected steps or epochs for part of the data")

@@ -32,6 +32,9 @@ class RowOrder(Protocol):
 
     rows_per_epoch: int
     total_rows: int | None
+    """None if the stream is endless."""
+    total_tokens: float | None
+    tokens_per_epoch: int
 
     def rows(self, start: int, count: int) -> Ints: ...
 
@@ -76,20 +79,23 @@ class Budget:
 
         Raises `DataError` where the sources' caps end the data before.
         """
-        total = order.total_rows
-        if duration.unit is Unit.epochs:
+        size, total = global_batch_size, order.total_rows
+        if duration.unit is Unit.steps:
+            rows, tokens = max(1, round(duration.amount)) * size, None
+        elif duration.unit is Unit.epochs:
+            tokens = duration.amount * order.tokens_per_epoch
             rows = max(1, round(duration.amount * order.rows_per_epoch))
-        elif duration.unit is Unit.steps:
-            rows = max(1, round(duration.amount)) * global_batch_size
         else:
-            position = order.position_at_tokens(round(duration.amount))
-            rows = max(1, -(-position // global_batch_size)) * global_batch_size
-            rows = min(rows, total) if total is not None and position < total else rows
-        if total is not None and rows > total:
+            tokens = round(duration.amount)
+            rows = max(1, -(-order.position_at_tokens(tokens) // size)) * size
+        if total is not None and tokens is not None and tokens <= (order.total_tokens or 0) * (1 + 1e-9):
+            rows = min(rows, total)  # all there is: the last step may be short
+        elif total is not None and (tokens is not None or rows > total):
             raise DataError(
-                f"duration: asks for {rows:,} rows, but max_epochs ends the data after {total:,} "
-                f"({total // global_batch_size:,} whole steps); allow more epochs or train for less"
+                f"duration: found {duration}, but max_epochs ends the data after {total:,} rows "
+                f"({total // size:,} whole steps); allow more epochs or train for less"
             )
+        order.rows(rows - 1, 1)  # refuses now what it would refuse at the end
         return cls(rows, global_batch_size)
 
 

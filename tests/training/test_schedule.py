@@ -154,18 +154,18 @@ def test_a_budget_by_hand(duration, rows, steps):
     assert (budget.rows, budget.steps) == (rows, steps)
 
 
-@pytest.mark.parametrize("duration,rows", [("2 steps", 8), ("1 epoch", 10), ("65 tokens", 10)])
+@pytest.mark.parametrize("duration,rows", [("2 steps", 8), ("1 epoch", 10), ("65 tokens", 10), ("80 tokens", 10)])
 def test_a_budget_ends_where_capped_data_ends(duration, rows):
     order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))
-    order.total_rows = 10
+    order.total_rows, order.total_tokens = 10, 80.0
     assert Budget.of(Duration.parse(duration), order, 4).rows == rows
 
 
-@pytest.mark.parametrize("duration,rows", [("3 steps", 12), ("1.2 epochs", 12), ("100 tokens", 12)])
-def test_more_than_capped_data_has_is_refused_before_the_first_step(duration, rows):
+@pytest.mark.parametrize("duration", ["3 steps", "1.2 epochs", "81 tokens", "5M tokens"])
+def test_more_than_capped_data_has_is_refused_before_the_first_step(duration):
     order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))
-    order.total_rows = 10
-    told = rf"duration: asks for {rows} rows, but max_epochs ends the data after 10 \(2 whole steps\)"
+    order.total_rows, order.total_tokens = 10, 80.0
+    told = r"duration: found .*, but max_epochs ends the data after 10 rows \(2 whole steps\)"
     with pytest.raises(DataError, match=told):
         Budget.of(Duration.parse(duration), order, 4)
 

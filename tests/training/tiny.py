@@ -98,10 +98,12 @@ class InOrder:
     """Rows one after the other, over and over."""
 
     total_rows = None
+    total_tokens = None
 
     def __init__(self, rows: MemoryRows) -> None:
         self.rows_per_epoch = len(rows)
         self.tokens = rows.row_tokens
+        self.tokens_per_epoch = int(self.tokens.sum())
 
     def rows(self, start: int, count: int) -> np.ndarray:
         return np.arange(start, start + count) % self.rows_per_epoch
