@@ -46,7 +46,8 @@ class TrainerConfig:
     threads: int | None = None
     """CPU threads of torch; its own choice, if not given."""
     compile: bool = False
-    """torch.compile: a minute of start-up for faster steps."""
+    """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
+    resumed training equals one that ran through to rounding, not in every byte."""
     log_every_steps: int = MISSING
     telemetry_every_steps: int | None = None
     """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not

@@ -1,5 +1,6 @@
 """A mixture of sources as tokens on disk."""
 
+from collections import Counter
 from pathlib import Path
 
 from solar.config.data import PrepareDataConfig
@@ -18,7 +19,7 @@ def run(config: PrepareDataConfig, inputs: Inputs, output: Path, context: RunCon
 
 
 def _summary(metrics: Metrics) -> str:
-    """Size, rates, and what each source of a mixture was to give and gave."""
+    """Size, rates, what was left out, and what each source of a mixture was to give and gave."""
     train, sources = metrics["splits"]["train"], metrics["sources"]
     told = (
         f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "
@@ -26,6 +27,10 @@ def _summary(metrics: Metrics) -> str:
     )
     if short := sum(one["too_short"] for one in metrics["evaluation_sets"].values()):
         told += f", {short:,} evaluation rows too short to compare with"
+    left_out = sum((Counter(one["dropped"]) for one in sources.values()), Counter())
+    if left_out:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
+        told += f", {left_out.total():,} of {sum(one['rows'] for one in sources.values()):,} rows left out ({why})"
     if len(sources) == 1:
         return told
     shares = (f"{name} {one['realised_share']:.2%} of {one['requested_share']:.2%}" for name, one in sources.items())
