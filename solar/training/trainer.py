@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -115,8 +116,8 @@ def _run(trainer: pl.Trainer, module: TrainingModule, loader: DataLoader[Step], 
     except Interrupted:
         _part()
         raise
-    except RuntimeError as error:
-        if re.match(r"DataLoader worker \(pid.* (killed|exited)", str(error)) is None:
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _lost_a_worker(error):
             raise
         raise StageError(
             "a process that reads data was killed, as the system does when memory runs out; set trainer.num_workers "
@@ -127,6 +128,12 @@ def _run(trainer: pl.Trainer, module: TrainingModule, loader: DataLoader[Step], 
             f"training learnt nothing: each of its {module.guard.skipped} steps had a loss or gradient that is not "
             "finite; lower optimizer.lr, and look at the data"
         )
+
+
+def _lost_a_worker(error: Exception) -> bool:
+    """torch says so by itself, from wherever it was, or fails in asking a dead worker for its data."""
+    asking = any(frame.f_code.co_name == "_try_get_data" for frame, _ in walk_tb(error.__traceback__))
+    return asking or re.match(r"DataLoader worker \(pid.* (killed|exited)", str(error)) is not None
 
 
 def _save(trainer: pl.Trainer, module: TrainingModule, weights: dict[str, Any], model_dir: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from tiny import llama_folder, row, settings, train_rows
@@ -9,6 +10,7 @@ from tiny import llama_folder, row, settings, train_rows
 from solar.config.training import PretrainConfig
 from solar.errors import StageError
 from solar.training.language import ContinuedPretraining
+from solar.training.trainer import _lost_a_worker
 
 
 def test_one_that_is_killed_is_told_in_a_line(tmp_path):
@@ -25,3 +27,15 @@ def test_one_that_is_killed_is_told_in_a_line(tmp_path):
     config = PretrainConfig(**settings(duration="6 steps"))
     with pytest.raises(StageError, match=r"a process that reads data was killed.* set trainer.num_workers lower"):
         train_rows(rows, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Killed, num_workers=1)
+
+
+def test_one_that_is_gone_while_it_hands_over_its_data_is_told_alike():
+    """Then the connection to it breaks, before torch sees that it is dead."""
+
+    def _try_get_data():
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    for call, lost in ((_try_get_data, True), (lambda: Path("no such file").read_text(), False)):
+        with pytest.raises(OSError) as found:
+            call()
+        assert _lost_a_worker(found.value) is lost
