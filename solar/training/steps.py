@@ -89,7 +89,7 @@ class Budget:
             tokens = round(duration.amount)
             rows = max(1, -(-order.position_at_tokens(tokens) // size)) * size
         if total is not None and tokens is not None and tokens <= (order.total_tokens or 0) * (1 + 1e-9):
-            rows = min(rows, total)  # all there is: the last step may be short
+            rows = max(1, min(rows, total))  # all there is: the last step may be short
         elif total is not None and (tokens is not None or rows > total):
             raise DataError(
                 f"duration: found {duration}, but max_epochs ends the data after {total:,} rows "

@@ -84,6 +84,12 @@ def test_a_part_whose_sources_are_capped_ends_and_says_so(cap_b, rows):
     assert Budget.of(Duration.parse("2 steps"), chosen, 4).rows == rows
 
 
+def test_a_part_that_its_sources_caps_never_let_through_is_refused():
+    order = _weighted(a=1, b=0.01)  # not a row of b
+    with pytest.raises(DataError, match="ends after 0 rows"):
+        Budget.of(Duration.parse("0.2 epochs"), chosen_rows(DpoConfig(sources=["b"]), DATA, order), 4)
+
+
 def test_two_epochs_of_data_that_may_be_read_twice_are_all_there_is():
     """An epoch is 180 tokens: the 8 rows of 10 that a may give, and 5 of b's 20."""
     places = {"a": SourceRows(0, 4, 40), "b": SourceRows(4, 11, 140)}
