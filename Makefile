@@ -50,7 +50,7 @@ $(RIVALS)/.ready:
 	@touch $@
 
 docs: $(READY) ## Write docs/configuration.md from the dataclasses
-	@$(BIN)/python -m solar.config.reference > docs/configuration.md && echo "wrote docs/configuration.md"
+	@$(BIN)/python -m solar.config.document > docs/configuration.md && echo "wrote docs/configuration.md"
 
 clean: ## Remove the virtual environment and caches; outputs stay
 	@rm -rf $(VENV) $(RIVALS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,7 +48,7 @@ import json, os, sys, time
 from pathlib import Path
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
 from solar.data.prepare import prepare
-import solar.data.dataset
+import solar.data.store.dataset
 source, tokenizer_folder, output = sys.argv[1:]
 config = PrepareDataConfig(
     kind="prepare_data", sources={"text": SourceConfig(path=source, format=Format.text)}, tokenizer="tokenizer",
@@ -117,9 +117,9 @@ def reading(folder: Path, text: Path, tokenizer: Path, steps: int) -> dict[str, 
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
-    from solar.data.dataset import TokenDataset, collate
-    from solar.data.order import Order
+    from solar.data.order.order import Order
     from solar.data.prepare import prepare
+    from solar.data.store.dataset import TokenDataset, collate
 
     sources = {
         "all": SourceConfig(path=str(text), format=Format.text, weight=0.7),
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small corpus, one round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    from solar.data.tokenizer import train
+    from solar.data.encode.tokenizer import train
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -24,7 +24,7 @@ from typing import Any
 from support.commands import HEAD, MERGEKIT, Case, ratio, settle
 from support.llama import Llama
 
-from solar.growth.safetensors_file import encode_header
+from solar.weights.header import encode_header
 
 SLOW = ("transformers", "mergekit")
 MERGEKIT_FLAGS = ["--lazy-unpickle", "--async-write", "--write-threads", "2", "--out-shard-size", "1B", "-j", "2"]

@@ -39,7 +39,7 @@ def ours(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, float]
 
     from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
     from solar.config.training import PretrainConfig
-    from solar.training.language import ContinuedPretraining, InstructionTuning
+    from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 
     full = all(len(ids) == LENGTH for ids in rows)
 

@@ -84,7 +84,7 @@ class Speaker:
     """A model that answers."""
 
     def __init__(self, folder: Path, options: Options) -> None:
-        from solar.data.encode import Encoder
+        from solar.data.encode.encode import Encoder
         from solar.evaluation.loading import load
 
         self.model, self.tokenizer = load(folder)

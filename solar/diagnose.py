@@ -48,10 +48,10 @@ def candidates(num_hidden_layers: int) -> dict[str, GrowthPlan]:
 def _diagnose(chosen: argparse.Namespace) -> None:
     import torch
 
-    from solar.growth.checkpoint import open_checkpoint
-    from solar.growth.decoder import find_decoder
-    from solar.growth.diagnosis import diagnose
-    from solar.growth.seams import tokenized
+    from solar.diagnosis.diagnose import diagnose
+    from solar.diagnosis.seams import tokenized
+    from solar.growth.remap.decoder import find_decoder
+    from solar.weights.folder import open_checkpoint
 
     if chosen.tokens < 16 or chosen.sequence_length < 16:
         raise DataError(
@@ -73,9 +73,9 @@ def _diagnose(chosen: argparse.Namespace) -> None:
 
 
 def _scan(chosen: argparse.Namespace, num_hidden_layers: int, rows_BT: Any) -> None:
-    from solar.growth.models import load
-    from solar.growth.scan import scan_repeats
-    from solar.growth.virtual import VirtualModel
+    from solar.diagnosis.models import load
+    from solar.diagnosis.scan import scan_repeats
+    from solar.diagnosis.virtual import VirtualModel
 
     model, _ = load(chosen.model)
     found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], chosen.scan, _live_line)

@@ -18,10 +18,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from solar.config.growth_plan import PARAMETERS, GrowthPlan, PlanName, SeamInit
 from solar.errors import ConfigError, PlanError, SolarError
+from solar.growth.files.verify import Verify
+from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, Job, grow, work_out
 from solar.growth.process import ask
-from solar.growth.verify import Verify
-from solar.growth.writer import Link
 
 _IN_WORDS = {
     str(int): "a whole number",
@@ -147,14 +147,14 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
         raise PlanError("text: not set, but seam rms_match measures on it; give text=FILE")
     plan = {name: getattr(options, name) for name in ("plan", *options.given_parameters())}
     request = {"model": str(source), "text": options.text, "plan": plan}
-    return {int(position): scale for position, scale in ask("solar.growth.seams", request, PlanError).items()}
+    return {int(position): scale for position, scale in ask("solar.diagnosis.seams", request, PlanError).items()}
 
 
 def _convert(arguments: Sequence[str]) -> None:
     if len(arguments) != 2:
         raise ConfigError("found no BASE and OUT, expected: python -m solar.grow convert BASE OUT")
     source, target = arguments
-    done = ask("solar.growth.convert", {"source": source, "target": target}, ConfigError)
+    done = ask("solar.growth.files.convert", {"source": source, "target": target}, ConfigError)
     _say(f"{target}: {done['tensors']} tensors, {_size(done['bytes'])}, as safetensors")
 
 

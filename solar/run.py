@@ -26,12 +26,12 @@ from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
 from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks import check
-from solar.plan.expand import expand
-from solar.plan.lacks import lacks
+from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
+from solar.plan.preflight import lacks
 from solar.plan.show import show
-from solar.report.beside import recoveries
 from solar.report.entries import Entry, Run
+from solar.report.sections.controls import recoveries
 from solar.sweep import add_job
 
 _EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")

@@ -8,24 +8,61 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "solar"
-WORK = {"growth", "data", "training", "merging", "evaluation", "report", "models"}
+WORK = {"growth", "data", "network", "diagnosis", "training", "merging", "evaluation", "report", "models", "weights"}
 
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "artifacts": {"errors"},
-    "plan": {"errors", "config", "artifacts", "growth"},
+    "weights": {"errors"},
+    "plan": {"errors", "config", "artifacts", "growth", "weights"},
     "engine": {"errors", "config", "artifacts", "plan"},
     "explain": {"errors", "config", "plan"},
-    "growth": {"errors", "config"},
+    "growth": {"errors", "config", "weights"},
     "data": {"errors", "config"},
-    "models": {"errors", "config"},
-    "training": {"errors", "config", "data", "growth"},
-    "merging": {"errors", "config"},
-    "evaluation": {"errors", "config", "data", "growth"},
+    "models": {"errors", "config", "weights"},
+    "merging": {"errors", "config", "weights"},
+    "network": {"errors", "config", "weights", "growth"},
+    "diagnosis": {"errors", "config", "weights", "growth", "network"},
+    "training": {"errors", "config", "data", "growth", "network", "weights"},
+    "evaluation": {"errors", "config", "data", "network", "growth"},
     "report": {"errors", "config"},
     "stages": {"errors", "config", "artifacts", "engine", *WORK},
 }
+"""Package -> the packages that its modules may import."""
+
+FLOORS = {
+    "data": [
+        ["read", "store"],
+        ["encode", "order", "held_out"],
+        ["clean", "pack"],
+        ["prepare", "synthesis", "python_docs"],
+        ["show"],
+    ],
+    "plan": [
+        ["branches", "digests", "graph", "objective", "sources", "work"],
+        ["checks", "facts", "identity"],
+        ["expansion", "plan"],
+        ["cost"],
+        ["show"],
+        ["preflight"],
+    ],
+    "report": [["entries", "numbers", "command"], ["charts"], ["sections"], ["page", "card", "sweep"]],
+    "growth": [["plans", "process"], ["remap"], ["files"], ["grow", "roles"], ["unmaterialized"]],
+    "training": [
+        ["checkpoint"],
+        ["distributed"],
+        ["optim"],
+        ["batches"],
+        ["modules"],
+        ["callbacks"],
+        ["trainer"],
+        ["fit"],
+    ],
+}
+"""Package -> its folders and modules from the ground up; a floor imports only from the floors below its own."""
+MOST_MODULES = 13
+"""In one folder; `config` and `stages` are lists, where a row is a module."""
 NO_TORCH = {"errors", "config", "artifacts", "plan", "engine", "explain"}
 
 
@@ -60,6 +97,44 @@ def test_imports_point_one_way(path: Path) -> None:
             assert parts[0] not in ("torch", "transformers", "pytorch_lightning"), f"{path} imports {name}"
         if parts[0] == "pytorch_lightning":
             assert layer == "training"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_inside_a_package_no_import_runs_back_up(package: str) -> None:
+    floor_of = {room: number for number, floor in enumerate(FLOORS[package]) for room in floor}
+    for path in _modules():
+        first, *rest = path.relative_to(PACKAGE).with_suffix("").parts
+        if first != package or rest == ["__init__"]:
+            continue
+        room = rest[0]
+        for name in _imports(path):
+            parts = name.split(".")
+            if parts[:2] == ["solar", package] and len(parts) > 2 and parts[2] != room:
+                assert floor_of[parts[2]] < floor_of[room], f"{package}/{room} imports {name}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {_dotted(path): {name for name in _imports(path) if name.startswith("solar.")} for path in _modules()}
+    graph = {module: {name for name in names if name in graph} - {module} for module, names in graph.items()}
+    graph = {module: {name for name in names if not _is_package(name)} for module, names in graph.items()}
+    while leaves := [module for module, names in graph.items() if not names]:
+        graph = {module: names - set(leaves) for module, names in graph.items() if module not in leaves}
+    assert not graph, f"in circles: {sorted(graph)}"
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(("solar", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def _is_package(module: str) -> bool:
+    return (PACKAGE.parent / module.replace(".", "/")).is_dir()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in _modules()} - {PACKAGE}), ids=lambda path: path.name)
+def test_a_folder_is_small_enough_to_be_one_idea(folder: Path) -> None:
+    modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    assert folder.name in ("config", "stages") or len(modules) <= MOST_MODULES
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), "says no idea"
 
 
 def test_plan_takes_only_integers_from_growth() -> None:

@@ -207,7 +207,7 @@ class PrepareDataConfig(StageConfig):
     """A tokenizer stage, or a model stage (its tokenizer)."""
     task: Task = MISSING
     template: str | None = None
-    """A chat template by name (`solar.data.templates`); the tokenizer's own, if not given."""
+    """A chat template by name (`solar.data.encode.templates`); the tokenizer's own, if not given."""
     sequence_length: int = MISSING
     """Tokens a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
     packing: Packing = MISSING

@@ -111,7 +111,7 @@ class TrainTokenizerConfig(StageConfig):
     text: str = reference("text")
     vocab_size: int = MISSING
     template: str = MISSING
-    """The chat template it carries: a name of `solar.data.templates`."""
+    """The chat template it carries: a name of `solar.data.encode.templates`."""
 
     def problems(self) -> Iterator[str]:
         yield from (unknown := list(template_problems(self.template)))

@@ -21,7 +21,7 @@ class SynthesizeConfig(StageConfig):
     """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
     server_model: str | None = None
     question_prompt: str | None = content("path", None)
-    """A text with `{question}`; ours (`solar/data/prompts`), if not given."""
+    """A text with `{question}`; ours (`solar/data/synthesis/prompts`), if not given."""
     answer_prompt: str | None = content("path", None)
     """A text with `{question}` (rephrased) and, if the writer may see it, `{answer}` (the seed); ours, if not given."""
     questions_per_seed: int = MISSING

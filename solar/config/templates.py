@@ -1,4 +1,4 @@
-"""The chat templates there are, and the tokens each takes for granted; their text is in `solar.data.templates`."""
+"""The chat templates there are, and the tokens each takes for granted; text in `solar.data.encode.templates`."""
 
 from collections.abc import Iterator
 

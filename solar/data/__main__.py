@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from solar.artifacts.last_run import last_run
-from solar.data.header import HEADER
+from solar.data.store.header import HEADER
 from solar.errors import DataError, SolarError
 
 

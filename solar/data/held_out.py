@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solar.data.dataset import TokenDataset
+from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from solar.config.data import PrepareDataConfig, Task
-from solar.data import tokenizer
-from solar.data.encode import Encoder
-from solar.data.formats import BadRow
-from solar.data.header import Mixture, Split, TokensHeader
-from solar.data.intake import SPLITS, Accepted, Intake
-from solar.data.mixture import mixture_of
-from solar.data.order import Order
-from solar.data.rows import write_rows
-from solar.data.samples import Sample, Sampler, sampler_for
-from solar.data.tokens import SHARD_TOKENS, DocumentWriter
+from solar.data.clean.intake import SPLITS, Accepted, Intake
+from solar.data.encode import tokenizer
+from solar.data.encode.encode import Encoder
+from solar.data.encode.samples import Sample, Sampler, sampler_for
+from solar.data.order.mixture import mixture_of
+from solar.data.order.order import Order
+from solar.data.pack.rows import write_rows
+from solar.data.read.formats import BadRow
+from solar.data.store.header import Mixture, Split, TokensHeader
+from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
 from solar.errors import DataError
 
 DROPPED = "dropped.jsonl"
@@ -153,7 +153,7 @@ def _refuse_empty(intake: Intake, tokens: Mapping[str, int]) -> None:
 
 
 def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sampler, seed: int) -> dict[str, Any]:
-    from solar.data.dataset import TokenDataset  # torch is needed here and nowhere before
+    from solar.data.store.dataset import TokenDataset  # torch is needed here and nowhere before
 
     order = Order.of(TokenDataset(output, "train"), seed)
     rows = min(order.rows_per_epoch, _SHARES_ROWS)

@@ -10,10 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from solar.data.dataset import IGNORED, Row, TokenDataset
-from solar.data.order import Order
+from solar.data.encode.tokenizer import load
+from solar.data.order.order import Order
 from solar.data.prepare import DROPPED
-from solar.data.tokenizer import load
+from solar.data.store.dataset import IGNORED, Row, TokenDataset
 
 TRAINED, CONTEXT = "bold green", "default"
 _SHARES_ROWS = 100_000

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from solar.data.encode import Encoder
+from solar.data.encode.encode import Encoder
 from solar.errors import DataError
 
 FILE = "choices.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from solar.data.dataset import TokenDataset, collate
+from solar.data.store.dataset import TokenDataset, collate
 from solar.errors import DataError
 
 LOGITS_AT_ONCE = 2**22

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from solar.data.encode import Encoder
+from solar.data.encode.encode import Encoder
 from solar.evaluation.generate import generate, words
 
 MAX_NEW_TOKENS = 32

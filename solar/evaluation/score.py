@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from solar.config.evaluation import EvaluateConfig
-from solar.data.dataset import TokenDataset
+from solar.data.store.dataset import TokenDataset
 from solar.evaluation import choices, harness, samples
 from solar.evaluation.loading import load
 from solar.evaluation.perplexity import held_out_loss

@@ -8,20 +8,20 @@ from typing import Any
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.errors import ArtifactError, PlanError
-from solar.growth import folder as folders
-from solar.growth.checkpoint import CONFIG_FILE, Checkpoint, open_checkpoint
-from solar.growth.decoder import Decoder, find_decoder
-from solar.growth.families import PROVEN
-from solar.growth.layer_config import unknown_patterns
-from solar.growth.layer_refusals import refuse_moved_vision_inputs
+from solar.growth.files import publish as folders
+from solar.growth.files.recipes import Recipe
+from solar.growth.files.surgery import Writers, check_layers_alike, grown_tensors
+from solar.growth.files.verify import Verify, check_files, expected_parameters
+from solar.growth.files.writer import Link, Shard, plan_shards, write_shards
 from solar.growth.plans import LayerPlan, resolve
 from solar.growth.process import ask
-from solar.growth.recipes import Recipe
-from solar.growth.residual import find_writers
-from solar.growth.surgery import Writers, check_layers_alike, grown_tensors
-from solar.growth.transformers_config import DecoderConfigs, grow_config
-from solar.growth.verify import Verify, check_files, expected_parameters
-from solar.growth.writer import Link, Shard, plan_shards, write_shards
+from solar.growth.remap.decoder import Decoder, find_decoder
+from solar.growth.remap.families import PROVEN
+from solar.growth.remap.layer_config import unknown_patterns
+from solar.growth.remap.layer_refusals import refuse_moved_vision_inputs
+from solar.growth.remap.residual_writers import find_writers
+from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
+from solar.weights.folder import CONFIG_FILE, Checkpoint, open_checkpoint
 
 SMALL_MODEL_PARAMETERS = 1_000_000_000
 
@@ -85,8 +85,8 @@ def grow(
     """Grow the model of folder `source` into the new folder `target`, which appears whole or not at all.
 
     `verify`: by default `logits` for models under 1 B parameters of a family that our tests have not proven, `bytes`
-    else. `seam_scales`: what `seam: rms_match` measured (`solar.growth.seams`), position -> factor. Raises `PlanError`
-    for a plan or a model that cannot be right, and `ArtifactError` for damaged files or a failed verification.
+    else. `seam_scales`: what `seam: rms_match` measured (`solar.diagnosis.seams`), position -> factor. Raises
+    `PlanError` for a plan or a model that cannot be right, `ArtifactError` for damaged files or a failed verification.
     """
     start = time.perf_counter()
     job = work_out(source, plan, max_shard_bytes=max_shard_bytes, seam_scales=seam_scales)
@@ -155,7 +155,7 @@ def check_model(job: Job, folder: Path, level: Verify) -> None:
             "same_function": all(recipe.is_copy for recipe in job.recipes.values()),
             "lossless": job.layers.keeps_base and _new_layers_are_silent(job),
         }
-        ask("solar.growth.oracle", request, ArtifactError)
+        ask("solar.diagnosis.verify_logits", request, ArtifactError)
 
 
 def _writers(
@@ -167,7 +167,7 @@ def _writers(
 ) -> Writers:
     """The tensors that zero_out and rms_match change; looked for only where one of them is asked for."""
     if growth.seam is SeamInit.rms_match and seam_scales is None:
-        raise PlanError("seam: rms_match found, but nothing was measured; give seam_scales (solar.growth.seams)")
+        raise PlanError("seam: rms_match found, but nothing was measured; give seam_scales (solar.diagnosis.seams)")
     if growth.init is not Init.zero_out and growth.seam is SeamInit.none:
         return Writers()
     residual = find_writers(base, decoder, configs)

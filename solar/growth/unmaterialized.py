@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError
-from solar.growth import folder as folders
-from solar.growth.checkpoint import CONFIG_FILE, StoredTensor, read_json
+from solar.growth.files import publish as folders
+from solar.growth.files.recipes import Recipe
 from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
-from solar.growth.recipes import Recipe
+from solar.weights.folder import CONFIG_FILE, StoredTensor, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

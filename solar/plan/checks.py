@@ -8,8 +8,8 @@ from typing import Any
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
 from solar.config.growth_plan import SeamInit
 from solar.config.kinds import STAGES
+from solar.config.links import pointers
 from solar.config.plain import as_plain
-from solar.config.references import pointers
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import TrainConfig
 from solar.errors import ConfigError, hint

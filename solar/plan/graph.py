@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES, fits
-from solar.config.references import pointers
+from solar.config.links import pointers
 from solar.errors import PlanError, hint
 
 Edges = Mapping[str, tuple[str, ...]]

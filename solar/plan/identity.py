@@ -10,7 +10,7 @@ from typing import Any
 
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES
-from solar.config.references import Pointer, rewrite
+from solar.config.links import Pointer, rewrite
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
 
@@ -63,7 +63,7 @@ def _content(pointer: Pointer, digests: Digests) -> Any:
 
 def absent_packages(stage: StageConfig) -> list[str]:
     """Distributions that a stage points at and that are not installed."""
-    from solar.config.references import pointers
+    from solar.config.links import pointers
 
     named = [p.value for p in pointers(stage, "content") if p.to in ("package", "documentation")]
     return [name for name in named if not _installed(name)]

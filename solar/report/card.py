@@ -5,7 +5,7 @@ from typing import Any
 
 from solar.report.entries import Entry, Run
 from solar.report.numbers import compact, duration, plain
-from solar.report.tables import score_table
+from solar.report.sections.tables import score_table
 
 _FRONT = """\
 ---

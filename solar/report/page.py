@@ -8,17 +8,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from solar.report import tables
-from solar.report.beside import recoveries
 from solar.report.command import command
-from solar.report.curves import training_curves
-from solar.report.diagnosis import diagnoses
 from solar.report.entries import Entry, Run
-from solar.report.health import twin_curves
 from solar.report.numbers import compact, duration, plain, share, signed
-from solar.report.pictures import family, layer_map
-from solar.report.preference import preference_curves
-from solar.report.recovery import Recovery
+from solar.report.sections import tables
+from solar.report.sections.controls import recoveries
+from solar.report.sections.curves import training_curves
+from solar.report.sections.diagnosis import diagnoses
+from solar.report.sections.pictures import family, layer_map
+from solar.report.sections.preference import preference_curves
+from solar.report.sections.recovery import Recovery
+from solar.report.sections.twin_curves import twin_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

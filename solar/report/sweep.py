@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solar.report.beside import recoveries
 from solar.report.entries import Run
-from solar.report.recovery import Recovery
+from solar.report.sections.controls import recoveries
+from solar.report.sections.recovery import Recovery
 
 AXES = {"stages.upscale.m": "m, layers dropped from each of the two copies"}
 """What a key means to one who has not read the configuration."""

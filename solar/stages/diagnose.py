@@ -6,8 +6,8 @@ import torch
 
 from solar.config.growth import DiagnoseConfig
 from solar.data.held_out import held_out_rows
+from solar.diagnosis.diagnose import diagnose
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.growth.diagnosis import diagnose
 
 ROWS_AT_ONCE = 8
 

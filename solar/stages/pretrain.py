@@ -5,7 +5,7 @@ from pathlib import Path
 from solar.config.training import PretrainConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.fit import fit
-from solar.training.language import ContinuedPretraining
+from solar.training.modules.next_token import ContinuedPretraining
 
 
 def run(config: PretrainConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from solar.config.data import PythonDocsConfig
-from solar.data.python_docs import gather
+from solar.data.python_docs.python_docs import gather
 from solar.engine.context import Inputs, Metrics, RunContext
 
 

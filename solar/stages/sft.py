@@ -5,7 +5,7 @@ from pathlib import Path
 from solar.config.training import SftConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.fit import fit
-from solar.training.language import InstructionTuning
+from solar.training.modules.next_token import InstructionTuning
 
 
 def run(config: SftConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

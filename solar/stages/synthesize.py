@@ -8,11 +8,12 @@ from typing import Any
 
 from solar.artifacts.store import CHECKPOINTS
 from solar.config.synthesis import SynthesizeConfig
-from solar.data import sources
-from solar.data.drops import Drops
-from solar.data.formats import BadRow, Message, Reader
-from solar.data.synthesize import Prompts, seeds, synthesize
-from solar.data.writers import LocalWriter, Sampling, ServerWriter, Writer
+from solar.data.clean.drops import Drops
+from solar.data.clean.select import keeping, selected
+from solar.data.read import sources
+from solar.data.read.formats import BadRow, Message, Reader
+from solar.data.synthesis.synthesize import Prompts, seeds, synthesize
+from solar.data.synthesis.writers import LocalWriter, Sampling, ServerWriter, Writer
 from solar.errors import DataError
 
 
@@ -55,9 +56,9 @@ def _conversations(
     folder = inputs[source.stage].path if source.stage is not None else None
     reader = Reader(source.format, source.columns)
     drops = Drops()
-    filters = [sources.keeping(source.keep)] if source.keep else []
+    filters = [keeping(source.keep)] if source.keep else []
     read = partial(sources.rows, source, folder)
-    for where, row in sources.selected(read, filters, drops, _refuse, source.max_samples, config.seed):
+    for where, row in selected(read, filters, drops, _refuse, source.max_samples, config.seed):
         try:
             yield reader.conversation(row)
         except BadRow as error:

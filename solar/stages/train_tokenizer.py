@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from solar.config.model import TrainTokenizerConfig
-from solar.data.tokenizer import train
+from solar.data.encode.tokenizer import train
 from solar.engine.context import Inputs, Metrics, RunContext
 
 

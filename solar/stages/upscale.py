@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from solar.artifacts.store import Artifact
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import GrowthPlan, SeamInit
+from solar.diagnosis.diagnose import DIAGNOSIS_FILE
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.growth.diagnosis import DIAGNOSIS_FILE
 from solar.growth.grow import grow
 from solar.growth.unmaterialized import keep_plan
 
@@ -59,10 +59,10 @@ def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:
     import torch
 
     from solar.data.held_out import held_out_rows
-    from solar.growth.models import load
+    from solar.diagnosis.models import load
+    from solar.diagnosis.seams import seam_scales
+    from solar.diagnosis.virtual import VirtualModel
     from solar.growth.plans import resolve
-    from solar.growth.seams import seam_scales
-    from solar.growth.virtual import VirtualModel
 
     model, _ = load(base)
     depth = model.config.get_text_config(decoder=True).num_hidden_layers

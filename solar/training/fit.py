@@ -13,26 +13,26 @@ from transformers import PreTrainedModel
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.training import TrainConfig
-from solar.data.dataset import TokenDataset
-from solar.data.order import Order
+from solar.data.order.order import Order
+from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
 from solar.growth.roles import roles
-from solar.training.adapter import add_adapter
-from solar.training.branch import Trunk
-from solar.training.checks import check_positions, check_vocabulary
-from solar.training.head import body_of
-from solar.training.interrupt import listening
-from solar.training.microbatch import Ints, Row
-from solar.training.module import TrainingModule
-from solar.training.network import load_network
-from solar.training.optim import Roles, freeze
-from solar.training.parts import chosen_rows
-from solar.training.schedule import Schedule
-from solar.training.sharded_loading import empty_network
-from solar.training.steps import Budget, Rows, StepDataset
+from solar.network.adapter import add_adapter
+from solar.network.head import body_of
+from solar.network.loading import load_network
+from solar.training.batches.checks import check_positions, check_vocabulary
+from solar.training.batches.continuation import Trunk
+from solar.training.batches.microbatch import Ints, Row
+from solar.training.batches.row_subset import chosen_rows
+from solar.training.batches.steps import Budget, Rows, StepDataset
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.callbacks.interrupt import listening
+from solar.training.distributed.sharded_loading import empty_network
+from solar.training.modules.step import TrainingModule
+from solar.training.modules.unfreezing import Waiting
+from solar.training.optim.optimizers import Roles, freeze
+from solar.training.optim.schedule import Schedule
 from solar.training.trainer import Metrics, Surroundings, place, train
-from solar.training.unfreezing import Waiting
-from solar.training.validation import ValidationRows
 
 MakeModule = Callable[[PreTrainedModel, Any, Schedule, Roles], TrainingModule]
 """Network, the stage's configuration, learning rates, roles of parameters -> what Lightning runs."""

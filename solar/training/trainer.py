@@ -20,20 +20,20 @@ from solar.config.plain import as_plain
 from solar.config.root import LoggerConfig, Strategy, TrainerConfig
 from solar.config.training import AverageKind, Precision, TrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.adapter import folded, transposed_layers
-from solar.training.branch import KEPT, Trunk
-from solar.training.callbacks import Saver, Validator
-from solar.training.checkpoint import Points, SafetensorsCheckpointIO, newest_whole, step_of
-from solar.training.export import gathered, save_model, stored_dtype
-from solar.training.incidents import Incidents
-from solar.training.interrupt import StopRequest
-from solar.training.module import TrainingModule
-from solar.training.recorder import Recorder
-from solar.training.sharding import ShardedStrategy
-from solar.training.steps import Step, StepDataset, step_loader
-from solar.training.telemetry import Telemetry
-from solar.training.trackers import build_loggers, finish
-from solar.training.validation import ValidationRows
+from solar.network.adapter import folded, transposed_layers
+from solar.training.batches.continuation import KEPT, Trunk
+from solar.training.batches.steps import Step, StepDataset, step_loader
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.callbacks.incidents import Incidents
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.callbacks.recorder import Recorder
+from solar.training.callbacks.saver import Saver, Validator
+from solar.training.callbacks.telemetry import Telemetry
+from solar.training.callbacks.trackers import build_loggers, finish
+from solar.training.checkpoint.export import gathered, save_model, stored_dtype
+from solar.training.checkpoint.points import Points, SafetensorsCheckpointIO, newest_whole, step_of
+from solar.training.distributed.sharding import ShardedStrategy
+from solar.training.modules.step import TrainingModule
 
 Metrics = dict[str, float]
 PRECISIONS = {Precision.fp32: "32-true", Precision.bf16_true: "bf16-true", Precision.bf16_mixed: "bf16-mixed"}

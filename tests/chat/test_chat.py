@@ -25,7 +25,7 @@ def stories() -> Path:
 @pytest.fixture
 def talking(stories, tmp_path) -> Path:
     """The same model with a chat template."""
-    from solar.data.templates import TEMPLATES
+    from solar.data.encode.templates import TEMPLATES
 
     for path in stories.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
-from solar.data import tokenizer
+from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
 
 TEXT = Path(__file__).parents[3] / "shared/data/text"

@@ -17,10 +17,10 @@ from solar.config.data import (
     SourceConfig,
     Task,
 )
-from solar.data.dataset import TokenDataset
-from solar.data.duplicates import seen_before, shingles
-from solar.data.ngrams import NgramIndex
-from solar.data.tasks import TaskIndex
+from solar.data.clean.duplicates import seen_before, shingles
+from solar.data.clean.ngrams import NgramIndex
+from solar.data.clean.tasks import TaskIndex
+from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
 from solar.stages.prepare_data import run
 
@@ -200,7 +200,7 @@ def test_a_million_documents_against_a_hundred_thousand_ngrams_take_bounded_memo
     program = """
 import random
 from conftest import peak_mib
-from solar.data.ngrams import NgramIndex
+from solar.data.clean.ngrams import NgramIndex
 random.seed(0)
 words = [f"word{n}" for n in range(20000)]
 text = lambda size: " ".join(random.choices(words, k=size))

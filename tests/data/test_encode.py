@@ -6,11 +6,11 @@ import tokenizers as library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from solar.data import tokenizer
-from solar.data.encode import Encoder, prompt_ids, stop_ids
-from solar.data.formats import BadRow, Pair
-from solar.data.render import Renderer
-from solar.data.templates import TEMPLATES
+from solar.data.encode import tokenizer
+from solar.data.encode.encode import Encoder, prompt_ids, stop_ids
+from solar.data.encode.render import Renderer
+from solar.data.encode.templates import TEMPLATES
+from solar.data.read.formats import BadRow, Pair
 from solar.errors import DataError
 
 TALK = [

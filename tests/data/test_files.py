@@ -11,9 +11,9 @@ import pytest
 from conftest import run_program
 
 from solar.config.data import Format, SourceConfig
-from solar.data import sources, unpack
-from solar.data.files import find, read
-from solar.data.formats import BadRow, Reader
+from solar.data.read import sources, unpack
+from solar.data.read.files import find, read
+from solar.data.read.formats import BadRow, Reader
 from solar.errors import DataError
 
 GOOD = b'{"text": "good"}'
@@ -94,7 +94,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
 
 
 def test_a_huge_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("solar.data.files.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("solar.data.read.files.MAX_LINE_BYTES", 1000)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + b'\n{"text": "' + b"a" * 5000 + b'"}\n' + GOOD + b"\n")
     assert [_verdict(row) for _, row in read(file)] == ["good", "too_long", "good"]
@@ -302,7 +302,7 @@ import sys
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet
 from conftest import peak_mib
-from solar.data import files
+from solar.data.read import files
 indices = pa.array([0] * 1000, pa.int32())
 table = pa.table({"text": pa.DictionaryArray.from_arrays(indices, pa.array(["b" * 2**20]))})
 pa.parquet.write_table(table, sys.argv[1], store_schema=False)
@@ -315,7 +315,7 @@ print(rows, peak_mib() - before)
 
 
 def test_a_huge_row_of_a_table_is_one_bad_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("solar.data.files.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("solar.data.read.files.MAX_LINE_BYTES", 1000)
     texts = ["a", "b" * 2000, "c"]
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
     first, (where, huge), last = read(tmp_path / "rows.parquet")

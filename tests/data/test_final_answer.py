@@ -2,7 +2,7 @@
 
 import pytest
 
-from solar.data.final_answer import final_answer, same_answer
+from solar.data.synthesis.final_answer import final_answer, same_answer
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from solar.config.data import Format
-from solar.data.formats import BadRow, Pair, Reader
+from solar.data.read.formats import BadRow, Pair, Reader
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 SYSTEM = {"role": "system", "content": "S"}

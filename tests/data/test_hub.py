@@ -14,7 +14,7 @@ COMMIT, OTHER = "a" * 40, "b" * 40
 READ = """
 import json, sys
 from solar.config.data import SourceConfig
-from solar.data import sources
+from solar.data.read import sources
 from solar.errors import DataError
 try:
     print(json.dumps(list(sources.rows(SourceConfig(**json.loads(sys.argv[1]))))))

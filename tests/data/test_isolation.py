@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from solar.data.dataset import IGNORED, Row, TokenDataset, collate
+from solar.data.store.dataset import IGNORED, Row, TokenDataset, collate
 
 
 def _model(attention: str) -> LlamaForCausalLM:

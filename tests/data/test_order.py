@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solar.data.header import Mixture, SourceRows
-from solar.data.order import Order, Permutation
+from solar.data.order.order import Order, Permutation
+from solar.data.store.header import Mixture, SourceRows
 from solar.errors import DataError
 
 

@@ -22,9 +22,9 @@ from solar.config.data import (
     SwitchConfig,
     Task,
 )
-from solar.data.dataset import IGNORED, TokenDataset, collate, collate_pairs
-from solar.data.order import Order
+from solar.data.order.order import Order
 from solar.data.prepare import prepare
+from solar.data.store.dataset import IGNORED, TokenDataset, collate, collate_pairs
 from solar.errors import DataError
 
 from conftest import run_program, write_rows  # isort: skip

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from solar.data import docstrings, prose
-from solar.data.python_docs import gather
+from solar.data.python_docs import docstrings, prose
+from solar.data.python_docs.python_docs import gather
 from solar.errors import DataError
 
 

@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from solar.config.data import Format, Packing, Task
-from solar.data.dataset import TokenDataset, collate
-from solar.data.encode import prompt_ids, stop_ids
+from solar.data.encode.encode import prompt_ids, stop_ids
+from solar.data.store.dataset import TokenDataset, collate
 
 ANSWERS = ["Red.", "A blue one.", "Seven", "No idea, sorry.", "The first of May.", "Left, then right.", "Yes!", "Tea"]
 

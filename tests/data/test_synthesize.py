@@ -19,10 +19,10 @@ from conftest import write_rows
 
 from solar.config.data import Format, SourceConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.data import writers
-from solar.data.journal import go_on
-from solar.data.synthesize import Prompts, Seed, seeds, synthesize
-from solar.data.writers import LocalWriter, Sampling, ServerWriter, _pace
+from solar.data.synthesis import writers
+from solar.data.synthesis.journal import go_on
+from solar.data.synthesis.synthesize import Prompts, Seed, seeds, synthesize
+from solar.data.synthesis.writers import LocalWriter, Sampling, ServerWriter, _pace
 from solar.engine.stop import Stop
 from solar.errors import DataError, Interrupted
 from solar.stages.synthesize import run
@@ -287,8 +287,8 @@ def test_requests_are_paced(monkeypatch):
     async def sleep(seconds):
         slept.append(seconds)
 
-    monkeypatch.setattr("solar.data.writers.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("solar.data.writers.asyncio.sleep", sleep)
+    monkeypatch.setattr("solar.data.synthesis.writers.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("solar.data.synthesis.writers.asyncio.sleep", sleep)
     wait = _pace(120)
     for _ in range(4):
         asyncio.run(wait())

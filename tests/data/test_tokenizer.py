@@ -9,7 +9,7 @@ from conftest import write_rows
 from transformers import AutoTokenizer
 
 from solar.config.model import TrainTokenizerConfig
-from solar.data import tokenizer
+from solar.data.encode import tokenizer
 from solar.errors import DataError
 
 
@@ -32,7 +32,7 @@ def test_the_same_text_gives_the_same_files_in_any_process(tmp_path, topics):
     (tmp_path / "text").mkdir()
     write_rows(tmp_path / "text/documents.jsonl", [{"text": text} for text in topics[:40]])
     program = (
-        "import sys; from pathlib import Path; from solar.data.tokenizer import train;"
+        "import sys; from pathlib import Path; from solar.data.encode.tokenizer import train;"
         "train(Path(sys.argv[1]), 500, 'solar', Path(sys.argv[2]))"
     )
     for seed, threads in (("0", "1"), ("1", "4")):

@@ -76,8 +76,8 @@ def test_a_model_of_stories_knows_how_they_go_on(stories):
 def test_conversations_are_rendered_as_in_training_and_the_stop_is_not_scored(stories):
     from copy import deepcopy
 
-    from solar.data.encode import Encoder
-    from solar.data.templates import TEMPLATES
+    from solar.data.encode.encode import Encoder
+    from solar.data.encode.templates import TEMPLATES
 
     tokenizer = deepcopy(stories[1])
     tokenizer.chat_template = TEMPLATES["zephyr"]

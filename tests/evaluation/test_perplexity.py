@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
-from solar.data.dataset import TokenDataset
 from solar.data.prepare import prepare
+from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
 from solar.evaluation import perplexity
 from solar.evaluation.perplexity import held_out_loss

@@ -4,12 +4,14 @@ import json
 import pytest
 import transformers
 
-from solar.growth import grow, residual, transformers_config
+from solar.growth import grow
+from solar.growth.remap import residual_writers as residual
+from solar.growth.remap import transformers_config
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-WORK = {"transformers_config": "_work", "residual_trace": "trace", "oracle": "judge"}
+WORK = {"transformers_config": "_work", "residual_trace": "trace", "verify_logits": "judge"}
 
 
 def ask_here(module, request, error):

@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from solar.errors import ArtifactError
-from solar.growth.checkpoint import open_checkpoint
+from solar.weights.folder import open_checkpoint
 
 RIGHT = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from solar.growth import copying
+from solar.growth.files import copying
 
 
 @pytest.fixture

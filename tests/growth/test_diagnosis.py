@@ -10,15 +10,15 @@ from torch import nn
 from solar.config.growth import Select
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.diagnose import main
+from solar.diagnosis import models
+from solar.diagnosis.diagnose import diagnose
+from solar.diagnosis.scan import scan_repeats
+from solar.diagnosis.seams import loudness, seam_scales
+from solar.diagnosis.virtual import VirtualModel
 from solar.errors import DataError, PlanError
-from solar.growth import models
-from solar.growth.diagnosis import diagnose
+from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
 from solar.growth.plans import resolve
-from solar.growth.scan import scan_repeats
-from solar.growth.seams import loudness, seam_scales
-from solar.growth.verify import Verify
-from solar.growth.virtual import VirtualModel
 from tests.growth.tiny import LAYERS
 
 IDS_BT = torch.randint(3, 90, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -80,7 +80,7 @@ def test_a_model_with_a_layer_that_text_does_not_reach_is_refused_by_the_layers_
 
 
 def test_influence_and_angles_are_those_of_layers_that_turn_by_known_angles(tmp_path):
-    from solar.growth.diagnosis import measure
+    from solar.diagnosis.diagnose import measure
 
     virtual = VirtualModel(TurningModel(Turning(60, 1.0), Turning(30, 2.0), Turning(0, 3.0)), 3)
     plan = GrowthPlan(PlanName.explicit, layers=[0, 1, 1, 2])

@@ -9,14 +9,15 @@ import torch
 import transformers
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, WeightDtype
+from solar.diagnosis import models
+from solar.diagnosis import verify_logits as oracle
+from solar.diagnosis.virtual import VirtualModel
 from solar.errors import ArtifactError, PlanError
-from solar.growth import models, oracle
-from solar.growth.families import DERIVE_NOTHING, PROVEN
+from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
-from solar.growth.layer_config import is_per_layer
 from solar.growth.plans import resolve
-from solar.growth.verify import Verify
-from solar.growth.virtual import VirtualModel
+from solar.growth.remap.families import DERIVE_NOTHING, PROVEN
+from solar.growth.remap.layer_config import is_per_layer
 from tests.growth.tiny import FAMILIES, LAYERS, MULTIMODAL
 
 DUS = GrowthPlan(PlanName.dus, m=2)

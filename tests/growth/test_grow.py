@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError, PlanError
 from solar.growth import grow as growing
-from solar.growth.checkpoint import open_checkpoint
-from solar.growth.folder import write_json
+from solar.growth.files.publish import write_json
+from solar.growth.files.verify import Verify, check_files
+from solar.growth.files.writer import Link, write_shards
 from solar.growth.grow import grow, work_out
 from solar.growth.plans import LayerPlan
-from solar.growth.verify import Verify, check_files
-from solar.growth.writer import Link, write_shards
+from solar.weights.folder import open_checkpoint
 
 DUS = GrowthPlan(PlanName.dus, m=2)
 SOURCES = [0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7]

@@ -3,9 +3,9 @@
 import pytest
 
 from solar.errors import PlanError
-from solar.growth.decoder import find_decoder
-from solar.growth.layer_config import remap, unknown_patterns
 from solar.growth.plans import LayerPlan
+from solar.growth.remap.decoder import find_decoder
+from solar.growth.remap.layer_config import remap, unknown_patterns
 
 DUS = LayerPlan(8, (0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7))
 ODD = LayerPlan(8, (0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solar.growth.recipes import encode_floats
+from solar.growth.files.recipes import encode_floats
 
 BITS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50)
 

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from solar.errors import ArtifactError
-from solar.growth.safetensors_file import encode_header, read_header
+from solar.weights.header import encode_header, read_header
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

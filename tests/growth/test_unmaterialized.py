@@ -4,12 +4,14 @@ import transformers
 from safetensors.torch import load_file
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, WeightDtype
+from solar.diagnosis import models
+from solar.diagnosis import verify_logits as oracle
+from solar.diagnosis.diagnose import diagnose
 from solar.errors import ArtifactError
-from solar.growth import models, oracle, unmaterialized
-from solar.growth.diagnosis import diagnose
+from solar.growth import unmaterialized
+from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
 from solar.growth.unmaterialized import is_unmaterialized, keep_plan, load, weights
-from solar.growth.verify import Verify
 
 IDS_BT = torch.arange(3, 40).reshape(1, -1)
 PLANS = {

@@ -15,7 +15,7 @@ from solar.config.growth_plan import PlanName
 from solar.config.model import ArchitectureConfig, InitModelConfig
 from solar.config.training import Control, PretrainConfig, SftConfig, Trainable
 from solar.errors import PlanError
-from solar.plan.control import control
+from solar.plan.expansion.controls import control
 from solar.plan.work import work_of_architecture, work_of_folder
 
 SIZES = ArchitectureConfig(8, 64, 160, 4, 2, 512, 256, False, 1e4, 1e-5)

@@ -9,7 +9,7 @@ from solar.config.merging import MergeConfig, MergeMethod
 from solar.config.model import ArchitectureConfig, InitModelConfig, TrainTokenizerConfig
 from solar.config.root import SolarConfig
 from solar.errors import PlanError
-from solar.plan.expand import expand as expand_config
+from solar.plan.expansion.expand import expand as expand_config
 from solar.plan.graph import link, order, upstream
 
 

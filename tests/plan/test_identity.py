@@ -28,7 +28,7 @@ from solar.config.store import register
 from solar.config.synthesis import SynthesizeConfig
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
-from solar.plan.expand import expand
+from solar.plan.expansion.expand import expand
 from solar.plan.identity import canonical_json, identity
 from solar.plan.plan import make_plan
 from solar.run import conf_folder

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from solar.report.health import twin_curves
+from solar.report.sections.twin_curves import twin_curves
 
 
 def test_each_stage_that_trained_copies_has_a_curve_of_their_distance():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from solar.report import tables
-from solar.report.beside import recoveries
 from solar.report.card import ancestry, write_card
-from solar.report.curves import training_curves
-from solar.report.preference import preference_curves
-from solar.report.recovery import Recovery
+from solar.report.sections import tables
+from solar.report.sections.controls import recoveries
+from solar.report.sections.curves import training_curves
+from solar.report.sections.preference import preference_curves
+from solar.report.sections.recovery import Recovery
 
 from .run_on_disk import curve, scored
 

@@ -4,8 +4,8 @@ import re
 from itertools import pairwise
 
 from solar.report.charts import HEIGHT, WIDTH, Chart, Line, thinned, ticks
-from solar.report.diagnosis import diagnoses, heat_map
-from solar.report.pictures import family, layer_map
+from solar.report.sections.diagnosis import diagnoses, heat_map
+from solar.report.sections.pictures import family, layer_map
 
 from .run_on_disk import GROWN
 

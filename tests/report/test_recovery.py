@@ -2,7 +2,7 @@
 
 import pytest
 
-from solar.report.beside import recoveries
+from solar.report.sections.controls import recoveries
 
 from .run_on_disk import curve
 

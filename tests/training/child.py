@@ -10,9 +10,9 @@ from tiny import Place, settings
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import PretrainConfig, SftConfig
 from solar.errors import Interrupted
-from solar.training.alignment import PreferenceOptimization
 from solar.training.fit import fit
-from solar.training.language import ContinuedPretraining, InstructionTuning
+from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
+from solar.training.modules.preference import PreferenceOptimization
 
 
 def main(kind: str, folder: Path, output: Path, seconds: float, workers: int) -> None:

@@ -16,14 +16,14 @@ from solar.config.root import Strategy
 from solar.config.training import PretrainConfig
 from solar.engine.worker import leave
 from solar.errors import Interrupted
-from solar.training.alignment import PreferenceOptimization
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.network import load_network
-from solar.training.sharded_loading import empty_network
-from solar.training.steps import Budget, StepDataset
+from solar.network.loading import load_network
+from solar.training.batches.steps import Budget, StepDataset
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.distributed.sharded_loading import empty_network
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.modules.preference import PreferenceOptimization
 from solar.training.trainer import train
-from solar.training.validation import ValidationRows
 
 ROWS = {
     "cpt": [row(3 + 2 * (n % 5), 6, seed=n, sample=n) for n in range(10)],

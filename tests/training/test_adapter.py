@@ -11,11 +11,11 @@ from tiny import llama, llama_folder, pair, row, settings, train_rows
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AdapterConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.adapter import add_adapter, folded, transposed_layers
-from solar.training.alignment import PreferenceOptimization
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.microbatch import from_rows
+from solar.network.adapter import add_adapter, folded, transposed_layers
+from solar.training.batches.microbatch import from_rows
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.modules.preference import PreferenceOptimization
 
 pytest.importorskip("peft", reason="peft is not installed")
 ROWS = [row(9, 6, seed=n) for n in range(8)]

@@ -15,7 +15,7 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
 from solar.stages import dpo
-from solar.training.alignment import PreferenceOptimization
+from solar.training.modules.preference import PreferenceOptimization
 
 PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
 

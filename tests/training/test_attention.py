@@ -6,9 +6,9 @@ import torch
 from tiny import TinyRow, llama, pair, row
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from solar.training.attention import NAME, Segment
-from solar.training.microbatch import from_pairs, from_rows, shared_prompt
-from solar.training.network import Decoder
+from solar.network.attention import NAME, Segment
+from solar.network.loading import Decoder
+from solar.training.batches.microbatch import from_pairs, from_rows, shared_prompt
 
 
 def _mistral(window):

@@ -9,9 +9,9 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig
 from solar.errors import Interrupted
-from solar.training.average import Average
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.average import Average
 
 ROWS = [row(9, 6, seed=n) for n in range(8)]
 

@@ -6,8 +6,8 @@ from tiny import row, settings, train_rows
 from transformers import AutoModelForCausalLM, GraniteMoeConfig, LlamaConfig, MixtralConfig, Qwen2MoeConfig
 
 from solar.config.training import PretrainConfig
-from solar.training.balance import balance_weight
-from solar.training.language import ContinuedPretraining
+from solar.network.balance import balance_weight
+from solar.training.modules.next_token import ContinuedPretraining
 
 SIZES = {
     "vocab_size": 97,

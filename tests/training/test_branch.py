@@ -13,14 +13,14 @@ from solar.config.duration import Duration
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import AverageConfig, AverageKind, GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
+from solar.network.loading import load_network
 from solar.plan.branches import branch_problems
-from solar.training.branch import KEPT, Trunk
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.network import load_network
-from solar.training.steps import Budget, StepDataset
+from solar.training.batches.continuation import KEPT, Trunk
+from solar.training.batches.steps import Budget, StepDataset
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.trainer import train
-from solar.training.validation import ValidationRows
 
 ROWS = MemoryRows([row(9, 6, seed=n, sample=n) for n in range(31)])
 STAYS = ScheduleConfig(ScheduleName.wsd, 0.0, 0.0, warmup="2 steps")

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from solar.errors import StageError
-from solar.training import checkpoint as module
-from solar.training.checkpoint import (
+from solar.training.checkpoint import points as module
+from solar.training.checkpoint.points import (
     MANIFEST,
     STATE,
     TENSORS,
@@ -27,7 +27,7 @@ from solar.training.checkpoint import (
     prune,
     step_of,
 )
-from solar.training.tree import flatten, same, unflatten
+from solar.training.checkpoint.tree import flatten, same, unflatten
 
 
 def _state(step):

@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
-from solar.training.checks import check_positions, check_vocabulary
+from solar.training.batches.checks import check_positions, check_vocabulary
 
 PLACES = Path("model"), Path("data")
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -7,8 +7,8 @@ import torch
 from tiny import llama, llama_folder
 from transformers import AutoModelForCausalLM
 
-from solar.training import export
-from solar.training.export import save_model
+from solar.training.checkpoint import export
+from solar.training.checkpoint.export import save_model
 
 
 def test_a_large_model_is_written_in_shards_that_load_as_one(tmp_path, monkeypatch):

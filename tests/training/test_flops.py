@@ -6,11 +6,11 @@ from tiny import llama, pair, row
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from solar.training.attention import NAME, Segment
-from solar.training.flops import Work, attention_flops, matrix_parameters
-from solar.training.head import read_head
-from solar.training.microbatch import from_pairs, from_rows
-from solar.training.network import Decoder
+from solar.network.attention import NAME, Segment
+from solar.network.head import read_head
+from solar.network.loading import Decoder
+from solar.training.batches.microbatch import from_pairs, from_rows
+from solar.training.modules.flops import Work, attention_flops, matrix_parameters
 from tests.growth.tiny import make_tiny
 
 

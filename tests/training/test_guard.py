@@ -11,10 +11,10 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.checkpoint import Points, checkpoint_path, checkpoints, prune, step_of
-from solar.training.guard import Guard
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.checkpoint.points import Points, checkpoint_path, checkpoints, prune, step_of
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.guard import Guard
 
 ROWS = [row(9, 6, seed=n) for n in range(8)]
 

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from solar.config.training import Precision
 from solar.errors import StageError
-from solar.training.head import Head, body_of, read_head
-from solar.training.network import load_network
-from solar.training.sharded_loading import empty_network
+from solar.network.head import Head, body_of, read_head
+from solar.network.loading import load_network
+from solar.training.distributed.sharded_loading import empty_network
 from tests.growth.tiny import FAMILIES, make_tiny, scramble
 
 SAYS = {

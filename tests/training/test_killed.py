@@ -18,10 +18,10 @@ from tiny import Place, llama_folder
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.training import Precision
-from solar.data import tokenizer
+from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
-from solar.training.checkpoint import newest_whole
-from solar.training.reference_pass import reference_pass
+from solar.training.checkpoint.points import newest_whole
+from solar.training.modules.reference_pass import reference_pass
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

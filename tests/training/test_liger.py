@@ -9,13 +9,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from solar.training import liger
-from solar.training.losses import cross_entropy_sum
+from solar.network import liger
+from solar.network.cross_entropy import cross_entropy_sum
 
 ON_A_CPU = """
 import json, torch
-from solar.training import liger
-from solar.training.losses import cross_entropy_sum
+from solar.network import liger
+from solar.network.cross_entropy import cross_entropy_sum
 
 torch.manual_seed(0)
 hidden, weight = torch.randn(50, 16, requires_grad=True), torch.randn(97, 16, requires_grad=True)

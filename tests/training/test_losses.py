@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from solar.training import losses
-from solar.training.losses import KEPT_CHUNKS, cross_entropy_sum, segment_sums, token_logps
+from solar.network import cross_entropy as losses
+from solar.network.cross_entropy import KEPT_CHUNKS, cross_entropy_sum, segment_sums, token_logps
 
 
 def _problem(n=50, d=8, v=31, dtype=torch.float64):

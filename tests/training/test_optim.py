@@ -12,8 +12,8 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import PretrainConfig, Trainable
 from solar.errors import StageError
 from solar.growth.roles import roles
-from solar.training.language import ContinuedPretraining
-from solar.training.optim import build_optimizers, freeze, parameter_groups, set_learning_rate
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.optimizers import build_optimizers, freeze, parameter_groups, set_learning_rate
 
 GROWN = {"solar": {"layers": [0, 1, 1, 2], "new": [2], "seams": [[2, 1, 0]], "stack": "model.layers."}}
 ROWS = [row(9, 6, seed=n) for n in range(8)]

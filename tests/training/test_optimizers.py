@@ -11,10 +11,10 @@ from tiny import llama, llama_folder, row, settings, train_rows
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
 from solar.errors import Interrupted
-from solar.training.checkpoint import TENSORS, checkpoint_path
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.optim import build_optimizers, explore, parameter_groups, settle, settled
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.optimizers import build_optimizers, explore, parameter_groups, settle, settled
 
 ROWS = [row(60, 40, seed=n) for n in range(8)]
 PACKAGES = {OptimizerName.adamw_8bit: "bitsandbytes", OptimizerName.schedule_free: "schedulefree"}

@@ -9,11 +9,11 @@ from tiny import InOrder, MemoryRows, pair
 from solar.config.duration import Duration
 from solar.config.preference import DpoConfig
 from solar.config.training import PretrainConfig
-from solar.data.header import Mixture, SourceRows
-from solar.data.order import Order
+from solar.data.order.order import Order
+from solar.data.store.header import Mixture, SourceRows
 from solar.errors import DataError
-from solar.training.parts import chosen_rows
-from solar.training.steps import Budget
+from solar.training.batches.row_subset import chosen_rows
+from solar.training.batches.steps import Budget
 
 DATA = MemoryRows([pair(3, 2, 2, seed=n, sample=n) for n in range(11)])
 DATA.split = SimpleNamespace(sources={"a": SimpleNamespace(start=0, stop=4), "b": SimpleNamespace(start=4, stop=11)})

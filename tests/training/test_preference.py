@@ -11,8 +11,8 @@ import torch
 from tiny import settings
 
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.training.alignment import watched
-from solar.training.preference import LOSSES, AnswerLogps, preference_loss
+from solar.training.modules.preference import watched
+from solar.training.modules.preference_losses import LOSSES, AnswerLogps, preference_loss
 
 PAIR = [-2.0, -4.0, -3.0, -3.5, 2.0, 4.0]
 

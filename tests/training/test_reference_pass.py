@@ -18,16 +18,16 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.data import tokenizer
+from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
 from solar.errors import StageError
-from solar.training import reference_pass
-from solar.training.alignment import PreferenceOptimization
-from solar.training.head import read_head
-from solar.training.losses import IGNORE
-from solar.training.microbatch import from_pairs
-from solar.training.network import Decoder, load_network
-from solar.training.reference import ReferenceLogps, compute_table
+from solar.network.cross_entropy import IGNORE
+from solar.network.head import read_head
+from solar.network.loading import Decoder, load_network
+from solar.training.batches.microbatch import from_pairs
+from solar.training.modules import reference_pass
+from solar.training.modules.preference import PreferenceOptimization
+from solar.training.modules.reference import ReferenceLogps, compute_table
 
 PAIRS = [pair(9 + n % 4, 8 + n % 5, 12 - n % 4, seed=n, sample=n) for n in range(10)]
 """As long as real ones in this: no matrix product has fewer rows than a kernel works on at once."""
@@ -36,7 +36,7 @@ ALONE = """
 import sys, torch
 sys.path[:0] = [{tests!r}]
 from test_reference_pass import PAIRS, logps_of
-from solar.training.reference import compute_table
+from solar.training.modules.reference import compute_table
 from tiny import MemoryRows
 torch.set_num_threads(1)
 torch.save(compute_table(logps_of({folder!r}), MemoryRows(PAIRS), 3), {output!r})

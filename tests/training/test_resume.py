@@ -11,11 +11,11 @@ from tiny import llama_folder, pair, row, settings, train_rows
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig, SftConfig
 from solar.errors import Interrupted
-from solar.training.alignment import PreferenceOptimization
-from solar.training.branch import KEPT
-from solar.training.checkpoint import STATE, TENSORS, checkpoint_path, checkpoints
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining, InstructionTuning
+from solar.training.batches.continuation import KEPT
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.checkpoint.points import STATE, TENSORS, checkpoint_path, checkpoints
+from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
+from solar.training.modules.preference import PreferenceOptimization
 
 STEPS = 7
 ROWS = {

@@ -12,9 +12,9 @@ from solar.config.merging import Decay
 from solar.config.optimizer import ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
 from solar.errors import DataError
-from solar.training.language import ContinuedPretraining
-from solar.training.schedule import Schedule
-from solar.training.steps import Budget, StepDataset
+from solar.training.batches.steps import Budget, StepDataset
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.schedule import Schedule
 
 
 def _factors(name, total, **said):
@@ -176,7 +176,7 @@ def test_every_row_of_an_epoch_is_read_once_by_whatever_ranks(world_size, micro_
     rows = MemoryRows([row(5, seed=n, sample=n) for n in range(11)])
     order = InOrder(rows)
     budget = Budget.of(Duration.parse("1 epoch"), order, 4)
-    from solar.training.microbatch import from_rows
+    from solar.training.batches.microbatch import from_rows
 
     seen = []
     for step in range(budget.steps):

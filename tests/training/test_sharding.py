@@ -14,9 +14,9 @@ from transformers import ApertusConfig, AutoModelForCausalLM, Gemma3TextConfig, 
 
 from solar.config.training import Precision
 from solar.errors import StageError
-from solar.training.network import Decoder
-from solar.training.sharded_loading import empty_network, fill
-from solar.training.sharding import shard
+from solar.network.loading import Decoder
+from solar.training.distributed.sharded_loading import empty_network, fill
+from solar.training.distributed.sharding import shard
 
 GIB = 2**30
 

@@ -9,9 +9,9 @@ from tiny import llama, llama_folder, row, settings, train_rows
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Precision, PretrainConfig, SftConfig
-from solar.training.language import ContinuedPretraining, InstructionTuning
-from solar.training.microbatch import from_rows
-from solar.training.steps import Step
+from solar.training.batches.microbatch import from_rows
+from solar.training.batches.steps import Step
+from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 
 UNEQUAL = [row(3, seed=1), row(17, 5, seed=2), row(2, seed=3), row(11, seed=4)]
 MASKED = [row(9, seed=1), row(12, seed=2, prompt=1.0), row(8, seed=3, prompt=1.0), row(10, seed=4)]

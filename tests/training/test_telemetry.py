@@ -8,8 +8,8 @@ import torch
 from tiny import llama, llama_folder, row, settings, train_rows
 
 from solar.config.training import PretrainConfig
-from solar.training.language import ContinuedPretraining
-from solar.training.watch import LayerWatch, divergence
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.optim.layer_metrics import LayerWatch, divergence
 
 ROWS = [row(9, 6, seed=n) for n in range(8)]
 GROWN = {"solar": {"layers": [0, 1, 1, 2], "new": [2], "seams": [[2, 1, 0]], "stack": "model.layers."}}

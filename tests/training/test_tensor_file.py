@@ -10,8 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from solar.training import tensor_file
-from solar.training.tensor_file import NAMES, save_file
+from solar.training.checkpoint import tensor_file
+from solar.training.checkpoint.tensor_file import NAMES, save_file
 
 
 def test_every_number_format_shape_and_layout_comes_back(tmp_path):

@@ -12,11 +12,11 @@ from solar.config.duration import Duration
 from solar.config.training import PretrainConfig, Trainable
 from solar.errors import Interrupted
 from solar.growth.roles import roles
-from solar.training.checkpoint import TENSORS, checkpoint_path
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.optim import freeze
-from solar.training.unfreezing import Waiting
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.modules.unfreezing import Waiting
+from solar.training.optim.optimizers import freeze
 
 GROWN = {"solar": {"layers": [0, 1, 1, 2], "new": [2], "seams": [[2, 1, 0]], "stack": "model.layers."}}
 ROWS = [row(9, 6, seed=n) for n in range(8)]

@@ -9,7 +9,7 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import PretrainConfig
 from solar.errors import StageError
-from solar.training.language import ContinuedPretraining
+from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.trainer import _lost_a_worker
 
 

@@ -12,14 +12,14 @@ from solar.config.duration import Duration
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.root import LoggerConfig, LoggerName, Strategy, TrainerConfig
 from solar.config.training import Precision, TrainConfig
-from solar.training.interrupt import StopRequest
-from solar.training.language import ContinuedPretraining
-from solar.training.losses import IGNORE
-from solar.training.module import TrainingModule
-from solar.training.network import load_network
-from solar.training.steps import Budget, StepDataset
+from solar.network.cross_entropy import IGNORE
+from solar.network.loading import load_network
+from solar.training.batches.steps import Budget, StepDataset
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.callbacks.interrupt import StopRequest
+from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.modules.step import TrainingModule
 from solar.training.trainer import train
-from solar.training.validation import ValidationRows
 
 VOCABULARY = 97
 

@@ -1,0 +1,135 @@
+"""One source on its way in: rows are read, judged, and given to a split; what is left out is counted."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar.config.data import PrepareDataConfig, SourceConfig
+from solar.data.clean.drops import Drops
+from solar.data.clean.duplicates import Seen, seen_before
+from solar.data.clean.ngrams import NgramIndex
+from solar.data.clean.select import Filter, keeping, selected
+from solar.data.clean.tasks import TaskIndex
+from solar.data.encode.samples import Parsed, Sampler
+from solar.data.read import sources
+from solar.data.read.files import Located
+from solar.data.read.formats import BadRow, Reader, Row
+from solar.errors import DataError
+
+SPLITS = ("train", "valid")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A row that becomes a sample."""
+
+    where: str
+    split: str
+    parsed: Parsed
+
+
+class Intake:
+    """Reads the sources of a mixture one after the other; duplicates are found across all of them."""
+
+    def __init__(
+        self, config: PrepareDataConfig, sampler: Sampler, folder_of: Callable[[SourceConfig], Path | None]
+    ) -> None:
+        """`folder_of` gives the artifact of the stage that a source names."""
+        self.drops: dict[str, Drops] = {name: Drops() for name in config.sources}
+        self.rows = dict.fromkeys(config.sources, 0)
+        """Rows that were read of each source: those that become samples, and those that are left out for a reason."""
+        self._bad_rows = dict.fromkeys(config.sources, 0)
+        self._config = config
+        self._sampler = sampler
+        self._folder_of = folder_of
+        self._seen: Seen | None = seen_before(config.deduplicate)
+        self.exams: NgramIndex | None = self._evaluation_sets()
+        """What the evaluation sets hold, if the data is to be free of it."""
+
+    def read(self, name: str) -> Iterator[Accepted]:
+        """The rows of a source that become samples. Raises `DataError` for bad ones, if they are not to be skipped."""
+        source = self._config.sources[name]
+        reader = Reader(source.format, source.columns)
+        rows = selected(
+            lambda: self._counted(name),
+            self._filters(source),
+            self.drops[name],
+            lambda where, error: self._bad(name, where, error),
+            source.max_samples,
+            self._config.seed,
+        )
+        for where, row in rows:
+            try:
+                parsed = self._sampler.read(reader, row)
+            except BadRow as error:
+                self._bad(name, where, error)
+                continue
+            if self._is_new(name, where, parsed.said):
+                yield Accepted(where, self._split_of(row, parsed.asked), parsed)
+
+    def _counted(self, name: str) -> Iterator[Located]:
+        source = self._config.sources[name]
+        self.rows[name] = 0  # rows that are drawn at random are read twice
+        for located in sources.rows(source, self._folder_of(source)):
+            self.rows[name] += 1
+            yield located
+
+    def _is_new(self, name: str, where: str, said: str) -> bool:
+        if self.exams is not None and (overlap := self.exams.overlap(said)) is not None:
+            self.drops[name].add("contaminated", where, f"shares with {overlap[0]}: {overlap[1]}")
+            return False
+        if self._seen is not None and self._seen(said):
+            self.drops[name].add("duplicate", where, said)
+            return False
+        return True
+
+    def _split_of(self, row: Row, asked: str) -> str:
+        if row.get("split") in SPLITS:
+            return str(row["split"])
+        digest = hashlib.blake2b(asked.encode(), digest_size=8).digest()
+        return "valid" if int.from_bytes(digest, "big") / 2**64 < self._config.held_out_fraction else "train"
+
+    def _bad(self, name: str, where: str, error: BadRow) -> None:
+        self.drops[name].add(error.reason, where, str(error))
+        if error.reason in self._sampler.harmless:
+            return
+        if self._config.on_error.value == "raise":
+            raise DataError(f"{where}: {error}; mend it, or set `on_error: skip`")
+        self._bad_rows[name] += 1
+        if self._bad_rows[name] > self._config.max_bad_rows:
+            raise DataError(
+                f"{where}: {error}; with it sources.{name} has more than {self._config.max_bad_rows:,} bad rows "
+                "(max_bad_rows): is its format right?"
+            )
+
+    def _filters(self, source: SourceConfig) -> list[Filter]:
+        filters = [keeping(source.keep)] if source.keep else []
+        if source.drop_tasks:
+            hub, _, revision = (source.task_index or "").partition("@")
+            place = SourceConfig(hub=hub or None, revision=revision or None, path=source.task_index_path)
+            index = TaskIndex(sources.rows(place), source.drop_tasks)
+            filters.append(index.dropping(source.columns.get("question", "question")))
+        return filters
+
+    def _evaluation_sets(self) -> NgramIndex | None:
+        if self._config.decontaminate is None:
+            return None
+        index = NgramIndex(self._evaluation_texts(), self._config.decontaminate.ngram)
+        if not len(index):
+            raise DataError("decontaminate: no evaluation text is long enough to compare, expected 8 words or more")
+        return index
+
+    def _evaluation_texts(self) -> Iterator[tuple[str, list[str]]]:
+        assert self._config.decontaminate is not None
+        for name, source in self._config.decontaminate.against.items():
+            reader = Reader(source.format, source.columns)
+            for where, row in sources.rows(source, self._folder_of(source)):
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    said = reader.said(row)
+                except BadRow as error:
+                    raise DataError(f"decontaminate.against.{name}: {where}: {error}") from None
+                together = "\n\n".join(said)
+                yield name, [together, *said] if len(said) > 1 else said  # a short question counts by itself, too

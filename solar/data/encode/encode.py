@@ -1,0 +1,218 @@
+"""Text, conversations and pairs to token ids, with the tokens that are trained.
+
+A conversation is rendered once with marks in place of its contents, so that the template and what people wrote
+can be told apart: special tokens are special only in the former, and roles cannot be forged. It is then cut where each
+answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from os.path import commonprefix
+from typing import Any
+
+from solar.data.encode.placeholders import behind_messages, fill, mark
+from solar.data.encode.render import Renderer
+from solar.data.encode.special_tokens import SecretNames
+from solar.data.read.formats import BadRow, Message, Pair
+from solar.errors import DataError
+
+_GUARDS = ("\n", ".", "0", "x")
+"""Stand for the words before a text, for tokenizers that put a space before any text."""
+_BRACKETED = re.compile(r"<\S+>|\[\S+\]")
+_THOUGHTS = {"<think>", "</think>"}
+_TURNS: list[Message] = [{"role": role, "content": mark(n)} for n, role in enumerate(("user", "assistant", "user"))]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text that is tokenised by itself."""
+
+    text: str
+    """The template's special tokens are in it by their secret names."""
+    trained: bool
+    behind: str | None = None
+    """The special token (its secret name) before it, "" if it begins its sequence, None if other words are before it:
+    a tokenizer may put a space before a text that begins anew, or take one away."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A document or conversation as ids."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+class Encoder:
+    """Turns text into ids the same way for training and for inference."""
+
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        """`template` is a name of `solar.data.encode.templates`, or None for the tokenizer's own."""
+        self.tokenizer = tokenizer
+        self.renderer = Renderer(tokenizer, template)
+        self.eos_id: int = tokenizer.eos_token_id
+        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+        roles = self._roles(added)  # special, whatever the tokenizer's files call them
+        self._special = {content: i for content, (i, special) in added.items() if special or content in roles}
+        self._secret = SecretNames(tokenizer.backend_tokenizer, self._special)
+        alone = self._secret.backend.encode("").ids
+        self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
+        """The token every sequence starts with; None if this tokenizer starts with none."""
+        dot, letter, both = self._encoded([".", "a", ".a"])
+        words = zip(_GUARDS, self._encoded(_GUARDS), strict=True) if both != dot + letter else ()
+        self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
+
+    def _roles(self, added: Iterable[str]) -> set[str]:
+        """Tokens in brackets that the template itself writes, but for the tags of thoughts, which people write, too."""
+        if self.renderer.template is None and self.tokenizer.chat_template is None:
+            return set()
+        with suppress(DataError):  # one that cannot be used is told where it is used
+            written = self.renderer.marked(_TURNS, generation_prompt=True)
+            return {token for token in added if token in written and _BRACKETED.fullmatch(token)} - _THOUGHTS
+        return set()
+
+    def documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of whole documents: one BOS (if the tokenizer has that habit), the text, one EOS."""
+        start = [] if self.bos_id is None else [self.bos_id]
+        return [[*start, *ids, self.eos_id] for ids in self._encoded(texts)]
+
+    def conversations(self, cut: Sequence[Sequence[Piece]]) -> list[Tokens]:
+        """Ids of conversations that `cut` has cut; the last answer ends with a token that says so."""
+        encoded = iter(self._batch([piece for pieces in cut for piece in pieces]))
+        return [self._join(pieces, [next(encoded) for _ in pieces]) for pieces in cut]
+
+    def text_bytes(self, ids: Sequence[int]) -> int:
+        """UTF-8 bytes of the text that ids stand for, special tokens left out."""
+        return len(self._secret.backend.decode(list(ids), skip_special_tokens=True).encode())
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a prompt, up to and including the words that ask the assistant to speak; cut as in training."""
+        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=True)
+        answers = _answers(marked_messages)
+        pieces, done = self._cut_at(answers, marked_messages, text, contents)
+        pieces = self._placed([*pieces, *self._piece(text[done:], contents, False)])
+        return self._join(pieces, self._batch(pieces)).ids
+
+    def end_of_turn_ids(self) -> list[int]:
+        """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
+        found = [self.eos_id]
+        for said, ask in ((_TURNS[:2], False), (_TURNS, True)):
+            with suppress(BadRow):  # a template may be for a single turn
+                _, answer, tail = self.renderer.marked(said, ask).rpartition(mark(1))
+                closing = self._closing(tail).strip() if answer else ""
+                found += [i for token, i in self._special.items() if token.strip() == closing and i not in found]
+        return found
+
+    def cut(self, messages: Sequence[Message], last_only: bool = False) -> list[Piece]:
+        """A conversation, cut where each answer (`last_only`: the last one) begins and ends.
+
+        What follows the last answer is left out.
+
+        Raises `BadRow` if the template refuses or rewrites it.
+        """
+        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=False)
+        answers = _answers(marked_messages)
+        if any(mark(place) not in text for place in (answers[-1:] if last_only else answers)):
+            raise BadRow("template", "the template leaves an answer out, so it cannot be found")
+        pieces, _ = self._cut_at(answers[-1:] if last_only else answers, marked_messages, text, contents)
+        return self._placed(pieces)
+
+    def _cut_at(
+        self, answers: Sequence[int], messages: Sequence[Message], text: str, contents: Sequence[str]
+    ) -> tuple[list[Piece], int]:
+        """Pieces up to the end of the last of these answers, and where that is in the marked text."""
+        pieces: list[Piece] = []
+        done = 0
+        for place in answers:
+            begin = text.find(mark(place), done)
+            if begin < 0:
+                if mark(place) in text:
+                    raise BadRow("template", "the template puts an answer elsewhere, so it cannot be found")
+                continue
+            end = begin + len(mark(place))
+            if place:
+                asked = self.renderer.marked(messages[:place], generation_prompt=True)
+                last = behind_messages(text[:begin])
+                words = asked[behind_messages(asked) :], text[last:begin]
+                begin = last + len(commonprefix(words))  # noqa: RUF071 (character by character is meant)
+            end += len(self._closing(text[end:]))
+            pieces += [*self._piece(text[done:begin], contents, False), *self._piece(text[begin:end], contents, True)]
+            done = end
+        return pieces, done
+
+    def cut_pair(self, pair: Pair) -> tuple[list[Piece], list[Piece]]:
+        """Prompt and chosen, prompt and rejected: the pieces before the answers are the same in both."""
+        chosen, rejected = (
+            self.cut([*pair.prompt, {"role": "assistant", "content": answer}], last_only=True)
+            for answer in (pair.chosen, pair.rejected)
+        )
+        if [piece for piece in chosen if not piece.trained] != [piece for piece in rejected if not piece.trained]:
+            raise BadRow("different_prompts", "the template renders another prompt for each answer")
+        return chosen, rejected
+
+    def _piece(self, text: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
+        if text:
+            yield Piece(fill(self._secret.given(text), contents), trained)
+
+    def _closing(self, tail: str) -> str:
+        """What ends an answer in the words that follow it: a special token; white space may stand before it."""
+        words = tail.lstrip()
+        token = self._secret.first(words)
+        return tail[: len(tail) - len(words)] + token if token else ""
+
+    def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
+        ids = [i for part in encoded for i in part]
+        trained = [piece.trained for piece, part in zip(pieces, encoded, strict=True) for _ in part]
+        if trained[-1:] == [True] and self._secret.ids.get(self._secret.last(pieces[-1].text) or "") != ids[-1]:
+            ids, trained = [*ids, self.eos_id], [*trained, True]
+        if self.bos_id is not None and ids[:1] != [self.bos_id]:
+            ids, trained = [self.bos_id, *ids], [False, *trained]
+        return Tokens(ids, trained)
+
+    def _batch(self, pieces: Sequence[Piece]) -> list[list[int]]:
+        """Ids of each piece as it stands; the tokenizer's own threads share the work."""
+        results: list[list[int] | None] = [None] * len(pieces)
+        guards = [self._guards(piece) for piece in pieces]
+        while places := [place for place, found in enumerate(results) if found is None]:
+            tried = [next(guards[place]) for place in places]
+            texts = [guard + pieces[place].text for place, (guard, _) in zip(places, tried, strict=True)]
+            for place, (_, ids), found in zip(places, tried, self._encoded(texts), strict=True):
+                if found[: len(ids)] == ids:  # the guard did not grow together with the text
+                    results[place] = found[len(ids) :]
+        return [ids or [] for ids in results]
+
+    def _guards(self, piece: Piece) -> Iterator[tuple[str, list[int]]]:
+        """What may stand before a piece while it is tokenised, and its ids, which are then taken away."""
+        if piece.behind:
+            yield piece.behind, [self._secret.ids[piece.behind]]
+        elif piece.behind is None:
+            yield from self._words
+        yield "", []
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self._secret.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _placed(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Pieces that know what they stand behind."""
+        placed: list[Piece] = []
+        before = ""
+        for piece in pieces:
+            placed.append(replace(piece, behind=self._secret.last(before) if before else ""))
+            before = piece.text if piece.text.strip() else before + piece.text
+        return placed
+
+
+def _answers(messages: Sequence[Message]) -> list[int]:
+    return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], template: str | None = None) -> list[int]:
+    """The ids a model must be given to answer `messages`: exactly what it saw before its answers in training."""
+    return Encoder(tokenizer, template).prompt(messages)
+
+
+def stop_ids(tokenizer: Any, template: str | None = None) -> list[int]:
+    """Ids at which generation ends."""
+    return Encoder(tokenizer, template).end_of_turn_ids()

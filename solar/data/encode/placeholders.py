@@ -1,0 +1,82 @@
+"""Marks in place of what people wrote, so that their words can be found again in what a template makes of them."""
+
+import re
+from collections.abc import Sequence
+
+from solar.data.read.formats import Message
+
+_MARK = re.compile("\ue000(-?\\d+)\ue001")
+
+
+def thought_and_answer(message: Message) -> tuple[str, str]:
+    """What an assistant thinks between `<think>` and `</think>`, and what it says after that; the rest has no thought.
+
+    >>> thought_and_answer({"role": "assistant", "content": "<think>\\nHm.\\n</think>\\n\\nYes."})
+    ('Hm.', 'Yes.')
+    """
+    thought, end, answer = message["content"].partition("</think>")
+    if message["role"] != "assistant" or not end:
+        return "", message["content"].strip()
+    return thought.rpartition("<think>")[2].strip(), answer.strip()
+
+
+def marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Message]:
+    """Messages with a mark for each content, and one counted from the end for each thought."""
+    marked: list[Message] = [{**message, "content": mark(place)} for place, message in enumerate(messages)]
+    for place, thought in enumerate(thoughts):
+        if thought:
+            before, _, after = messages[place]["content"].partition("</think>")
+            before = before.rpartition("<think>")[2]
+            said = (_in_place(before, mark(-1 - place)), _in_place(after, mark(place)))
+            marked[place]["content"] = "<think>{}</think>{}".format(*said)
+    return marked
+
+
+def _in_place(text: str, mark: str) -> str:
+    """A mark between the white space that a text stands between."""
+    return text.replace(text.strip(), mark) if text.strip() else text + mark
+
+
+def mark(place: int) -> str:
+    """Stands for the content of a message while a template is rendered: private characters, no white space."""
+    return f"\ue000{place}\ue001"
+
+
+def fill(marked: str, contents: Sequence[str]) -> str:
+    """Contents back in place of their marks, each looked up once so that a content cannot hold a mark."""
+    parts = marked.split("\ue000")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        place, _, rest = part.partition("\ue001")
+        filled += [contents[int(place)], rest]
+    return "".join(filled)
+
+
+def behind_messages(text: str) -> int:
+    """Where the last mark of a message ends, thoughts left aside; 0 if there is none."""
+    end = len(text)
+    while (begin := text.rfind("\ue000", 0, end)) >= 0:
+        if text[begin + 1] != "-":
+            return text.index("\ue001", begin) + 1
+        end = begin
+    return 0
+
+
+def fitted(text: str, contents: Sequence[str], rendered: str) -> list[str] | None:
+    """Contents as a template put them in place of their marks, white space around them aside; None if it did more.
+
+    >>> fitted(f"ask {mark(0)}! say {mark(1)}.", ["why ", " so "], "ask why ! say so.")
+    ['why ', 'so']
+    """
+    found = list(contents)
+    before, *parts = _MARK.split(text)
+    at = len(before)
+    for place, behind in zip(map(int, parts[::2]), parts[1::2], strict=True):
+        whole = contents[place]
+        ways = (whole, whole.strip(), whole.lstrip(), whole.rstrip(), whole.lstrip("\n"), whole.rstrip("\n"))
+        fitting = next((way for way in ways if rendered.startswith(way + behind, at)), None)
+        if fitting is None:
+            return None
+        found[place] = fitting
+        at += len(fitting) + len(behind)
+    return found if fill(text, found) == rendered else None

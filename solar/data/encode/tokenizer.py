@@ -1,0 +1,94 @@
+"""Train a byte-level BPE tokenizer; load any Hugging Face tokenizer folder."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from solar.config.templates import TEMPLATE_TOKENS
+from solar.data.encode.templates import template_named
+from solar.errors import DataError
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+
+def train(
+    text_folder: Path, vocab_size: int, template: str, output: Path, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Learn `vocab_size` tokens from the training rows of `text_folder` and leave a Hugging Face folder.
+
+    Every byte is a token, so no text is unknown; the same text gives the same tokenizer.
+    """
+    chat_template = template_named(template)
+    special_tokens = [PAD, BOS, EOS, *TEMPLATE_TOKENS[template]]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    progress("counting words")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special_tokens, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(training_texts(text_folder), trainer)
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise DataError(
+            f"vocab_size: found {vocab_size}, but {text_folder} has text for {tokenizer.get_vocab_size()} tokens only"
+        )
+    bos_id = tokenizer.token_to_id(BOS)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, bos_id)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=list(TEMPLATE_TOKENS[template]),
+        chat_template=chat_template,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(output)
+    return {"vocab_size": vocab_size, "bytes_per_token": _bytes_per_token(tokenizer, text_folder)}
+
+
+def training_texts(folder: Path) -> Iterator[str]:
+    """The `text` of every row of the folder's JSONL files that is not held out."""
+    found = False
+    for file in sorted(folder.glob("*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if "text" not in row:
+                    break
+                if row.get("split", "train") == "train":
+                    found = True
+                    yield row["text"]
+    if not found:
+        raise DataError(f"{folder}: no *.jsonl file with training rows that have a `text`")
+
+
+def _bytes_per_token(tokenizer: Any, folder: Path, samples: int = 1000) -> float:
+    """Compression on the first texts."""
+    texts = [text for _, text in zip(range(samples), training_texts(folder), strict=False)]
+    count = sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    return sum(len(text.encode()) for text in texts) / count
+
+
+def tokenizer_folder(artifact: Path) -> Path:
+    """Where an artifact holds its tokenizer: `tokenizer/`, or `model/` of a model, or the folder itself."""
+    for folder in (artifact / "tokenizer", artifact / "model", artifact):
+        if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
+            return folder
+    raise DataError(f"{artifact}: no tokenizer files here, expected a tokenizer or model artifact")
+
+
+def load(artifact: Path) -> Any:
+    """The fast tokenizer of an artifact. Raises `DataError` if it has none, or cannot say where a text ends."""
+    folder = tokenizer_folder(artifact)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
+        raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{folder}: the tokenizer has no eos_token, so the end of a text could not be learned")
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Which row comes when: a pure function of (data, seed, position)."""

@@ -1,0 +1,1 @@
+"""Rows from local files and from a hub, whatever their format."""

@@ -1,0 +1,38 @@
+"""A source of a mixture as a stream of rows: a stage's text, local files, or a hub data set at a pinned commit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from solar.config.data import SourceConfig
+from solar.data.read import files
+from solar.data.read.files import Located
+from solar.errors import DataError
+
+
+def rows(source: SourceConfig, stage_folder: Path | None = None) -> Iterator[Located]:
+    """Every row of a source with its place; `stage_folder` is the artifact that `source.stage` names."""
+    if source.hub is not None:
+        return _hub(source, source.hub)
+    if stage_folder is not None:
+        path = stage_folder / source.file if source.file else stage_folder
+    else:
+        path = Path(source.path or "")
+    return (located for file in files.find(path) for located in files.read(file))
+
+
+def _hub(source: SourceConfig, name: str) -> Iterator[Located]:
+    """Rows as they come over the network; nothing is stored."""
+    import datasets  # takes a second, and most runs have no source on a hub
+
+    try:
+        stream = datasets.load_dataset(
+            name, source.subset, split=source.split, revision=source.revision, streaming=True
+        )
+        for number, row in enumerate(stream, 1):
+            yield f"{name}@{source.revision} {source.split} row {number}", row
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{name}@{source.revision}: cannot be read from the hub ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

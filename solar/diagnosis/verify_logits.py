@@ -1,0 +1,66 @@
+"""Judge a grown model by running it, in a process of its own: does it load, and does it compute what the plan says?"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solar.diagnosis import models
+from solar.diagnosis.virtual import VirtualModel, find_layers
+from solar.errors import ArtifactError
+from solar.growth.process import answer
+
+TOLERANCE = 1e-5
+"""Largest difference of logits, relative to their scale, that the order of additions may explain."""
+_BATCH, _TOKENS, _WINDOW = 2, 24, 5
+
+
+def judge(request: dict[str, Any]) -> dict[str, float]:
+    """Raises `ArtifactError` for keys missing or unexpected, and for logits that differ. Returns the difference."""
+    compares = request["level"] == "logits"
+    grown, info = models.load(Path(request["grown"]), window=_WINDOW, device="cpu" if compares else "meta")
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := info.get(kind):
+            raise ArtifactError(f"verification failed: {kind.replace('_', ' ')} on loading: {min(map(str, keys))}")
+    if not compares:
+        return {}
+    base, _ = models.load(Path(request["base"]), window=_WINDOW)
+    vocab_size = base.config.get_text_config(decoder=True).vocab_size
+    input_ids_BT = torch.randint(0, vocab_size, (_BATCH, _TOKENS), generator=torch.Generator().manual_seed(0))
+    virtual = VirtualModel(base, request["base_layers"])
+    if request["same_function"] or request["lossless"]:
+        expected_BTV = virtual.record(input_ids_BT).logits_BTV
+        if request["same_function"]:
+            expected_BTV = virtual.run(request["layers"]).logits_BTV
+    else:
+        expected_BTV = _with_made_weights(virtual, grown, request["layers"], input_ids_BT)
+    with torch.no_grad():
+        found_BTV = grown(input_ids=input_ids_BT, use_cache=False).logits
+    difference = float((found_BTV - expected_BTV).abs().max())
+    allowed = 0.0 if request["lossless"] else TOLERANCE * float(expected_BTV.abs().max())
+    if not difference <= allowed:
+        raise ArtifactError(
+            f"verification failed: logits differ by {difference:.3g} from those of the base with its layers in the new "
+            f"order, expected at most {allowed:.3g}; such a model cannot be grown in depth"
+        )
+    return {"logits_difference": difference}
+
+
+def _with_made_weights(virtual: VirtualModel, grown: Any, sources: list[int], input_ids_BT: Tensor) -> Tensor:
+    """Logits of the base with its layers in the new order, where weights were made and not copied.
+
+    Layers take on the grown model's weights, whose bytes were compared as they were written; all else that decides what
+    a layer does is the base's.
+    """
+    made = find_layers(grown, len(sources))
+    in_layers = {id(one) for one in (*made.parameters(), *made.buffers())}
+    outside = {name: one for name, one in grown.state_dict(keep_vars=True).items() if id(one) not in in_layers}
+    virtual.model.load_state_dict(outside, strict=False)
+    virtual.record(input_ids_BT)
+    return virtual.run(sources, weights=made).logits_BTV
+
+
+if __name__ == "__main__":
+    sys.exit(answer(judge))

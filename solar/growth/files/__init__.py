@@ -1,0 +1,1 @@
+"""From a layer plan to bytes: what each tensor is made of, written and verified."""

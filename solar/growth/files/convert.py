@@ -1,0 +1,81 @@
+"""Turn a folder of .bin weights into safetensors. Nothing is unpickled but tensors (`weights_only`)."""
+
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from solar.errors import ArtifactError
+from solar.growth.files.publish import copy_travelling_files, published, write_json
+from solar.growth.process import answer
+from solar.weights.folder import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, member, read_json
+
+_SINGLE_BIN = "pytorch_model.bin"
+_BIN_INDEX = "pytorch_model.bin.index.json"
+
+
+def convert(source: Path, target: Path) -> dict[str, int]:
+    """Write `target`, a file for a file. Raises `ArtifactError` for a file that holds anything but named tensors."""
+    names = _bin_files(source)
+    count = size = 0
+    weight_map: dict[str, str] = {}
+    with published(target, source) as partial:
+        for i, name in enumerate(names, start=1):
+            tensors = _distinct(_load(member(source, name)))
+            file = SINGLE_FILE if len(names) == 1 else f"model-{i:05d}-of-{len(names):05d}.safetensors"
+            save_file(tensors, partial / file, metadata={"format": "pt"})
+            if twice := weight_map.keys() & tensors.keys():
+                raise ArtifactError(f"{source / name}: {min(twice)}: also in another file, expected once")
+            weight_map |= dict.fromkeys(tensors, file)
+            count, size = count + len(tensors), size + sum(one.nbytes for one in tensors.values())
+        if len(names) > 1:
+            write_json(partial / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
+        config = read_json(member(source, CONFIG_FILE))
+        write_json(partial / CONFIG_FILE, config)
+        copy_travelling_files(Checkpoint(source, config, {}), partial)
+    return {"tensors": count, "bytes": size}
+
+
+def _bin_files(source: Path) -> list[str]:
+    if (source / _SINGLE_BIN).exists():
+        return [_SINGLE_BIN]
+    if not (source / _BIN_INDEX).exists():
+        raise ArtifactError(f"{source}: found neither {_SINGLE_BIN} nor {_BIN_INDEX}, expected weights to convert")
+    weight_map = read_json(member(source, _BIN_INDEX)).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ArtifactError(f"{source / _BIN_INDEX}: no weight_map of names found")
+    return sorted(set(weight_map.values()))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: more than tensors found, or damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
+        raise ArtifactError(f"{path}: no dictionary of named tensors found, expected a model's weights")
+    return content
+
+
+def _distinct(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, each stored once: of two names for the same memory (tied weights), the head goes."""
+    seen: set[tuple[object, ...]] = set()
+    kept = {}
+    for name, tensor in sorted(tensors.items(), key=lambda item: ("head" in item[0], item[0])):
+        key = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
+        if tensor.numel() == 0 or key not in seen:
+            kept[name] = tensor.contiguous().clone()
+        seen.add(key)
+    return kept
+
+
+def _work(request: dict[str, Any]) -> dict[str, int]:
+    return convert(Path(request["source"]), Path(request["target"]))
+
+
+if __name__ == "__main__":
+    sys.exit(answer(_work))

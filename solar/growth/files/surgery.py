@@ -1,0 +1,98 @@
+"""What each tensor of the grown model is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from solar.config.growth_plan import GrowthPlan, Init
+from solar.errors import PlanError
+from solar.growth.files.recipes import DTYPE_OF, Recipe
+from solar.growth.plans import LayerPlan
+from solar.growth.remap.decoder import Decoder, split_layer
+from solar.weights.folder import Checkpoint, StoredTensor
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Tensors through which a layer writes to the residual stream, and by how much seams scale them."""
+
+    names: frozenset[str] = frozenset()
+    """Names in the base."""
+    scales: Mapping[int, float] = field(default_factory=dict)
+    """Position in the grown model -> factor."""
+
+
+def grown_tensors(
+    base: Checkpoint, decoder: Decoder, layers: LayerPlan, growth: GrowthPlan, writers: Writers
+) -> dict[str, Recipe]:
+    """Name -> recipe, for every tensor of the grown model. Raises `PlanError` for what the base does not allow."""
+    in_layers = frozenset().union(*decoder.layers)
+    recipes = {
+        name: Recipe.copy(tensor)
+        for name, tensor in base.tensors.items()
+        if name not in in_layers and name not in decoder.beyond
+    }
+    new = set(layers.new_positions)
+    for position, source in enumerate(layers.sources):
+        for name in sorted(decoder.layers[source]):
+            recipe = Recipe.copy(base.tensors[name])
+            if position in new:
+                recipe = _initialised(recipe, base, decoder, growth, writers)
+            if name in writers.names:
+                recipe = recipe.scaled(writers.scales.get(position, 1.0))
+            recipes[decoder.rename(name, position)] = recipe
+    if growth.dtype is not None:
+        recipes = {name: recipe.stored_as(DTYPE_OF[growth.dtype.value]) for name, recipe in recipes.items()}
+    return recipes
+
+
+def check_layers_alike(base: Checkpoint, decoder: Decoder, kinds: Sequence[object], layers: LayerPlan) -> None:
+    """Layers of which the configuration says the same must have the same tensors: else something unseen differs.
+
+    A first or last layer may be special if the plan leaves it alone, in its place. `kinds`: what is said of each layer.
+    """
+    at_ends = [end for end in (0, decoder.num_hidden_layers - 1) if _stays_at_its_end(end, layers)]
+    first: dict[tuple[object, ...], int] = {}
+    for layer, kind in enumerate(kinds):
+        other = first.setdefault((kind, layer if layer in at_ends else None), layer)
+        difference = _signature(base, decoder, layer) ^ _signature(base, decoder, other)
+        if difference:
+            tensor = min(difference)[0]
+            raise PlanError(
+                f"{decoder.prefixes[0]}{layer}: differs from layer {other} in {tensor}, and nothing in config.json "
+                f"says why; such a model cannot be grown this way"
+            )
+
+
+def _stays_at_its_end(layer: int, layers: LayerPlan) -> bool:
+    """Whether the plan runs the base's first (last) layer once, first (last)."""
+    place = 0 if layer == 0 else layers.num_hidden_layers - 1
+    return layers.sources.count(layer) == 1 and layers.sources[place] == layer
+
+
+def _signature(base: Checkpoint, decoder: Decoder, layer: int) -> set[tuple[str, tuple[int, ...]]]:
+    """A layer's tensors: names below the layer, and shapes."""
+    return {(decoder.rename(name, 0), base.tensors[name].entry.shape) for name in decoder.layers[layer]}
+
+
+def _initialised(recipe: Recipe, base: Checkpoint, decoder: Decoder, growth: GrowthPlan, writers: Writers) -> Recipe:
+    """What a new layer's tensor starts from."""
+    name = recipe.sources[0].name
+    if growth.init is Init.zero_out:
+        return recipe.zeroed() if name in writers.names else recipe
+    if growth.init is Init.mean:
+        return recipe if (after := _in_next_layer(name, base, decoder)) is None else recipe.averaged_with(after)
+    if growth.init is Init.noise:
+        assert growth.noise_std is not None and growth.seed is not None
+        return recipe.noised(growth.noise_std, growth.seed)
+    return recipe
+
+
+def _in_next_layer(name: str, base: Checkpoint, decoder: Decoder) -> StoredTensor | None:
+    """The same tensor of the layer above, or None above the last."""
+    prefix, layer, rest = split_layer(name) or ("", 0, "")
+    if layer + 1 == decoder.num_hidden_layers:
+        return None
+    above = f"{prefix}{layer + 1}.{rest}"
+    if above not in base.tensors:
+        raise PlanError(f"init: mean found, but layer {layer + 1} has no {rest} as layer {layer} has; choose copy")
+    return base.tensors[above]

@@ -1,0 +1,93 @@
+"""Check a grown model against its base and its plan before it is published."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
+
+from solar.errors import ArtifactError
+from solar.growth.files.recipes import Recipe
+from solar.growth.files.writer import Range
+from solar.growth.plans import LayerPlan
+from solar.growth.remap.decoder import Decoder
+from solar.growth.remap.layer_config import is_per_layer
+from solar.weights.folder import Checkpoint, StoredTensor, open_checkpoint
+
+
+class Verify(StrEnum):
+    """How much of the result is checked."""
+
+    none = "none"
+    bytes = "bytes"
+    """The files are read back: names, shapes, dtypes, parameters, per-layer lists, and every byte of every tensor."""
+    load = "load"
+    """And `transformers` builds the model, without memory for it, with no missing or unexpected key."""
+    logits = "logits"
+    """`load`, and the logits equal those of the base with its layers run in the new order."""
+
+
+def check_files(
+    folder: Path,
+    base: Checkpoint,
+    decoder: Decoder,
+    layers: LayerPlan,
+    recipes: Mapping[str, Recipe],
+    written: Mapping[str, Sequence[Range]],
+) -> None:
+    """Raises `ArtifactError`, naming the tensor, where the files are not what the plan and the base say.
+
+    `written`: by file, the bytes that were read back when they were written. Here the headers are read back, and each
+    tensor that they name must lie within such bytes, at its source's place in them: then its bytes are its source's.
+    """
+    grown = open_checkpoint(folder)
+    if difference := set(grown.tensors) ^ set(recipes):
+        _wrong(folder, f"{min(difference)}: present in only one of plan and files")
+    for name, recipe in recipes.items():
+        entry = grown.tensors[name].entry
+        if (entry.dtype, entry.shape) != (recipe.dtype, recipe.shape):
+            _wrong(folder, f"{name}: {entry.dtype} {entry.shape} found, expected {recipe.dtype} {recipe.shape}")
+    expected = expected_parameters(base, decoder, layers)
+    if grown.parameters != expected:
+        _wrong(folder, f"{grown.parameters} parameters found, expected {expected}")
+    _check_lists(folder, grown, base, decoder, layers)
+    for name, recipe in recipes.items():
+        tensor = grown.tensors[name]
+        if not _proven(name, tensor, recipe, written.get(tensor.path.name, ())):
+            _wrong(
+                folder, f"{name}: its bytes are not those that were copied from {recipe.sources[0].name} of the base"
+            )
+
+
+def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Range]) -> bool:
+    """Whether a tensor's bytes were read back and found to be its source's, or those that were made for it."""
+    start, nbytes = tensor.entry.start, tensor.entry.nbytes
+    place = bisect_right(ranges, start, key=lambda one: one.start) - 1
+    if nbytes == 0 or place < 0:
+        return nbytes == 0
+    found, source = ranges[place], recipe.sources[0]
+    if not recipe.is_copy:
+        return (found.made, found.start, found.nbytes) == (name, start, nbytes)
+    inside = start - found.start
+    at_its_place = found.source == source.path and found.source_start + inside == source.entry.start
+    return at_its_place and inside + nbytes <= found.nbytes
+
+
+def expected_parameters(base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> int:
+    """Parameters outside the layers once, and each layer's as often as it runs."""
+    sizes = [sum(base.tensors[name].entry.parameters for name in names) for names in decoder.layers]
+    outside = base.parameters - sum(sizes) - sum(base.tensors[name].entry.parameters for name in decoder.beyond)
+    return outside + sum(sizes[source] for source in layers.sources)
+
+
+def _check_lists(folder: Path, grown: Checkpoint, base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> None:
+    before, after = decoder.configuration(base.config), decoder.configuration(grown.config)
+    for key, value in before.items():
+        if is_per_layer(key, value, layers.base_layers) and key in after:
+            index_list = all(isinstance(item, int) for item in after[key])
+            if len(after[key]) != layers.num_hidden_layers and not index_list:
+                _wrong(folder, f"{key}: {len(after[key])} layers found, expected {layers.num_hidden_layers}")
+
+
+def _wrong(folder: Path, reason: str) -> NoReturn:
+    raise ArtifactError(f"{folder}: verification failed: {reason}; nothing was kept")

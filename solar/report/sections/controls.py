@@ -1,0 +1,77 @@
+"""What each grown model is held against: the base it was grown from, and that base trained on."""
+
+from typing import Any
+
+from solar.config.training import CONTROL_SUFFIX
+from solar.report.charts import Point
+from solar.report.entries import Entry, Run
+from solar.report.sections.recovery import Control, Recovery
+
+
+def recoveries(run: Run) -> list[Recovery]:
+    """One for each grown model that was trained on, where the base's loss on the same text is known."""
+    found = []
+    for grown in run.models():
+        bases = run.parents(grown) if grown.kind == "upscale" else []
+        for healed in run.models():
+            points = held_out(healed)
+            if bases and points and grown in run.parents(healed):
+                control = _control(run, bases[0], healed)
+                loss = control.points[0][1] if control else _loss_of_base(run, bases[0], healed)
+                if loss is not None:
+                    names = (bases[0].stage, grown.stage, healed.stage)
+                    found.append(Recovery(*names, points, loss, held_out(healed, "flops"), control))
+    return found
+
+
+def held_out(entry: Entry, over: str = "tokens") -> list[Point]:
+    """(tokens, loss) of each reading of held-out text in a training log; or over another count of the log."""
+    return [
+        (line[over], line["valid_loss"]) for line in entry.log() if line.get("valid_loss") is not None and over in line
+    ]
+
+
+def _control(run: Run, base: Entry, healed: Entry) -> Control | None:
+    """The training of the base that the plan put beside, or another with the same settings on the same data."""
+    own_name = healed.stage + CONTROL_SUFFIX
+    for other in sorted(run.models(), key=lambda entry: entry.stage != own_name):
+        alike = other.kind == healed.kind and _data(run, other) == _data(run, healed)
+        alike = alike and (other.stage == own_name or _settings(other) == _settings(healed))
+        points = held_out(other)
+        if alike and base in run.parents(other) and points and points[0][0] == 0:
+            return Control(other.stage, points, held_out(other, "flops"))
+    return None
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    """How a model was trained, but for what only a grown model has, and for the model itself."""
+    own = {"model", "control", "branch", "trainable", "unfreeze_at", "lr_factors"}
+    return {key: value for key, value in entry.manifest["config"].items() if key not in own}
+
+
+def _data(run: Run, entry: Entry) -> set[str]:
+    """Ids of the data sets that a stage read."""
+    data = {other.manifest["id"] for other in run.entries if other.read("tokens.json") is not None}
+    return data & set(entry.manifest["inputs"].values())
+
+
+def _held_out_rows(entry: Entry) -> Any:
+    return entry.manifest["config"].get("max_valid_rows")
+
+
+def _loss_of_base(run: Run, base: Entry, healed: Entry) -> float | None:
+    """The base's last reading if it was trained on this data, its first where it is trained on, or its score."""
+    data = _data(run, healed)
+    if (points := held_out(base)) and data & set(base.manifest["inputs"].values()):
+        return points[-1][1]
+    for other in run.models():
+        points = held_out(other)
+        alike = _data(run, other) == data and _held_out_rows(other) == _held_out_rows(healed)
+        if alike and base in run.parents(other) and points and points[0][0] == 0:
+            return points[0][1]
+    for entry in run.entries:
+        if entry.kind == "evaluate" and data & set(entry.manifest["inputs"].values()):
+            for row in entry.read("scores.json"):
+                if row["stage"] == base.stage and "nats_per_token" in row:
+                    return float(row["nats_per_token"])
+    return None

@@ -1,0 +1,1 @@
+"""From rows to the micro-batches of an optimizer step."""

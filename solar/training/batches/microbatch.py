@@ -1,0 +1,139 @@
+"""Rows of tokens become micro-batches: documents end to end in one row, without padding.
+
+Shapes: T tokens of the micro-batch, N trained positions, A answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from solar.network.attention import Segment
+from solar.network.cross_entropy import IGNORE
+
+Ints = npt.NDArray[np.int64]
+
+
+class Row(Protocol):
+    """What `solar.data.store.dataset` yields: documents of one row, labels not shifted."""
+
+    @property
+    def input_ids(self) -> Ints: ...
+    @property
+    def labels(self) -> Ints: ...
+    @property
+    def document_lengths(self) -> list[int]: ...
+    @property
+    def sample_ids(self) -> list[int]: ...
+
+
+@dataclass
+class MicroBatch:
+    """What a device computes at once."""
+
+    input_ids_T: Tensor
+    position_ids_T: Tensor
+    """From 0 in every document."""
+    segments: list[Segment]
+    positions_N: Tensor
+    """Where a next token is predicted and trained."""
+    targets_N: Tensor
+    answers_N: Tensor
+    """Number of the document (or, for pairs, of the answer) that each target belongs to."""
+    answers: int
+    sample_ids: list[int]
+    tokens: int
+    """Tokens read from the data; a prompt shared by two answers counts once."""
+
+    @property
+    def trained_tokens(self) -> int:
+        return len(self.targets_N)
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        if device.type == "cpu":
+            return self
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def from_rows(rows: Sequence[Row]) -> MicroBatch:
+    """Every document of the rows, one after the other; no rows give one token that trains nothing."""
+    input_ids = [row.input_ids for row in rows]
+    labels = [row.labels for row in rows]
+    lengths = [int(length) for row in rows for length in row.document_lengths]
+    samples = [sample for row in rows for sample in row.sample_ids]
+    if not lengths:
+        return _assemble([np.zeros(1, np.int64)], [np.full(1, IGNORE)], [Segment(1)], [np.arange(1)], [0], [])
+    segments = [Segment(length) for length in lengths]
+    positions = [np.arange(length) for length in lengths]
+    return _assemble(input_ids, labels, segments, positions, lengths, samples)
+
+
+def from_pairs(rows: Sequence[Row]) -> MicroBatch:
+    """Preference pairs: prompt and chosen answer, then the rejected answer behind the same prompt.
+
+    Answer 2i is the chosen and 2i + 1 the rejected one of pair i; each prompt is computed once.
+    """
+    if not rows:
+        return from_rows(rows)
+    input_ids, labels, positions, lengths = [], [], [], []
+    segments: list[Segment] = []
+    for row in rows:
+        assert len(row.document_lengths) == 2, "a pair is two documents"
+        split = int(row.document_lengths[0])
+        chosen, rejected = row.input_ids[:split], row.input_ids[split:]
+        shared = shared_prompt(row)
+        input_ids += [chosen, rejected[shared:]]
+        labels += [row.labels[:split], row.labels[split + shared :]]
+        segments += [Segment(split), Segment(len(rejected) - shared, (len(segments), shared))]
+        positions += [np.arange(split), np.arange(shared, len(rejected))]
+        lengths += [split, len(rejected) - shared]
+    return _assemble(input_ids, labels, segments, positions, lengths, [int(row.sample_ids[0]) for row in rows])
+
+
+def shared_prompt(row: Row) -> int:
+    """Tokens at the start of both answers' documents that are equal, and before the last token that is not trained.
+
+    The last prompt token predicts the first token of each answer, so it is computed for each of them.
+    """
+    split = int(row.document_lengths[0])
+    chosen, rejected = row.input_ids[:split], row.input_ids[split:]
+    longest = min(int(np.argmax(row.labels[:split] != IGNORE)), int(np.argmax(row.labels[split:] != IGNORE)))
+    differs = np.flatnonzero(chosen[:longest] != rejected[:longest])
+    return max(0, (int(differs[0]) if len(differs) else longest) - 1)
+
+
+def _assemble(
+    input_ids: list[Ints],
+    labels: list[Ints],
+    segments: list[Segment],
+    positions: list[Ints],
+    lengths: list[int],
+    sample_ids: list[int],
+) -> MicroBatch:
+    ids_T = np.concatenate(input_ids).astype(np.int64)
+    labels_T = np.concatenate(labels).astype(np.int64)
+    ends = np.cumsum([segment.length for segment in segments])
+    targets_T = np.append(labels_T[1:], IGNORE)
+    targets_T[ends - 1] = IGNORE
+    positions_N = np.flatnonzero(targets_T != IGNORE)
+    answers_T = np.repeat(np.arange(len(segments)), [segment.length for segment in segments])
+    return MicroBatch(
+        input_ids_T=torch.from_numpy(ids_T),
+        position_ids_T=torch.from_numpy(np.concatenate(positions).astype(np.int64)),
+        segments=segments,
+        positions_N=torch.from_numpy(positions_N),
+        targets_N=torch.from_numpy(targets_T[positions_N]),
+        answers_N=torch.from_numpy(answers_T[positions_N]),
+        answers=len(segments),
+        sample_ids=sample_ids,
+        tokens=sum(lengths),
+    )

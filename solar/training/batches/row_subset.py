@@ -1,0 +1,104 @@
+"""Part of the data: what one step of stepwise DPO (arXiv 2403.19270) trains on."""
+
+import zlib
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from solar.config.preference import DpoConfig, span_of
+from solar.config.training import TrainConfig
+from solar.data.store.dataset import TokenDataset
+from solar.errors import DataError
+from solar.training.batches.microbatch import Ints
+from solar.training.batches.steps import RowOrder
+
+
+def chosen_rows(
+    config: TrainConfig, data: TokenDataset, order: RowOrder, chunk_of_rows: Ints | None = None
+) -> RowOrder:
+    """The order restricted to the rows the configuration names; the order itself, where it names none.
+
+    `chunk_of_rows`: what a stage that ordered the pairs said of each row.
+    """
+    if not isinstance(config, DpoConfig) or not (config.sources or config.part or config.chunk):
+        return order
+    wanted = np.ones(len(data), np.bool_)
+    if config.sources:
+        wanted[:] = False
+        known = data.split.sources
+        for name in config.sources:
+            if name not in known:
+                raise DataError(f"sources: found {name}, expected one of {', '.join(known)}")
+            wanted[known[name].start : known[name].stop] = True
+    if config.part and (span := span_of(config.part)):
+        wanted &= rows_of_part(len(data), *span)
+    if config.chunk is not None and chunk_of_rows is not None:
+        wanted &= chunk_of_rows == config.chunk
+    if not wanted.any():
+        asked = {key: value for key in ("sources", "part", "chunk") if (value := getattr(config, key))}
+        raise DataError(f"{', '.join(asked)}: no pair of the data is in {asked}")
+    return RowsOf(order, wanted)
+
+
+def rows_of_part(count: int, start: float, stop: float) -> npt.NDArray[np.bool_]:
+    """Which rows are in a part that goes from one share to another: at random, but the same for everybody.
+
+    >>> [int(rows_of_part(10, number / 3, (number + 1) / 3).sum()) for number in range(3)]
+    [3, 4, 3]
+    """
+    shuffled = np.argsort([zlib.crc32(number.to_bytes(8, "little")) for number in range(count)], kind="stable")
+    found = np.zeros(count, np.bool_)
+    found[shuffled[round(start * count) : round(stop * count)]] = True
+    return found
+
+
+_IDLE_EPOCHS = 100
+"""After so many epochs without a wanted row none is expected any more."""
+
+
+class RowsOf:
+    """An order without the rows that are not wanted. Epochs hold more or fewer of them where sources are weighted."""
+
+    def __init__(self, order: RowOrder, wanted: npt.NDArray[np.bool_]) -> None:
+        self.order, self.wanted = order, wanted
+        self._epoch = lru_cache(maxsize=4)(self._rows_of_epoch)
+        self._starts = [0]
+        """Rows before each epoch, as far as anybody asked."""
+        self.rows_per_epoch = len(self._epoch(0))
+        self.total_tokens, self.tokens_per_epoch = order.total_tokens, order.tokens_per_epoch
+        self.total_rows: int | None = None
+        if order.total_rows is not None:
+            while len(self._starts) * order.rows_per_epoch < order.total_rows + order.rows_per_epoch:
+                self._count_one_more()
+            self.total_rows = self._starts[-1]
+
+    def _rows_of_epoch(self, epoch: int) -> Ints:
+        start, count = epoch * self.order.rows_per_epoch, self.order.rows_per_epoch
+        if self.order.total_rows is not None:
+            count = max(0, min(count, self.order.total_rows - start))
+        rows = self.order.rows(start, count)
+        kept: Ints = rows[self.wanted[rows]]
+        return kept
+
+    def _count_one_more(self) -> None:
+        self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+
+    def rows(self, start: int, count: int) -> Ints:
+        """Raises `DataError` beyond the last."""
+        end = start + count
+        while self._starts[-1] < end:
+            self._count_one_more()
+            if self.total_rows is not None or self._starts[-_IDLE_EPOCHS - 1 :].count(self._starts[-1]) > _IDLE_EPOCHS:
+                raise DataError(
+                    f"duration: the part of the data that is trained on ends after {self._starts[-1]:,} rows, as its "
+                    f"sources' max_epochs say; position {end:,} was asked for"
+                )
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_left(self._starts, end)
+        epochs = [self._epoch(epoch) for epoch in range(first, last)]
+        return np.concatenate([*epochs, np.zeros(0, np.int64)])[start - self._starts[first] :][:count]
+
+    def position_at_tokens(self, tokens: int) -> int:
+        raise DataError("duration: found tokens, expected steps or epochs for part of the data")

@@ -1,0 +1,1 @@
+"""Checkpoints without pickle, and the exported model."""

@@ -1,0 +1,1 @@
+"""One model on several devices: shards, and layers that are computed together."""

@@ -1,0 +1,187 @@
+"""Preference optimization: of two answers to a prompt, the chosen one becomes more likely than under the reference."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from solar.config.preference import REFERENCE_FREE, DpoConfig
+from solar.network.cross_entropy import segment_sums
+from solar.network.head import read_head
+from solar.network.loading import load_network
+from solar.training.batches.microbatch import MicroBatch, from_pairs
+from solar.training.batches.steps import Step, StepDataset
+from solar.training.batches.validation_rows import ValidationRows
+from solar.training.modules import reference_pass
+from solar.training.modules.preference_losses import AnswerLogps, preference_loss
+from solar.training.modules.reference import Key, ReferenceLogps, compute_reference, content_hash
+from solar.training.modules.reference_pass import answer_sums
+from solar.training.modules.step import TrainingModule
+from solar.training.optim.optimizers import Roles
+from solar.training.optim.schedule import Schedule
+
+
+class PreferenceOptimization(TrainingModule):
+    """The policy trains alone in memory; the reference's log-probabilities are computed before the first step."""
+
+    assemble = staticmethod(from_pairs)
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        config: DpoConfig,
+        schedule: Schedule,
+        role_of: Roles,
+        *,
+        model_dir: Path,
+        reference_dir: Path,
+        data_dir: Path,
+        logps_dir: Path | None = None,
+    ) -> None:
+        super().__init__(network, config, schedule, role_of)
+        self.preference = config
+        self.model_dir, self.reference_dir, self.data_dir = model_dir, reference_dir, data_dir
+        self.logps_dir = logps_dir
+        """Where the reference pass left its values; they are computed here, if there is none."""
+        self.reference: ReferenceLogps | None = None
+        self.reference_point = 0.0
+        """Mean log-ratio of policy and reference in the step before, at least 0: an estimate of their KL divergence."""
+
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        super().training_step(step, batch_idx)
+        if "chosen_reward" in self.record:
+            rewards = self.record["chosen_reward"] + self.record["rejected_reward"]
+            self.reference_point = max(0.0, rewards / (2 * self.preference.beta))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["solar"]["reference_point"] = self.reference_point
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.reference_point = checkpoint["solar"]["reference_point"]
+
+    def prepare(self, steps: StepDataset, held_out: ValidationRows, output: Path) -> None:
+        if self.preference.loss in REFERENCE_FREE:
+            self.reference = ReferenceLogps(torch.zeros(len(steps.rows), 2), torch.zeros(len(held_out.rows), 2))
+            return
+        path = output / "reference.safetensors"
+        key = Key(
+            model=content_hash(self.reference_dir, ("config.json", "*.safetensors")),
+            data=content_hash(self.data_dir, ("*",)),
+            precision=self.config.precision.value,
+            rows=steps.budget.rows,
+            seed=self.config.seed,
+        )
+        if not path.exists():
+            values = self._computed(steps, held_out) if self.logps_dir is None else self._read(steps, held_out)
+            if self.trainer.is_global_zero:
+                values.save(path, key)
+            self.trainer.strategy.barrier()
+        self.reference = ReferenceLogps.load(path, key)
+
+    @property
+    def _is_policy(self) -> bool:
+        """Whether the reference is what the policy is now."""
+        return self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
+
+    def _computed(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
+        network = None if self._is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
+        return self._reference_pass(network, steps, held_out)
+
+    def _read(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
+        """The reference pass's values. Those of the first step and of held-out pairs are computed once more where the
+        policy is the reference: where a matrix product rounds a row by its neighbours, margins are exactly 0 so."""
+        assert self.logps_dir is not None
+        path = self.logps_dir / reference_pass.NAME
+        key = reference_pass.key_of(self.reference_dir, self.data_dir, self.config.precision)
+        values = ReferenceLogps.load(path, key)
+        if self._is_policy:
+            here = self._reference_pass(None, steps, held_out, first_steps=1)
+            values.train = torch.where(here.train != 0, here.train, values.train)
+            values.valid[: len(here.valid)] = torch.where(here.valid != 0, here.valid, values.valid)
+        return values
+
+    def _reference_pass(
+        self,
+        network: PreTrainedModel | None,
+        steps: StepDataset,
+        held_out: ValidationRows,
+        first_steps: int | None = None,
+    ) -> ReferenceLogps:
+        """With the policy as it is, if no other network is given."""
+
+        def logps(batch: MicroBatch) -> Tensor:
+            with self.trainer.precision_plugin.forward_context():
+                return self.answer_logps(batch.to(self.device), network)
+
+        def over_ranks(values: Tensor) -> Tensor:
+            return self.summed(values.to(self.device)).cpu()
+
+        self.network.eval()
+        if network is not None:
+            network.eval()
+        values = compute_reference(logps, steps, held_out, over_ranks, first_steps)
+        self.network.train()
+        return values
+
+    def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
+        """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
+        hidden_ND = self.hidden(batch, network)
+        return answer_sums(hidden_ND, read_head(network or self.network), batch)
+
+    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        policy_P2 = self.answer_logps(batch)
+        reference_P2 = self._looked_up(batch).to(policy_P2.device)
+        tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
+        logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
+        loss_P = preference_loss(logps, self.preference, self.reference_point)
+        return loss_P.sum(), watched(logps, self.preference)
+
+    def _looked_up(self, batch: MicroBatch) -> Tensor:
+        assert self.reference is not None, "prepare comes before the first step"
+        table = self.reference.train if self.network.training else self.reference.valid
+        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+
+    def divisor(self, step: Step) -> int:
+        return step.rows
+
+    def validation_divisor(self, batch: MicroBatch) -> int:
+        return batch.answers // 2
+
+
+def watched(logps: AnswerLogps, config: DpoConfig) -> dict[str, Tensor]:
+    """Sums over pairs of what tells a healthy run from one where both answers become unlikely.
+
+    Without a reference nothing can be said against it; margins are then of log-probabilities per token.
+    """
+    per_token, beta = logps.per_token(), config.beta
+    margins_P = (per_token if config.loss in REFERENCE_FREE else logps).margins_P
+    numbers = {
+        "accuracy": margins_P > 0,
+        "margin": beta * margins_P,
+        "chosen_logps": logps.chosen_P,
+        "rejected_logps": logps.rejected_P,
+        "chosen_tokens": logps.chosen_tokens_P,
+        "rejected_tokens": logps.rejected_tokens_P,
+    }
+    if config.loss not in REFERENCE_FREE:
+        numbers |= {
+            "chosen_reward": beta * logps.chosen_rewards_P,
+            "rejected_reward": beta * logps.rejected_rewards_P,
+            "chosen_fell": logps.chosen_rewards_P < 0,
+            "kl_per_token": (k3(per_token.chosen_rewards_P) + k3(per_token.rejected_rewards_P)) / 2,
+        }
+    return {name: value.detach().float().sum() for name, value in numbers.items()}
+
+
+def k3(log_ratio_P: Tensor) -> Tensor:
+    """Estimate of KL(policy, reference) from log(policy / reference); never negative (Schulman, "Approximating KL
+    Divergence", 2020). On the answers of the data, not on samples of the policy: a sign of drift, not the divergence.
+
+    >>> k3(torch.tensor([0.0, 0.5]))  # e^-0.5 - 1 + 0.5
+    tensor([0.0000, 0.1065])
+    """
+    return torch.expm1(-log_ratio_P) + log_ratio_P

@@ -1,0 +1,77 @@
+"""The reference pass as a stage: every pair of a data set under a frozen model, on one device or dealt to several."""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from solar.config.preference import ReferenceLogpsConfig
+from solar.config.root import TrainerConfig
+from solar.config.training import Precision
+from solar.data.store.dataset import TokenDataset
+from solar.errors import DataError
+from solar.network.cross_entropy import segment_sums
+from solar.network.head import Head, read_head
+from solar.network.loading import Decoder, load_network
+from solar.training.batches.microbatch import MicroBatch
+from solar.training.modules.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
+
+NAME = "logps.safetensors"
+
+
+def key_of(model_dir: Path, data_dir: Path, precision: Precision) -> Key:
+    """What the values depend on. Template and lengths are in the data's tokens."""
+    model = content_hash(model_dir, ("config.json", "*.safetensors"))
+    return Key(model=model, data=content_hash(data_dir, ("*",)), precision=precision.value)
+
+
+def reference_pass(
+    config: ReferenceLogpsConfig, model_dir: Path, data_dir: Path, output: Path, trainer: TrainerConfig, size: int
+) -> int:
+    """Leave `logps.safetensors`; returns the number of pairs. The whole model is on each device, in eval mode."""
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    rank, world_size = 0, trainer.devices * trainer.num_nodes
+    if world_size > 1:
+        dist.init_process_group("gloo")
+        rank = dist.get_rank()
+    place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if trainer.accelerator == "gpu" else "cpu"
+    device = torch.device(place)
+    network = load_network(model_dir, config.precision).to(device).eval()
+    decoder = Decoder(network)
+
+    def logps(batch: MicroBatch) -> Tensor:
+        moved = batch.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.bf16_mixed):
+            hidden_TD = decoder(moved.input_ids_T, moved.position_ids_T, moved.segments)[0]
+            return answer_sums(hidden_TD[moved.positions_N], read_head(network), moved)
+
+    try:
+        tables = [_table(logps, data_dir, split, size, rank, world_size) for split in ("train", "valid")]
+    finally:
+        if world_size > 1:
+            dist.destroy_process_group()
+    if rank == 0:
+        ReferenceLogps(*tables).save(output / NAME, key_of(model_dir, data_dir, config.precision))
+    return sum(map(len, tables))
+
+
+def answer_sums(hidden_ND: Tensor, head: Head, batch: MicroBatch) -> Tensor:
+    """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
+    logps_N = head.logps(hidden_ND, batch.targets_N)
+    pairs = batch.answers // 2
+    return segment_sums(logps_N, batch.answers_N, 2 * pairs).view(pairs, 2)
+
+
+def _table(logps: AnswerLogps, data_dir: Path, split: str, size: int, rank: int, world_size: int) -> Tensor:
+    rows = TokenDataset(data_dir, "train")
+    if rows.header.task != "preference":
+        raise DataError(f"{data_dir}: holds {rows.header.task} data, expected preference pairs")
+    if split not in rows.header.splits:
+        return torch.zeros(0, 2)
+    table = compute_table(logps, TokenDataset(data_dir, split), size, rank, world_size)
+    if world_size > 1:
+        dist.all_reduce(table)
+    return table

@@ -1,0 +1,1 @@
+"""A model folder's files on disk, without torch."""
