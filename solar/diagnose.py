@@ -51,13 +51,13 @@ def _diagnose(chosen: argparse.Namespace) -> None:
     from solar.diagnosis.diagnose import diagnose
     from solar.diagnosis.seams import tokenized
     from solar.growth.remap.decoder import find_decoder
-    from solar.weights.folder import open_checkpoint
+    from solar.weights.folder import open_folder
 
     if chosen.tokens < 16 or chosen.sequence_length < 16:
         raise DataError(
             f"tokens, sequence-length: {chosen.tokens}, {chosen.sequence_length} found, expected at least 16"
         )
-    base = open_checkpoint(chosen.model)
+    base = open_folder(chosen.model)
     shapes = {name: tensor.entry.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
     rows_BT = tokenized(chosen.model, chosen.text, chosen.tokens, chosen.sequence_length)

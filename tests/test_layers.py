@@ -48,7 +48,7 @@ FLOORS = {
         ["preflight"],
     ],
     "report": [["entries", "numbers", "command"], ["charts"], ["sections"], ["page", "card", "sweep"]],
-    "growth": [["plans", "process"], ["remap"], ["files"], ["grow", "roles"], ["unmaterialized"]],
+    "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
     "training": [
         ["checkpoint"],
         ["distributed"],

@@ -26,6 +26,8 @@ DTYPE_BITS = {
     **dict.fromkeys(["I32", "U32", "F32"], 32),
     **dict.fromkeys(["I64", "U64", "F64", "C64"], 64),
 }
+DTYPE_OF = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""Names of number formats in configurations -> in files."""
 _UINT64 = 2**64
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

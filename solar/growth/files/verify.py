@@ -12,7 +12,7 @@ from solar.growth.files.writer import Range
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder
 from solar.growth.remap.layer_config import is_per_layer
-from solar.weights.folder import Checkpoint, StoredTensor, open_checkpoint
+from solar.weights.folder import ModelFolder, StoredTensor, open_folder
 
 
 class Verify(StrEnum):
@@ -29,7 +29,7 @@ class Verify(StrEnum):
 
 def check_files(
     folder: Path,
-    base: Checkpoint,
+    base: ModelFolder,
     decoder: Decoder,
     layers: LayerPlan,
     recipes: Mapping[str, Recipe],
@@ -40,7 +40,7 @@ def check_files(
     `written`: by file, the bytes that were read back when they were written. Here the headers are read back, and each
     tensor that they name must lie within such bytes, at its source's place in them: then its bytes are its source's.
     """
-    grown = open_checkpoint(folder)
+    grown = open_folder(folder)
     if difference := set(grown.tensors) ^ set(recipes):
         _wrong(folder, f"{min(difference)}: present in only one of plan and files")
     for name, recipe in recipes.items():
@@ -73,14 +73,14 @@ def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Ra
     return at_its_place and inside + nbytes <= found.nbytes
 
 
-def expected_parameters(base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> int:
+def expected_parameters(base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> int:
     """Parameters outside the layers once, and each layer's as often as it runs."""
     sizes = [sum(base.tensors[name].entry.parameters for name in names) for names in decoder.layers]
     outside = base.parameters - sum(sizes) - sum(base.tensors[name].entry.parameters for name in decoder.beyond)
     return outside + sum(sizes[source] for source in layers.sources)
 
 
-def _check_lists(folder: Path, grown: Checkpoint, base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> None:
+def _check_lists(folder: Path, grown: ModelFolder, base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> None:
     before, after = decoder.configuration(base.config), decoder.configuration(grown.config)
     for key, value in before.items():
         if is_per_layer(key, value, layers.base_layers) and key in after:

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
+from solar.growth.unmaterialized import is_unmaterialized, weights
 from solar.network.loading import quiet
 from solar.training.checkpoint.tensor_file import whole
+from solar.weights.folder import UNMATERIALIZED_FILE as NOTE_FILE
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)
 """What a trained model replaces; every other file of the folder travels along unchanged."""
