@@ -49,6 +49,8 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
     if isinstance(config, dict):
         plain = {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
         return [*map(list, plain.items())] if any(map(is_dataclass, config.values())) else plain
+    if isinstance(config, list) and any(map(is_dataclass, config)):
+        return [rewrite(element, replace, f"{prefix}{position}.") for position, element in enumerate(config)]
     if not is_dataclass(config):
         return as_plain(config)
     plain = {}

@@ -25,7 +25,7 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
     devices, flops, disk = trainer.devices * trainer.num_nodes, 0.0, 0
     for stage in plan.stages.values():
         estimate = cost(stage, plan.stages, devices, trainer.strategy is Strategy.fsdp)
-        if stage.artifact is None:
+        if stage.status == "to run":
             flops, disk = flops + (estimate.flops or 0), disk + (estimate.disk_bytes or 0)
         table.add_row(
             stage.name,
@@ -33,7 +33,7 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
             _reads(stage),
             quantity(stage.facts.parameters if stage.facts else None),
             stage.id,
-            "[green]done[/]" if stage.artifact else "to run",
+            "[green]done[/]" if stage.artifact else stage.status,
         )
     console.print(table)
     if flops or disk:
@@ -47,6 +47,9 @@ def remarks(plan: Plan) -> Iterator[str]:
     """What is allowed but may not be meant."""
     for name in plan.unread:
         yield f"stages.{name} is read by no stage of this plan"
+    for name, stage in plan.stages.items():
+        if not stage.needed and stage.artifact is None:
+            yield f"stages.{name} is missing, but all that reads it is done; until={name} makes it again"
 
 
 def _reads(stage: PlannedStage) -> str:

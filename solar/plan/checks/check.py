@@ -13,8 +13,8 @@ from solar.config.plain import as_plain
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import TrainConfig
 from solar.errors import ConfigError, hint
-from solar.plan.branches import branch_problems
-from solar.plan.sources import source_problems
+from solar.plan.checks.branches import branch_problems
+from solar.plan.checks.preference_data import source_problems
 
 READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
 """Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
