@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import typed
+from solar.config.root import Preflight, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
@@ -29,7 +29,7 @@ from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadab
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
-from solar.plan.preflight.preflight import lacks
+from solar.plan.preflight.preflight import preflight
 from solar.plan.show import show
 from solar.report.entries import Entry, Run
 from solar.report.sections.controls import recoveries
@@ -60,13 +60,15 @@ def run(composed: DictConfig) -> float | None:
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
-    missing = list(lacks(plan, config))
+    missing = list(preflight(plan, config))
     if config.dry_run:
         for lack in missing:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
-    if missing:
+    if missing and config.preflight is Preflight.refuse:
         raise SolarError("\n".join(missing))
+    for lack in missing:
+        console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
     record = open_run(config, composed, plan, _overrides())
@@ -154,11 +156,13 @@ def _place(argument: str) -> int:
 
 
 def _as_hydra_takes_it(argument: str) -> str:
-    """People type `experiment=x`, which Hydra wants with a plus; `logger=null` and `trainer=1` make it crash."""
-    key, said, value = argument.partition("=")
-    group = key == "hydra" or is_group(argument, conf_folder())
-    if said and group and _LIKE_A_NUMBER.fullmatch(value):
+    """People type `experiment=x`, which Hydra wants with a plus; at `logger=null`, `trainer=1` and `x=~/y` it fails."""
+    key, equals, value = argument.partition("=")
+    is_choice = key == "hydra" or is_group(argument, conf_folder())
+    if equals and is_choice and _LIKE_A_NUMBER.fullmatch(value):
         argument = f"{key}='{value}'"
+    elif equals and value.startswith("~"):
+        argument = f"{key}={Path(value).expanduser()}"
     plus = "+" if argument.startswith("experiment=") else ""
     return {"logger=null": "logger=none"}.get(argument, plus + argument)
 

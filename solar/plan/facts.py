@@ -32,6 +32,9 @@ class ModelFacts:
     depends_on_batches: bool = False
     """Training it gives other weights with other micro-batches: its config asks for dropout or a balance loss."""
 
+    new_layers: int = 0
+    """Of its layers, those that its last growth added."""
+
     @property
     def parameters(self) -> int | None:
         """None where the architecture is not known."""
@@ -139,4 +142,5 @@ def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
     except PlanError as error:
         raise PlanError(f"stages.{name}.{error}") from None
     work = base.work.grown(plan.sources) if base.work else None
-    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan), work, base.depends_on_batches)
+    depth, new_layers = plan.num_hidden_layers, len(plan.new_positions)
+    return ModelFacts(base.architecture, depth, size, str(plan), work, base.depends_on_batches, new_layers)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from solar.config import data, evaluation, growth, merging, model, preference, soup, training
 from solar.config.duration import Duration
-from solar.config.root import Strategy, TrainerConfig
+from solar.config.root import TrainerConfig
 from solar.plan.cost import cost
 from solar.plan.plan import Plan, PlannedStage
 
@@ -22,9 +22,9 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
     table.add_column("parameters", no_wrap=True, justify="right")
     table.add_column("artifact", no_wrap=True, min_width=12)
     table.add_column("", no_wrap=True, min_width=6)
-    devices, flops, disk = trainer.devices * trainer.num_nodes, 0.0, 0
+    flops, disk = 0.0, 0
     for stage in plan.stages.values():
-        estimate = cost(stage, plan.stages, devices, trainer.strategy is Strategy.fsdp)
+        estimate = cost(stage, plan.stages, trainer)
         if stage.status == "to run":
             flops, disk = flops + (estimate.flops or 0), disk + (estimate.disk_bytes or 0)
         table.add_row(
