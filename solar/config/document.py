@@ -36,14 +36,14 @@ def _table(config: type[Any]) -> Iterator[str]:
 
 
 def _rows(config: type[Any], prefix: str) -> Iterator[str]:
-    said = _docstrings(config)
+    meanings = field_meanings(config)
     for item in fields(config):
         if item.name == "kind":
             continue
         inner = item.type if isinstance(item.type, type) and is_dataclass(item.type) else None
         kind = item.metadata.get("reference")
         kind = f"name of a {kind} stage" if kind else _name(item.type)
-        meaning = said.get(item.name, "").replace("\n", " ").replace("|", "\\|")
+        meaning = meanings.get(item.name, "").replace("\n", " ").replace("|", "\\|")
         yield f"| `{prefix}{item.name}` | {kind} | {_default(item)} | {meaning} |"
         if inner is not None and inner.__module__ != root.__name__:
             yield from _rows(inner, f"{prefix}{item.name}.")
@@ -63,9 +63,9 @@ def _default(item: Any) -> str:
     return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _docstrings(config: type[Any]) -> dict[str, str]:
+def field_meanings(config: type[Any]) -> dict[str, str]:
     """Field -> the literal below it, base classes included."""
-    said: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(config.__mro__):
         if not is_dataclass(base):
             continue
@@ -75,8 +75,8 @@ def _docstrings(config: type[Any]) -> dict[str, str]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):
                 value = after.value
                 if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    said[node.target.id] = inspect.cleandoc(value.value)
-    return said
+                    meanings[node.target.id] = inspect.cleandoc(value.value)
+    return meanings
 
 
 if __name__ == "__main__":
