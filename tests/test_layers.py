@@ -40,8 +40,9 @@ FLOORS = {
         ["show"],
     ],
     "plan": [
-        ["branches", "digests", "graph", "objective", "sources", "work"],
-        ["checks", "facts", "identity"],
+        ["checks", "digests", "graph", "work"],
+        ["facts", "need"],
+        ["identity"],
         ["expansion", "plan"],
         ["cost"],
         ["show"],
