@@ -109,6 +109,8 @@ class AdapterConfig:
     dropout: float = 0.0
     targets: list[str] = field(default_factory=list)
     """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
+    keep: bool | None = None
+    """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
 
     def problems(self) -> Iterator[str]:
         if self.rank < 0:
@@ -117,7 +119,7 @@ class AdapterConfig:
             yield f"alpha: found {self.alpha}, expected more than 0"
         if not 0 <= self.dropout < 1:
             yield f"dropout: found {self.dropout}, expected 0 to below 1"
-        for name in ("targets", "dropout"):
+        for name in ("targets", "dropout", "keep"):
             if not self.rank and getattr(self, name):
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
