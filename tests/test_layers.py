@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "models": {"errors", "config", "weights"},
     "merging": {"errors", "config", "weights"},
     "network": {"errors", "config", "weights", "growth"},
-    "diagnosis": {"errors", "config", "weights", "growth", "network"},
+    "diagnosis": {"errors", "config", "weights", "growth", "network", "data"},
     "training": {"errors", "config", "data", "growth", "network", "weights"},
     "evaluation": {"errors", "config", "data", "network", "growth"},
     "report": {"errors", "config"},

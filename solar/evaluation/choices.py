@@ -103,15 +103,15 @@ def encode(tokenizer: Any, questions: list[Question]) -> list[Pair]:
     A conversation is rendered as in training; without a chat template, and for `context`, the text goes on as it is.
     """
     pairs: list[Pair] = []
-    encoder = None if tokenizer.chat_template is None else Encoder(tokenizer)
+    encoder = Encoder(tokenizer)
     for question in questions:
-        if question.messages is not None and encoder is not None:
+        if question.messages is not None and tokenizer.chat_template is not None:
             pairs += _answers(encoder, question.messages, question.choices)
             continue
         context = question.context
         if context is None:
             context = "".join(message["content"] + "\n" for message in question.messages or [])
-        pairs += [_split(tokenizer, context, choice) for choice in question.choices]
+        pairs += [encoder.text_continuation(context, choice) for choice in question.choices]
     return pairs
 
 
@@ -125,13 +125,6 @@ def _answers(encoder: Encoder, messages: list[dict[str, str]], choices: list[str
         while start > 0 and tokens.trained[start - 1]:
             start -= 1
         yield tokens.ids[:start], tokens.ids[start:end]
-
-
-def _split(tokenizer: Any, context: str, choice: str) -> Pair:
-    """Encode both as one text, since tokens may join them; spaces between go with the answer."""
-    prompt = tokenizer.encode(context.rstrip(" "))
-    answer = tokenizer.encode(context + choice)[len(prompt) :]
-    return prompt or [tokenizer.bos_token_id or tokenizer.eos_token_id or 0], answer
 
 
 def log_likelihoods(model: Any, pairs: list[Pair]) -> list[float]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from solar.errors import StageError
+from solar.data.encode import tokenizer
+from solar.errors import DataError, StageError
 from solar.growth import unmaterialized
 
 
@@ -13,7 +14,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
     Raises:
         StageError: `folder` is no Hugging Face folder with safetensors, or asks to run its own code.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     if not (folder / "config.json").is_file():
@@ -22,10 +23,10 @@ def load(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         model = unmaterialized.load(folder, AutoModelForCausalLM, dtype="auto", use_safetensors=True, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    except (OSError, ValueError) as error:
+        words = tokenizer.read(folder)
+    except (OSError, ValueError, DataError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(
             f"{folder}: cannot be loaded ({reason}); expected a whole Hugging Face model folder"
         ) from error
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    return model.to(device).eval().requires_grad_(False), words

@@ -10,10 +10,10 @@ MAX_NEW_TOKENS = 32
 
 def answers(model: Any, tokenizer: Any, questions: list[list[dict[str, str]]]) -> list[dict[str, str]]:
     """The likeliest answer, token by token, to each conversation: `prompt` and `text`."""
+    encoder = Encoder(tokenizer)
     if tokenizer.chat_template is None:
         texts = [messages[-1]["content"] for messages in questions]
-        return continuations(model, tokenizer, [tokenizer.encode(text + "\n") for text in texts])
-    encoder = Encoder(tokenizer)
+        return continuations(model, tokenizer, [encoder.text_prompt(text + "\n") for text in texts])
     stop = encoder.end_of_turn_ids()
     return [
         {"prompt": messages[-1]["content"], "text": _greedy(model, tokenizer, encoder.prompt(messages), stop)}
