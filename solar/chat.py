@@ -87,7 +87,7 @@ class Speaker:
         from solar.data.encode.encode import Encoder
         from solar.evaluation.loading import load
 
-        self.model, self.tokenizer = load(folder)
+        self.decoder, self.tokenizer = load(folder)
         self.options = options
         self.encoder = Encoder(self.tokenizer)
         self.has_template = self.tokenizer.chat_template is not None
@@ -116,7 +116,7 @@ class Speaker:
 
         chosen = self.options
         sampling = (chosen.temperature, chosen.top_p, chosen.seed)
-        return words(self.tokenizer, generate(self.model, prompt, stop, chosen.max_new_tokens, *sampling), prompt)
+        return words(self.tokenizer, generate(self.decoder, prompt, stop, chosen.max_new_tokens, *sampling), prompt)
 
 
 def talk(speaker: Speaker, texts: Iterator[str]) -> None:
@@ -165,7 +165,7 @@ def main(words: list[str] | None = None) -> int:
             talk(speaker, iter([options.prompt]))
         elif sys.stdin.isatty():
             way = "chat" if speaker.has_template else "no chat template: it goes on with what you write"
-            count = speaker.model.num_parameters()
+            count = speaker.decoder.network.num_parameters()
             sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new forgets, Ctrl-D ends.\n")
             talk(speaker, typed())
         else:

@@ -73,11 +73,11 @@ def _diagnose(chosen: argparse.Namespace) -> None:
 
 
 def _scan(chosen: argparse.Namespace, num_hidden_layers: int, rows_BT: Any) -> None:
-    from solar.diagnosis.models import load
     from solar.diagnosis.scan import scan_repeats
     from solar.diagnosis.virtual import VirtualModel
+    from solar.network.loading import load_model
 
-    model, _ = load(chosen.model)
+    model = load_model(chosen.model)
     found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], chosen.scan, _live_line)
     _say(f"{found['tried']} of {found['possible']} repeats tried; the best:")
     _say(_table(found["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))

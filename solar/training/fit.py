@@ -14,15 +14,15 @@ from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.training import TrainConfig
 from solar.data.order.order import Order
-from solar.data.store.dataset import TokenDataset
+from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
 from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
 from solar.network.head import body_of
 from solar.network.loading import load_network
+from solar.network.microbatch import Ints
 from solar.training.batches.checks import check_positions, check_vocabulary
 from solar.training.batches.continuation import Trunk
-from solar.training.batches.microbatch import Ints, Row
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, Rows, StepDataset
 from solar.training.batches.validation_rows import ValidationRows

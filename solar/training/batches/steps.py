@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from solar.config.duration import Duration, Unit
 from solar.config.optimizer import ScheduleConfig
+from solar.data.store.dataset import Row
 from solar.errors import DataError
-from solar.training.batches.microbatch import Ints, MicroBatch, Row
+from solar.network.microbatch import Ints, MicroBatch
 from solar.training.optim.schedule import Schedule
 
 

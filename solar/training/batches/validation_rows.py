@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from solar.training.batches.microbatch import MicroBatch, Row
+from solar.data.store.dataset import Row
+from solar.network.microbatch import MicroBatch
 from solar.training.batches.steps import Rows
 
 

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
-from solar.network.loading import quiet
+from solar.network.folder import quiet
 from solar.training.checkpoint.tensor_file import whole
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)

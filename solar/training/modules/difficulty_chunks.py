@@ -14,10 +14,9 @@ import numpy.typing as npt
 from safetensors.torch import load_file
 
 from solar.config.preference import ChunkBy, ChunkPairsConfig
-from solar.data.store.dataset import TokenDataset
+from solar.data.store.dataset import IGNORED, TokenDataset
 from solar.errors import ConfigError, DataError
-from solar.network.cross_entropy import IGNORE
-from solar.training.batches.microbatch import Ints
+from solar.network.microbatch import Ints
 from solar.training.modules.reference_pass import NAME
 
 PAIRS = "pairs.jsonl"
@@ -43,7 +42,7 @@ def chunk_pairs(config: ChunkPairsConfig, logps_dir: Path, data_dir: Path, outpu
 def answer_tokens(data: TokenDataset) -> Ints:
     """Trained tokens of the chosen and the rejected answer of each row, [rows, 2]."""
     counts = [
-        np.add.reduceat(row.labels != IGNORE, [0, row.document_lengths[0]], dtype=np.int64)
+        np.add.reduceat(row.labels != IGNORED, [0, row.document_lengths[0]], dtype=np.int64)
         for row in (data[number] for number in range(len(data)))
     ]
     return np.array(counts, np.int64)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from solar.errors import StageError
-from solar.training.batches.microbatch import MicroBatch, from_pairs
+from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import Rows, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 

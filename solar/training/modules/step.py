@@ -21,9 +21,10 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from solar.config.training import AverageKind, TrainConfig
+from solar.data.store.dataset import Row
+from solar.network.decoder import Decoder
 from solar.network.head import Head, read_head
-from solar.network.loading import Decoder
-from solar.training.batches.microbatch import MicroBatch, Row
+from solar.network.microbatch import MicroBatch
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.checkpoint.tensor_file import whole
