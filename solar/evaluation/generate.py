@@ -34,15 +34,14 @@ def generate(
     longest = decoder.max_positions
     ids = prompt[-max(1, longest - max_new_tokens) :]
     draw = torch.Generator(device=decoder.device).manual_seed(seed)
-    unread, cache = ids, None
+    memory = None
     for _ in range(min(max_new_tokens, longest - len(ids))):
-        logits_V, cache = decoder.next_logits(unread, cache)
+        logits_V, memory = decoder.next_logits(ids, memory)
         token = _choose(logits_V, temperature, top_p, draw)
         if token in stop:
             return
         yield token
         ids = [*ids, token]
-        unread = ids if cache is None else [token]
 
 
 def _choose(logits_V: Tensor, temperature: float, top_p: float, draw: torch.Generator) -> int:

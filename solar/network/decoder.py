@@ -4,6 +4,7 @@ Shapes: T tokens of a row, N trained positions, D hidden size, V vocabulary.
 """
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,15 @@ from solar.network.microbatch import MicroBatch
 
 CACHES = ("past_key_values", "cache_params", "state")
 """What families call the memory of the tokens they have read, in their arguments and in their output."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a network keeps of the first `tokens` tokens of a text; `name` is the argument that takes the cache."""
+
+    name: str
+    cache: Any
+    tokens: int
 
 
 class Decoder(nn.Module):
@@ -45,17 +55,24 @@ class Decoder(nn.Module):
         return states_TD if batch.trained_tokens == len(states_TD) else states_TD[batch.positions_N]
 
     @torch.no_grad()
-    def next_logits(self, ids: list[int], cache: Any = None) -> tuple[Tensor, Any]:
-        """Logits of the token after `ids`, [V] in float32, and the cache to hand in with the tokens after these.
+    def next_logits(self, ids: list[int], memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Logits of the token after `ids`, [V] in float32, and a memory of `ids` for the next call.
 
-        A family without a cache returns None: hand in all tokens again.
+        `memory`: that of the first tokens of `ids`, which are then not read again; None where a family keeps none.
         """
         body = body_of(self.network)
-        name = _cache_name(body)
-        kept = {} if name is None else {name: cache}
-        output = body(input_ids=torch.tensor([ids], device=self.device), use_cache=True, **kept)
+        arguments = inspect.signature(body.forward).parameters
+        name = next((name for name in CACHES if name in arguments), None)
+        start = 0 if memory is None else memory.tokens
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([ids[start:]], device=self.device), "use_cache": True}
+        if memory is not None:
+            inputs[memory.name] = memory.cache
+        if "position_ids" in arguments:  # some families count only what attention layers have cached
+            inputs["position_ids"] = torch.arange(start, len(ids), device=self.device)[None]
+        output = body(**inputs)
         logits_V = self.head.logits(output.last_hidden_state[0, -1:])[0]
-        return logits_V, None if name is None else getattr(output, name, None)
+        cache = None if name is None else getattr(output, name, None)
+        return logits_V, None if name is None or cache is None else Memory(name, cache, len(ids))
 
     def check_ids(self, ids: list[int]) -> None:
         """Raises `StageError` for a token that has no row in the embeddings."""
@@ -94,7 +111,3 @@ class Decoder(nn.Module):
         self.routed.append(output.router_logits)
         return output
 
-
-def _cache_name(body: PreTrainedModel) -> str | None:
-    arguments = inspect.signature(body.forward).parameters
-    return next((name for name in CACHES if name in arguments), None)
