@@ -80,11 +80,11 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
 
 
 def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: int, rows_BT: Any) -> None:
-    from solar.diagnosis.models import load
     from solar.diagnosis.scan import scan_repeats
     from solar.diagnosis.virtual import VirtualModel
+    from solar.network.loading import load_model
 
-    model, _ = load(folder)
+    model = load_model(folder)
     found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
     _say(f"{found['tried']} of {found['possible']} repeats tried; the best:")
     _say(_table(found["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))

@@ -22,10 +22,10 @@ MAY_IMPORT = {
     "data": {"errors", "config"},
     "models": {"errors", "config", "weights"},
     "merging": {"errors", "config", "weights"},
-    "network": {"errors", "config", "weights", "growth"},
-    "diagnosis": {"errors", "config", "weights", "growth", "network"},
+    "network": {"errors", "config", "data", "weights", "growth"},
+    "diagnosis": {"errors", "config", "weights", "growth", "network", "data"},
     "training": {"errors", "config", "data", "growth", "network", "weights"},
-    "evaluation": {"errors", "config", "data", "network", "growth"},
+    "evaluation": {"errors", "config", "data", "network"},
     "report": {"errors", "config"},
     "stages": {"errors", "config", "artifacts", "engine", *WORK},
 }

@@ -21,9 +21,9 @@ from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
 from solar.network.head import body_of
 from solar.network.loading import load_network
+from solar.network.microbatch import Ints
 from solar.training.batches.compatibility import check_positions, check_vocabulary
 from solar.training.batches.continuation import Trunk
-from solar.training.batches.microbatch import Ints
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows

@@ -86,9 +86,15 @@ def tokenizer_folder(artifact: Path) -> Path:
 def load(artifact: Path) -> Any:
     """The fast tokenizer of an artifact. Raises `DataError` if it has none, or cannot say where a text ends."""
     folder = tokenizer_folder(artifact)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
-        raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
+    tokenizer = read(folder)
     if tokenizer.eos_token_id is None:
         raise DataError(f"{folder}: the tokenizer has no eos_token, so the end of a text could not be learned")
+    return tokenizer
+
+
+def read(folder: Path) -> Any:
+    """The fast tokenizer of a folder, with or without an end token. Raises `DataError` if the folder has none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
+        raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
     return tokenizer

@@ -13,7 +13,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from solar.growth.unmaterialized import is_unmaterialized, weights
 from solar.network.adapter import NAME as ADAPTER_NAME
-from solar.network.loading import quiet
+from solar.network.folder import quiet
 from solar.training.checkpoint.tensor_file import DTYPES_BY_NAME, whole
 from solar.weights.folder import CONFIG_FILE, open_folder
 from solar.weights.travelling import TRAVELLING, copy_travelling_files
