@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.run_context import RunContext
 from solar.config.training import TrainConfig
+from solar.data.encode.trained_template import save_for_model
 from solar.data.order.order import Order
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
@@ -81,7 +83,10 @@ def fit(
         steps = StepDataset(rows, order, module.assemble, budget, size, replica, replicas)
         valid: TokenDataset | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
         held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, replica, replicas)
-        return train(module, steps, held_out, model_dir, output, context, stop)
+        metrics = train(module, steps, held_out, model_dir, output, context, stop)
+        if os.environ.get("RANK", "0") == "0":
+            save_for_model(output / "model", data_dir)
+        return metrics
 
 
 def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_of: Roles) -> PreTrainedModel:

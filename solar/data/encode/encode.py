@@ -61,8 +61,8 @@ class Encoder:
         alone = self._secret.backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
-        marked = self._secret.backend.encode("a")
-        marks = zip(marked.ids, marked.special_tokens_mask, strict=True)
+        probe = self._secret.backend.encode("a")
+        marks = zip(probe.ids, probe.special_tokens_mask, strict=True)
         self._first_ids = [i for i, _ in takewhile(lambda token: token[1] == 1, marks)]
         """What the tokenizer's post-processor puts before a text; what the post-processor appends is never used."""
         dot, letter, both = self._encoded([".", "a", ".a"])
