@@ -16,7 +16,7 @@ from omegaconf import MISSING
 
 from solar.config.base import StageConfig
 from solar.config.data import FIELDS, Format
-from solar.config.docstrings import docstring_of, docstrings
+from solar.config.docstrings import docstring_of, field_meanings
 from solar.config.growth_plan import PARAMETERS, PlanName
 from solar.config.kinds import STAGES
 from solar.config.merging import TAKES, MergeMethod
@@ -73,11 +73,11 @@ def _table(config: type[Any], prefix: str = "", shared: type[Any] | None = None)
 
 def keys(config: type[Any], prefix: str = "") -> Iterator[tuple[str, "Field[Any]", Any, str]]:
     """Each key of a dataclass: its path, its field, the field's type, and the docstring below the field."""
-    types, texts = typing.get_type_hints(config), docstrings(config)
+    types, meanings = typing.get_type_hints(config), field_meanings(config)
     for item in fields(config):
         annotation, path = types[item.name], f"{prefix}{item.name}"
         inner, suffix = _nested(annotation)
-        yield path, item, annotation, texts.get(item.name) or _docstring_of_type(inner or annotation)
+        yield path, item, annotation, meanings.get(item.name) or _docstring_of_type(inner or annotation)
         if inner is not None and config is not SolarConfig:
             yield from keys(inner, f"{path}{suffix}.")
 
@@ -148,13 +148,13 @@ def _enumerations() -> set[type[Enum]]:
 
 
 def _values(enumeration: type[Enum]) -> Iterator[str]:
-    texts = docstrings(enumeration)
+    meanings = field_meanings(enumeration)
     yield f"### {enumeration.__name__}\n\n{docstring_of(enumeration)}\n"
-    if not texts and enumeration not in READ_BY_VALUE:
+    if not meanings and enumeration not in READ_BY_VALUE:
         return
     yield "| value | meaning |\n| --- | --- |"
     for value in enumeration:
-        meaning = texts.get(value.name, "").replace("|", "\\|")
+        meaning = meanings.get(value.name, "").replace("|", "\\|")
         if reads := READ_BY_VALUE.get(enumeration, {}).get(value):
             ordered = sorted(reads) if isinstance(reads, set) else reads
             meaning = f"{meaning} Reads {', '.join(f'`{name}`' for name in ordered)}.".strip()
