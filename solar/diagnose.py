@@ -58,7 +58,7 @@ def _diagnose(chosen: argparse.Namespace) -> None:
             f"tokens, sequence-length: {chosen.tokens}, {chosen.sequence_length} found, expected at least 16"
         )
     base = open_folder(chosen.model)
-    shapes = {name: tensor.entry.shape for name, tensor in base.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
     rows_BT = tokenized(chosen.model, chosen.text, chosen.tokens, chosen.sequence_length)
     with TemporaryDirectory() as nowhere:

@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_leaves
 from solar.diagnosis.models import model_class
 from solar.diagnosis.virtual import VirtualModel
 from solar.errors import PlanError
-from solar.growth.files.recipes import FLOAT_DTYPES
 from solar.growth.process import answer
 from solar.growth.remap.decoder import split_layer
 from solar.weights.folder import CONFIG_FILE, open_folder
+from solar.weights.header import FLOAT_DTYPES
 from solar.weights.json_file import write_json
 from solar.weights.values import read_values
 
@@ -114,8 +114,8 @@ def _silent_tensors(model: Any) -> list[str]:
         return [
             name
             for name, tensor in saved.tensors.items()
-            if split_layer(name) and tensor.entry.dtype in FLOAT_DTYPES
-            if not read_values(tensor, 0, tensor.entry.parameters).any()
+            if split_layer(name) and tensor.dtype in FLOAT_DTYPES
+            if not read_values(tensor, 0, tensor.parameters).any()
         ]
 
 

@@ -126,7 +126,7 @@ def work_out(
 ) -> Job:
     """Everything about a growth but the writing. Reads headers and configuration only; raises as `grow` does."""
     base = open_folder(source)
-    decoder = find_decoder(base.config, {name: tensor.entry.shape for name, tensor in base.tensors.items()})
+    decoder = find_decoder(base.config, {name: tensor.shape for name, tensor in base.tensors.items()})
     growth = plan if isinstance(plan, GrowthPlan) else GrowthPlan(PlanName.explicit, layers=list(plan.sources))
     layers = resolve(growth, decoder.num_hidden_layers)
     if isinstance(plan, LayerPlan) and plan.base_layers != decoder.num_hidden_layers:

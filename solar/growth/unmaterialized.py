@@ -14,7 +14,8 @@ from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, Weigh
 from solar.errors import ArtifactError
 from solar.growth.files.recipes import Recipe
 from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
-from solar.weights.folder import CONFIG_FILE, UNMATERIALIZED_FILE, StoredTensor
+from solar.weights.folder import CONFIG_FILE, UNMATERIALIZED_FILE
+from solar.weights.header import StoredTensor
 from solar.weights.json_file import read_json, write_json
 from solar.weights.publish import published
 from solar.weights.travelling import copy_travelling_files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from solar.errors import ArtifactError
-from solar.weights.header import TensorEntry, read_header
+from solar.weights.header import DTYPE_BITS, FLOAT_DTYPES, StoredTensor, read_header
 from solar.weights.json_file import read_json, write_json
 
 SINGLE_FILE = "model.safetensors"
@@ -19,18 +19,6 @@ ADAPTER_FILE = "adapter_config.json"
 UNMATERIALIZED_FILE = "unmaterialized.json"
 """Stands in place of the weights where a grown model is kept as a plan (`solar.growth.unmaterialized`)."""
 _OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".gguf")
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor and the file that holds it."""
-
-    path: Path
-    entry: TensorEntry
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
 
 
 @dataclass(frozen=True)
@@ -48,11 +36,29 @@ class ModelFolder:
 
     @property
     def parameters(self) -> int:
-        return sum(tensor.entry.parameters for tensor in self.tensors.values())
+        return sum(tensor.parameters for tensor in self.tensors.values())
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.entry.nbytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @cached_property
+    def main_dtype(self) -> str | None:
+        """The format of floats that most parameters have; None without floats."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            if tensor.dtype in FLOAT_DTYPES:
+                counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.parameters
+        return max(counts, key=lambda dtype: counts[dtype], default=None)
+
+    def may_be_cast(self, tensor: StoredTensor) -> bool:
+        """Whether a change of the model's format includes this tensor.
+
+        Whole numbers stay, and so do the few floats that are stored wider than most: a model keeps them wide on
+        purpose, such as a router's `e_score_correction_bias`.
+        """
+        main = self.main_dtype
+        return main is not None and tensor.dtype in FLOAT_DTYPES and DTYPE_BITS[tensor.dtype] <= DTYPE_BITS[main]
 
     @contextmanager
     def descriptors(self) -> Iterator[dict[Path, int]]:
@@ -70,10 +76,10 @@ def open_folder(folder: Path) -> ModelFolder:
     config = read_config(folder)
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
-        for entry in read_header(path).tensors:
-            if entry.name in tensors:
-                _refuse(path, f"{entry.name}: also in {tensors[entry.name].path.name}, expected once")
-            tensors[entry.name] = StoredTensor(path, entry)
+        for tensor in read_header(path).tensors:
+            if tensor.name in tensors:
+                _refuse(path, f"{tensor.name}: also in {tensors[tensor.name].path.name}, expected once")
+            tensors[tensor.name] = tensor
     _check_index(folder, tensors)
     if not tensors:
         raise ArtifactError(f"{folder}: no tensor found, expected a model's weights")

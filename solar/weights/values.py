@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solar.weights.folder import StoredTensor
-from solar.weights.header import DTYPE_BITS, encode_header
+from solar.weights.header import DTYPE_BITS, StoredTensor, encode_header
 from solar.weights.numbers import Wide, decode, encode
 
 METADATA = {"format": "pt"}
@@ -18,14 +17,14 @@ METADATA = {"format": "pt"}
 
 def read_values(tensor: StoredTensor, start: int, stop: int) -> NDArray[np.float64]:
     """Elements `start` to `stop` of a tensor of floats, exactly."""
-    return decode(read_bytes(tensor, start, stop), tensor.entry.dtype).astype(np.float64)
+    return decode(read_bytes(tensor, start, stop), tensor.dtype).astype(np.float64)
 
 
 def read_bytes(tensor: StoredTensor, start: int, stop: int) -> bytes:
     """Stored bytes of elements `start` to `stop`."""
-    width = DTYPE_BITS[tensor.entry.dtype] // 8
+    width = DTYPE_BITS[tensor.dtype] // 8
     with tensor.path.open("rb") as file:
-        file.seek(tensor.entry.start + start * width)
+        file.seek(tensor.start + start * width)
         return file.read((stop - start) * width)
 
 

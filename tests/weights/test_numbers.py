@@ -32,5 +32,5 @@ def test_halfway_goes_to_even(value, rounded):
 
 
 def test_a_value_too_large_for_its_format_is_refused_with_the_tensor_and_the_value():
-    with pytest.raises(ArtifactError, match="lm_head.weight: 7e[+]04 found, too large for F16"):
+    with pytest.raises(ArtifactError, match=r"lm_head.weight: 7e[+]04 found, too large for F16"):
         encode(np.array([1.0, -70000.0]), "F16", "lm_head.weight")

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from solar.errors import PlanError
-from solar.weights.folder import StoredTensor
-from solar.weights.header import DTYPE_BITS
+from solar.weights.header import DTYPE_BITS, FLOAT_DTYPES, StoredTensor
 
 SLICE_ELEMENTS = 1 << 20
-FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,15 @@ class Recipe:
 
     @classmethod
     def copy(cls, source: StoredTensor) -> "Recipe":
-        return cls((source,), source.entry.dtype)
+        return cls((source,), source.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.sources[0].entry.shape
+        return self.sources[0].shape
 
     @property
     def nbytes(self) -> int:
-        return self.sources[0].entry.parameters * DTYPE_BITS[self.dtype] // 8
+        return self.sources[0].parameters * DTYPE_BITS[self.dtype] // 8
 
     @property
     def is_copy(self) -> bool:
@@ -59,19 +57,19 @@ class Recipe:
     def averaged_with(self, other: StoredTensor) -> "Recipe":
         """The mean with another layer's tensor; of two that are no floats (buffers), the first."""
         first = self.sources[0]
-        if first.entry.shape != other.entry.shape or first.entry.dtype != other.entry.dtype:
+        if first.shape != other.shape or first.dtype != other.dtype:
             raise PlanError(
                 f"init: mean found, but {first.name} and {other.name} differ in shape or dtype; choose copy"
             )
-        return replace(self, sources=(first, other)) if first.entry.dtype in FLOAT_DTYPES else self
+        return replace(self, sources=(first, other)) if first.dtype in FLOAT_DTYPES else self
 
     def noised(self, std: float, seed: int) -> "Recipe":
-        is_float = self.sources[0].entry.dtype in FLOAT_DTYPES
+        is_float = self.sources[0].dtype in FLOAT_DTYPES
         return replace(self, noise_std=std, seed=seed) if std > 0 and is_float else self
 
     def stored_as(self, dtype: str) -> "Recipe":
-        """In another number format; what is no float (indices, packed weights) stays."""
-        return replace(self, dtype=dtype) if self.sources[0].entry.dtype in FLOAT_DTYPES else self
+        """In another number format."""
+        return replace(self, dtype=dtype)
 
     def slices(self, name: str) -> Iterator[bytes]:
         """The tensor's bytes, a slice at a time. `name` of the tensor that is made and the seed decide its noise."""
@@ -82,7 +80,7 @@ class Recipe:
         from solar.weights.numbers import encode
         from solar.weights.values import read_values
 
-        count = self.sources[0].entry.parameters
+        count = self.sources[0].parameters
         noise = self.noise_std * _rms(self.sources[0]) if self.noise_std else 0.0
         draw = np.random.default_rng([self.seed, int.from_bytes(sha256(name.encode()).digest()[:8], "little")])
         for start in range(0, count, SLICE_ELEMENTS):
@@ -101,7 +99,7 @@ def _rms(tensor: StoredTensor) -> float:
     """Root mean square of a tensor, in one pass over its slices."""
     from solar.weights.values import read_values
 
-    count, total = tensor.entry.parameters, 0.0
+    count, total = tensor.parameters, 0.0
     for start in range(0, count, SLICE_ELEMENTS):
         values = read_values(tensor, start, min(start + SLICE_ELEMENTS, count))
         total += float(values @ values)
@@ -109,7 +107,5 @@ def _rms(tensor: StoredTensor) -> float:
 
 
 def _expect_float(tensor: StoredTensor, what: str) -> None:
-    if tensor.entry.dtype not in FLOAT_DTYPES:
-        raise PlanError(
-            f"{tensor.name}: {tensor.entry.dtype} found, but {what} needs float weights; grow before quantizing"
-        )
+    if tensor.dtype not in FLOAT_DTYPES:
+        raise PlanError(f"{tensor.name}: {tensor.dtype} found, but {what} needs float weights; grow before quantizing")

@@ -8,8 +8,8 @@ from solar.errors import PlanError
 from solar.growth.files.recipes import Recipe
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder, split_layer
-from solar.weights.folder import ModelFolder, StoredTensor
-from solar.weights.header import DTYPE_OF
+from solar.weights.folder import ModelFolder
+from solar.weights.header import DTYPE_OF, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ def grown_tensors(
                 recipe = recipe.scaled(writers.scales.get(position, 1.0))
             recipes[decoder.rename(name, position)] = recipe
     if growth.dtype is not None:
-        recipes = {name: recipe.stored_as(DTYPE_OF[growth.dtype.value]) for name, recipe in recipes.items()}
+        dtype = DTYPE_OF[growth.dtype.value]
+        recipes = {
+            name: recipe.stored_as(dtype) if base.may_be_cast(recipe.sources[0]) else recipe
+            for name, recipe in recipes.items()
+        }
     return recipes
 
 
@@ -72,7 +76,7 @@ def _stays_at_its_end(layer: int, layers: LayerPlan) -> bool:
 
 def _signature(base: ModelFolder, decoder: Decoder, layer: int) -> set[tuple[str, tuple[int, ...]]]:
     """A layer's tensors: names below the layer, and shapes."""
-    return {(decoder.rename(name, 0), base.tensors[name].entry.shape) for name in decoder.layers[layer]}
+    return {(decoder.rename(name, 0), base.tensors[name].shape) for name in decoder.layers[layer]}
 
 
 def _initialised(recipe: Recipe, base: ModelFolder, decoder: Decoder, growth: GrowthPlan, writers: Writers) -> Recipe:

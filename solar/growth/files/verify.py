@@ -12,7 +12,8 @@ from solar.growth.files.writer import Range
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder
 from solar.growth.remap.layer_config import is_per_layer
-from solar.weights.folder import ModelFolder, StoredTensor, open_folder
+from solar.weights.folder import ModelFolder, open_folder
+from solar.weights.header import StoredTensor
 
 
 class Verify(StrEnum):
@@ -44,9 +45,9 @@ def check_files(
     if difference := set(grown.tensors) ^ set(recipes):
         _wrong(folder, f"{min(difference)}: present in only one of plan and files")
     for name, recipe in recipes.items():
-        entry = grown.tensors[name].entry
-        if (entry.dtype, entry.shape) != (recipe.dtype, recipe.shape):
-            _wrong(folder, f"{name}: {entry.dtype} {entry.shape} found, expected {recipe.dtype} {recipe.shape}")
+        tensor = grown.tensors[name]
+        if (tensor.dtype, tensor.shape) != (recipe.dtype, recipe.shape):
+            _wrong(folder, f"{name}: {tensor.dtype} {tensor.shape} found, expected {recipe.dtype} {recipe.shape}")
     expected = expected_parameters(base, decoder, layers)
     if grown.parameters != expected:
         _wrong(folder, f"{grown.parameters} parameters found, expected {expected}")
@@ -61,7 +62,7 @@ def check_files(
 
 def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Range]) -> bool:
     """Whether a tensor's bytes were read back and found to be its source's, or those that were made for it."""
-    start, nbytes = tensor.entry.start, tensor.entry.nbytes
+    start, nbytes = tensor.start, tensor.nbytes
     place = bisect_right(ranges, start, key=lambda one: one.start) - 1
     if nbytes == 0 or place < 0:
         return nbytes == 0
@@ -69,14 +70,14 @@ def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Ra
     if not recipe.is_copy:
         return (found.made, found.start, found.nbytes) == (name, start, nbytes)
     inside = start - found.start
-    at_its_place = found.source == source.path and found.source_start + inside == source.entry.start
+    at_its_place = found.source == source.path and found.source_start + inside == source.start
     return at_its_place and inside + nbytes <= found.nbytes
 
 
 def expected_parameters(base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> int:
     """Parameters outside the layers once, and each layer's as often as it runs."""
-    sizes = [sum(base.tensors[name].entry.parameters for name in names) for names in decoder.layers]
-    outside = base.parameters - sum(sizes) - sum(base.tensors[name].entry.parameters for name in decoder.beyond)
+    sizes = [sum(base.tensors[name].parameters for name in names) for names in decoder.layers]
+    outside = base.parameters - sum(sizes) - sum(base.tensors[name].parameters for name in decoder.beyond)
     return outside + sum(sizes[source] for source in layers.sources)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from solar.growth.files.copying import BLOCK_BYTES, allocate, copy_range, expect_zeros, share_range, write
 from solar.growth.files.recipes import Recipe
-from solar.weights.folder import SINGLE_FILE, ModelFolder, StoredTensor, write_index
-from solar.weights.header import DTYPE_BITS, Header, encode_header, read_header
+from solar.weights.folder import SINGLE_FILE, ModelFolder, write_index
+from solar.weights.header import DTYPE_BITS, Header, StoredTensor, encode_header, read_header
 
 METADATA = {"format": "pt"}
 """What `transformers` asks to find in a file's header."""
@@ -109,7 +109,7 @@ def _reading_order(recipes: dict[str, Recipe], kept: set[str]) -> list[tuple[str
         if name not in kept:
             first = recipe.sources[0]
             turn = seen[first] = seen.get(first, -1) + 1
-            keys[name] = (-DTYPE_BITS[recipe.dtype], turn, str(first.path), first.entry.start)
+            keys[name] = (-DTYPE_BITS[recipe.dtype], turn, str(first.path), first.start)
     return [(name, recipes[name]) for name in sorted(keys, key=lambda name: keys[name])]
 
 
@@ -197,7 +197,7 @@ def _ranges(shard: Shard) -> Iterator[Range]:
     offset = 0
     for name, recipe in shard.recipes.items():
         tensor = recipe.sources[0]
-        copied = Range(offset, recipe.nbytes, tensor.path, tensor.entry.start)
+        copied = Range(offset, recipe.nbytes, tensor.path, tensor.start)
         offset += recipe.nbytes
         if last is not None and recipe.is_copy and _continues(last, copied):
             last = replace(last, nbytes=last.nbytes + copied.nbytes)
