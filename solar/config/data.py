@@ -102,7 +102,7 @@ class SourceConfig:
     subset: str | None = None
     """The configuration of `hub` to read, where the data set has several."""
     split: str = "train"
-    """The split of `hub` to read."""
+    """The split that is read, of a hub, of files (`test-*.parquet`, `dev/`) or of rows with a column `split`."""
     format: Format = MISSING
     columns: dict[str, str] = field(default_factory=dict)
     """Our name of a field -> the source's column, where they differ (`text: content`)."""
