@@ -185,8 +185,8 @@ class DecontaminateConfig:
     against: dict[str, SourceConfig] = MISSING
     """The evaluation sets; the questions and answers in their rows are compared."""
     ngram: int = 13
-    """Consecutive words that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); shorter texts of at least 8 words
-    count whole."""
+    """Consecutive words that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); shorter texts of at least 8
+    words count whole."""
 
     def problems(self) -> Iterator[str]:
         if not self.against:

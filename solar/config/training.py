@@ -113,7 +113,7 @@ class AdapterConfig:
     dropout: float = 0.0
     """Share of the adapter's inputs that training sets to zero."""
     targets: list[str] = field(default_factory=list)
-    """Last names of the linear layers that get an adapter (q_proj, v_proj, ...); empty: all except the output layer."""
+    """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
 
     def problems(self) -> Iterator[str]:
         if self.rank < 0:
