@@ -143,6 +143,8 @@ class SourceConfig:
             yield f"max_samples: found {self.max_samples}, expected at least 1"
         if self.hub is None and (self.revision or self.subset):
             yield "hub: not given, but revision or subset is, which only say what is read from a hub"
+        if self.hub is None and not re.fullmatch(r"\w[\w.-]*", self.split):
+            yield f"split: found {self.split!r}, expected the name of a split; only a hub cuts parts out of one"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:
@@ -224,7 +226,7 @@ class PrepareDataConfig(StageConfig):
     held_out_fraction: float = MISSING
     """Share of samples, chosen by the hash of their text, that form the `valid` split.
 
-    A row with a column `split` (`train` or `valid`) has chosen already."""
+    A row whose column `split` says `train` or `valid` (or the like) has chosen already; other splits are left out."""
     seed: int = MISSING
     """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None

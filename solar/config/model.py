@@ -147,3 +147,5 @@ class InitModelConfig(StageConfig):
 
     def problems(self) -> Iterator[str]:
         yield from (f"architecture.{problem}" for problem in self.architecture.problems())
+        if not 0 < self.initializer_range <= 1:
+            yield f"initializer_range: found {self.initializer_range}, expected more than 0, at most 1"

@@ -7,7 +7,9 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
+from solar.config.duration import Duration
 from solar.config.training import Precision, TrainConfig
+from solar.errors import ConfigError
 
 
 class PreferenceLoss(StrEnum):
@@ -90,8 +92,7 @@ class PreferenceConfig(TrainConfig):
         if self.gamma < 0:
             yield f"gamma: found {self.gamma}, expected 0 or more"
         yield from self._settings_without_effect()
-        if self.duration.rstrip().endswith(("token", "tokens")):
-            yield f"duration: found '{self.duration}', expected steps or epochs for preference pairs"
+        yield from _not_in_tokens("duration", self.duration)
 
     def _settings_without_effect(self) -> Iterator[str]:
         for name, losses in READ_BY.items():
@@ -191,6 +192,17 @@ class StepwiseDpoConfig(PreferenceConfig):
                 value = getattr(step, key)
                 if value is not None and not value > 0:
                     yield f"steps.{number}.{key}: found {value}, expected more than 0"
+            if step.duration is not None:
+                try:
+                    Duration.parse(step.duration)
+                except ConfigError as error:
+                    yield f"steps.{number}.duration: {error}"
+                yield from _not_in_tokens(f"steps.{number}.duration", step.duration)
+
+
+def _not_in_tokens(key: str, duration: str) -> Iterator[str]:
+    if duration.rstrip().endswith(("token", "tokens")):
+        yield f"{key}: found '{duration}', expected steps or epochs for preference pairs"
 
 
 @dataclass

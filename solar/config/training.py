@@ -114,6 +114,8 @@ class AdapterConfig:
     """Share of the adapter's inputs that training sets to zero."""
     targets: list[str] = field(default_factory=list)
     """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
+    keep: bool | None = None
+    """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
 
     def problems(self) -> Iterator[str]:
         if self.rank < 0:
@@ -122,7 +124,7 @@ class AdapterConfig:
             yield f"alpha: found {self.alpha}, expected more than 0"
         if not 0 <= self.dropout < 1:
             yield f"dropout: found {self.dropout}, expected 0 to below 1"
-        for name in ("targets", "dropout"):
+        for name in ("targets", "dropout", "keep"):
             if not self.rank and getattr(self, name):
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 

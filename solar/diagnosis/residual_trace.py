@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from solar.diagnosis.models import model_class
 from solar.diagnosis.virtual import VirtualModel
 from solar.errors import PlanError
 from solar.growth.process import answer
 from solar.growth.remap.decoder import split_layer
+from solar.network.folder import read_config
+from solar.network.loading import model_class
 from solar.weights.folder import CONFIG_FILE, open_folder
 from solar.weights.header import FLOAT_DTYPES
 from solar.weights.json_file import write_json
@@ -121,11 +122,11 @@ def _silent_tensors(model: Any) -> list[str]:
 
 def _random_model(config: dict[str, Any], path: list[str]) -> Any:
     """The decoder (alone, where `transformers` has a class for it) with parameters far from special values."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     with TemporaryDirectory() as folder:
         write_json(Path(folder) / CONFIG_FILE, config)
-        loaded = AutoConfig.from_pretrained(folder)
+        loaded = read_config(Path(folder))
     own = loaded
     for key in path:
         own = getattr(own, key)

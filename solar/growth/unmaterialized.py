@@ -70,34 +70,6 @@ def weights(folder: Path) -> "dict[str, Tensor]":
     return _tensors(job.recipes)
 
 
-def load(folder: Path, auto_class: Any, **options: Any) -> Any:
-    """`auto_class.from_pretrained(folder, **options)`, for a folder with weights and for one with a plan alike."""
-    if not is_unmaterialized(folder):
-        return auto_class.from_pretrained(folder, **options)
-    import torch
-    from transformers import AutoConfig
-
-    config = options.pop("config", None)
-    if config is None:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if hasattr(auto_class, "from_config"):
-        with torch.device("meta"):
-            empty = auto_class.from_config(config)
-        auto_class, config = type(empty), empty.config
-    made = auto_class.from_pretrained(None, config=config, state_dict=weights(folder), **options)
-    _part_twins(made[0] if isinstance(made, tuple) else made)
-    return made
-
-
-def _part_twins(model: Any) -> None:
-    """Give each parameter memory of its own: twins that share the mapped file would be trained as one."""
-    seen: set[int] = set()
-    for parameter in model.parameters():
-        if parameter.data_ptr() in seen:
-            parameter.data = parameter.data.clone()
-        seen.add(parameter.data_ptr())
-
-
 def _tensors(recipes: Mapping[str, Recipe]) -> "dict[str, Tensor]":
     import torch
     from safetensors import safe_open

@@ -57,7 +57,7 @@ def _import_folder(source: ModelFolder, config: ImportModelConfig, output: Path)
         if (source.folder / INDEX_FILE).exists():
             copy_or_link(source.folder / INDEX_FILE, output / INDEX_FILE, link=False)
     else:
-        refuse_quantised(source.folder, settings, "dtype")
+        refuse_quantised(source.folder, settings)
         settings = {key: value for key, value in settings.items() if key != "torch_dtype"} | {"dtype": config.dtype}
         _rewrite(source, config.dtype, output)
     if settings == source.config:

@@ -14,11 +14,11 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfi
 from solar.config.training import AverageConfig, AverageKind, GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
 from solar.network.loading import load_network
-from solar.plan.branches import branch_problems
+from solar.plan.checks.branches import branch_problems
 from solar.training.batches.continuation import KEPT, Trunk
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.trainer import train
 
