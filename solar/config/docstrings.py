@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 
-def field_meanings(config: type[Any]) -> dict[str, str]:
+def docstrings(config: type[Any]) -> dict[str, str]:
     """Name of a field or an enumeration value -> the literal below it; base classes are included."""
     meanings: dict[str, str] = {}
     for base in reversed(config.__mro__):

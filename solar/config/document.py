@@ -16,7 +16,7 @@ from omegaconf import MISSING
 
 from solar.config.base import StageConfig
 from solar.config.data import FIELDS, Format
-from solar.config.docstrings import docstring_of, field_meanings
+from solar.config.docstrings import docstring_of, docstrings
 from solar.config.growth_plan import PARAMETERS, PlanName
 from solar.config.kinds import STAGES
 from solar.config.merging import TAKES, MergeMethod
@@ -37,6 +37,12 @@ Every key under `stages.<name>` is part of what the stage *is*: change the value
 keys only set the pace of the work, and are marked so. `stages.<name>.kind` says which of the following tables holds.
 """
 
+ELSEWHERE = """## Everything else
+
+How and where the work is done. These keys are no part of a stage's identity, with one exception: where dropout or the
+balance loss of experts makes the result depend on how a global batch is cut, micro-batch and replicas count.
+"""
+
 READ_BY_VALUE: dict[type[Enum], Mapping[Any, Any]] = {Format: FIELDS, MergeMethod: TAKES, PlanName: PARAMETERS}
 """Enumeration -> value -> the fields or settings that this value reads."""
 
@@ -52,7 +58,7 @@ def document() -> Iterator[str]:
         yield from _table(row.config, shared=TrainConfig if trains else StageConfig)
     yield "### Every stage that trains\n\n`pretrain`, `sft`, `dpo` and `stepwise_dpo` have these keys.\n"
     yield from _table(TrainConfig, shared=StageConfig)
-    yield "## Everything else\n\nHow and where the work is done. None of these keys is part of a stage's identity.\n"
+    yield ELSEWHERE
     yield from _table(SolarConfig)
     groups: list[tuple[str, type[Any]]] = [("trainer", TrainerConfig), ("logger", LoggerConfig), ("paths", PathsConfig)]
     for name, config in groups:
@@ -73,7 +79,7 @@ def _table(config: type[Any], prefix: str = "", shared: type[Any] | None = None)
 
 def keys(config: type[Any], prefix: str = "") -> Iterator[tuple[str, "Field[Any]", Any, str]]:
     """Each key of a dataclass: its path, its field, the field's type, and the docstring below the field."""
-    types, meanings = typing.get_type_hints(config), field_meanings(config)
+    types, meanings = typing.get_type_hints(config), docstrings(config)
     for item in fields(config):
         annotation, path = types[item.name], f"{prefix}{item.name}"
         inner, suffix = _nested(annotation)
@@ -148,7 +154,7 @@ def _enumerations() -> set[type[Enum]]:
 
 
 def _values(enumeration: type[Enum]) -> Iterator[str]:
-    meanings = field_meanings(enumeration)
+    meanings = docstrings(enumeration)
     yield f"### {enumeration.__name__}\n\n{docstring_of(enumeration)}\n"
     if not meanings and enumeration not in READ_BY_VALUE:
         return
