@@ -1,4 +1,8 @@
-"""Values of another type than the schema's."""
+"""Values of another type than the schema's.
+
+OmegaConf raises two of these errors without the key. Its frames on the traceback hold the key; the only other way is to
+merge the user's file again, key by key, and to repeat OmegaConf's rules for it.
+"""
 
 import re
 from collections.abc import Callable

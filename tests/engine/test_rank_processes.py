@@ -28,7 +28,7 @@ SAVES = """
     while os.read(0, 1): pass
     sys.exit(75)
 """
-DEAF = SAVES.replace("while os.read(0, 1): pass", "import time; time.sleep(60)")
+DEAF = SAVES.replace("while os.read(0, 1): pass", "import time; time.sleep(3600)")
 
 
 def _ranks(tmp_path, code):
@@ -37,30 +37,30 @@ def _ranks(tmp_path, code):
     return ranks
 
 
-def _when_started(tmp_path, *actions):
+def _signal_when_started(tmp_path, ranks, times):
+    """SIGTERM to this process, each after the one before was received: signals that wait together become one."""
+    before = signal.getsignal(signal.SIGTERM)
+
     def act():
-        while not (tmp_path / "started").exists():
+        while not (tmp_path / "started").exists() or signal.getsignal(signal.SIGTERM) is before:
             time.sleep(0.01)
-        for action in actions:
-            time.sleep(0.05)
-            action()
+        for number in range(times):
+            while ranks.signals < number:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=act, daemon=True).start()
 
 
-def _ask():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def test_a_first_signal_lets_the_ranks_save(tmp_path):
     ranks = _ranks(tmp_path, SAVES)
-    _when_started(tmp_path, _ask)
+    _signal_when_started(tmp_path, ranks, times=1)
     assert ranks.run(print) == 75 and ranks.signals == 1
 
 
 def test_a_second_signal_ends_them_at_once(tmp_path):
     ranks = _ranks(tmp_path, DEAF)
-    _when_started(tmp_path, _ask, _ask)
+    _signal_when_started(tmp_path, ranks, times=2)
     assert ranks.run(print) == -signal.SIGKILL
 
 
@@ -72,7 +72,7 @@ def test_a_killed_run_leaves_no_orphans(tmp_path):
         _ranks(pathlib.Path({str(tmp_path)!r}), SAVES).run(print)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(run)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (tmp_path / "started").exists() or not (tmp_path / "started").read_text():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -80,9 +80,17 @@ def test_a_killed_run_leaves_no_orphans(tmp_path):
     assert orphan.exists()
     process.kill()
     process.wait()
-    while orphan.exists() and "Z" not in (orphan / "stat").read_text().split()[2]:
+    while _runs(orphan):
         assert time.monotonic() < deadline, "the rank outlived its run"
         time.sleep(0.02)
+
+
+def _runs(process):
+    """Whether a process, as a folder of /proc, is there and no zombie."""
+    try:
+        return "Z" not in (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeypatch):
