@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING as OMITTED
 
-from solar.config.document import field_meanings
+from solar.config.docstrings import docstrings
 from solar.engine.disk import disk_problem
 from solar.errors import ConfigError, SolarError, hint
 
@@ -137,7 +137,7 @@ def _fits(value: Any, expected: Any) -> bool:
 
 def _help(options: type[Any], hidden: Sequence[str]) -> str:
     """A line for each option: its default, and what it means."""
-    meanings, lines = field_meanings(options), []
+    meanings, lines = docstrings(options), []
     for item in fields(options):
         if item.name not in hidden:
             setting = f"{item.name}={_default(item.default)}"

@@ -70,9 +70,10 @@ class Speaker:
         from solar.data.encode.encode import Encoder
         from solar.evaluation.loading import load
 
-        self.model, self.tokenizer = load(folder)
+        self.decoder, self.tokenizer = load(folder)
         self.options = options
-        self.encoder = None if self.tokenizer.chat_template is None else Encoder(self.tokenizer)
+        self.encoder = Encoder(self.tokenizer)
+        self.has_template = self.tokenizer.chat_template is not None
         self.said: list[Message] = []
         self.forget()
 
@@ -82,9 +83,9 @@ class Speaker:
 
     def answer(self, text: str) -> Iterator[str]:
         """Words as they come. A model without a chat template goes on with the text, and each text stands alone."""
-        if self.encoder is None:
+        if not self.has_template:
             stop = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-            yield from self._write(self.tokenizer.encode(text), stop)
+            yield from self._write(self.encoder.text_prompt(text), stop)
             return
         asked: list[Message] = [*self.said, {"role": "user", "content": text}]
         parts: list[str] = []
@@ -98,7 +99,7 @@ class Speaker:
 
         chosen = self.options
         sampling = (chosen.temperature, chosen.top_p, chosen.seed)
-        return words(self.tokenizer, generate(self.model, prompt, stop, chosen.max_new_tokens, *sampling), prompt)
+        return words(self.tokenizer, generate(self.decoder, prompt, stop, chosen.max_new_tokens, *sampling), prompt)
 
 
 def talk(speaker: Speaker, texts: Iterator[str]) -> None:
@@ -140,8 +141,8 @@ def _chat(names: list[str], options: Options) -> None:
     if options.prompt is not None:
         talk(speaker, iter([options.prompt]))
     elif sys.stdin.isatty():
-        way = "chat" if speaker.encoder else "no chat template: it goes on with what you write"
-        count = speaker.model.num_parameters()
+        way = "chat" if speaker.has_template else "no chat template: it goes on with what you write"
+        count = speaker.decoder.network.num_parameters()
         sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new forgets, Ctrl-D ends.\n")
         talk(speaker, typed())
     else:

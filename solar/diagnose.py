@@ -58,14 +58,14 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
     from solar.diagnosis.diagnose import diagnose
     from solar.diagnosis.seams import tokenized
     from solar.growth.remap.decoder import find_decoder
-    from solar.weights.folder import open_checkpoint
+    from solar.weights.folder import open_folder
 
     if chosen.tokens < 16 or chosen.sequence_length < 16:
         raise DataError(
             f"tokens, sequence_length: found {chosen.tokens} and {chosen.sequence_length}, expected at least 16"
         )
-    base = open_checkpoint(model)
-    shapes = {name: tensor.entry.shape for name, tensor in base.tensors.items()}
+    base = open_folder(model)
+    shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
     rows_BT = tokenized(model, chosen.text, chosen.tokens, chosen.sequence_length)
     with TemporaryDirectory() as nowhere:
@@ -80,11 +80,11 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
 
 
 def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: int, rows_BT: Any) -> None:
-    from solar.diagnosis.models import load
     from solar.diagnosis.scan import scan_repeats
     from solar.diagnosis.virtual import VirtualModel
+    from solar.network.loading import load_model
 
-    model, _ = load(folder)
+    model = load_model(folder)
     found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
     _say(f"{found['tried']} of {found['possible']} repeats tried; the best:")
     _say(_table(found["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))

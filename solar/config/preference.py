@@ -69,6 +69,7 @@ class PreferenceConfig(TrainConfig):
     """What plain and stepwise DPO share."""
 
     loss: PreferenceLoss = MISSING
+    """The loss on each pair."""
     beta: float = MISSING
     """Strength of the pull to the reference."""
     label_smoothing: float = 0.0
@@ -137,8 +138,11 @@ class StepConfig:
     share: float | None = None
     """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
     beta: float | None = None
+    """Instead of the stage's `beta`."""
     lr: float | None = None
+    """Instead of the stage's `optimizer.lr`."""
     duration: str | None = None
+    """Instead of the stage's `duration`."""
 
 
 @dataclass
@@ -149,6 +153,7 @@ class StepwiseDpoConfig(PreferenceConfig):
     """
 
     chunk_by: ChunkBy = MISSING
+    """How the pairs are dealt to the steps."""
     steps: list[StepConfig] = field(default_factory=list)
     """In the order they are trained."""
     parts: int | None = None
@@ -205,8 +210,11 @@ class ReferenceLogpsConfig(StageConfig):
     """Log-probabilities of all answers of preference data under a frozen model: computed once, read by many."""
 
     model: str = reference("model")
+    """The frozen model."""
     data: str = reference("tokens")
+    """The preference data."""
     precision: Precision = MISSING
+    """Number formats of the forward pass; those of the training that reads the result."""
 
 
 @dataclass
@@ -214,11 +222,15 @@ class ChunkPairsConfig(StageConfig):
     """Preference pairs in chunks from easy to hard, by what a model thinks of them before any step."""
 
     logps: str | None = reference("logps", None)
+    """The stage that computed the log-probabilities under `reference`; the plan adds one."""
     data: str = reference("tokens")
+    """The preference data whose pairs are ordered."""
     reference: str = reference("model")
     """M_0. No second model is subtracted: against itself, as DPO's reward would have it, every margin is 0."""
     precision: Precision = MISSING
+    """Number formats of the pass over `reference`."""
     by: ChunkBy = MISSING
+    """What orders the pairs."""
     shares: list[float] = field(default_factory=list)
     """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
 

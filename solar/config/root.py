@@ -22,6 +22,7 @@ class Strategy(StrEnum):
     """How several devices share the work."""
 
     single = "single"
+    """One device."""
     ddp = "ddp"
     """Every device holds the whole model."""
     fsdp = "fsdp"
@@ -37,9 +38,11 @@ class TrainerConfig:
     devices: int = MISSING
     """Devices a node."""
     num_nodes: int = MISSING
+    """Machines."""
     rendezvous: str | None = None
     """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
     strategy: Strategy = MISSING
+    """How several devices share the work."""
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
@@ -54,12 +57,14 @@ class TrainerConfig:
     """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
     resumed training equals one that ran through to rounding, not in every byte."""
     log_every_steps: int = MISSING
+    """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
     """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
     given."""
     checkpoint_every_seconds: float = MISSING
     """How much work a kill may cost."""
     keep_checkpoints: int = 1
+    """How many of the newest checkpoints stay while a stage trains."""
 
     @property
     def replicas(self) -> int:
@@ -111,8 +116,11 @@ class LoggerName(StrEnum):
     """Where curves go besides the artifact's own `logs/`."""
 
     none = "none"
+    """Nowhere else."""
     wandb = "wandb"
+    """Weights & Biases."""
     tensorboard = "tensorboard"
+    """TensorBoard event files in the folder of the run."""
 
 
 @dataclass
@@ -120,7 +128,9 @@ class LoggerConfig:
     """The experiment tracker."""
 
     name: LoggerName = MISSING
+    """Which tracker."""
     project: str = "solar"
+    """Name of the project in the tracker."""
     mode: str = "offline"
     """wandb: `offline` (nothing leaves this machine) or `online`."""
 

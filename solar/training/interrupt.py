@@ -17,7 +17,7 @@ class StopRequest:
         self.received: signal.Signals | None = None
 
     def listen(self) -> None:
-        """Take the signals over, also from whoever took them in between."""
+        """Handle the signals from now on, also those for which a library has installed a handler since."""
         if self.received is None and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
@@ -30,9 +30,9 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """While this lasts, a first signal is only noted; afterwards signals do what they did before.
+    """Inside the context the first signal is only noted; afterwards the previous handlers are back.
 
-    One that was noted when the work was over already goes to whoever listened before.
+    A signal that arrives after the work ends is re-raised for the previous handler.
     """
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     request = StopRequest()

@@ -18,7 +18,7 @@ from solar.plan.checks.branches import branch_problems
 from solar.training.batches.continuation import KEPT, Trunk
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.trainer import train
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
-from solar.training.batches.checks import check_positions, check_vocabulary
+from solar.training.batches.compatibility import check_positions, check_vocabulary
 
 PLACES = Path("model"), Path("data")
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -34,7 +34,7 @@ def test_beyond_rotary_positions_there_is_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_positions(LLAMA, _rows(64), *PLACES)
-    with pytest.warns(UserWarning, match="but model has 64 positions; it goes on beyond them, untrained"):
+    with pytest.warns(UserWarning, match="but model has 64 positions; the model was not trained beyond them"):
         check_positions(LLAMA, _rows(65), *PLACES)
 
 
