@@ -89,7 +89,7 @@ def describe(stage: PlannedStage) -> str:
         case data.PrepareDataConfig() as config:
             return f"{config.task.value} data from {', '.join(config.sources)}"
         case evaluation.EvaluateConfig() as config:
-            return f"score {len(config.models)} models"
+            return f"score {len(config.models)} model{'s' if len(config.models) != 1 else ''}"
         case evaluation.ReportConfig():
             return "one page about the run"
         case other:
