@@ -97,7 +97,7 @@ def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeyp
     (tmp_path / "log").touch()
     for rank, error in (("1", ValueError("too many heads\nsecond line")), ("0", RuntimeError("connection lost"))):
         monkeypatch.setenv("RANK", rank)
-        worker._note(error, tmp_path / CRASH)
+        worker._write_first_error(error, tmp_path / CRASH)
     assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads second line"
 
 
@@ -114,7 +114,7 @@ def test_what_failed_ranks_said_outlives_the_folder_of_the_stage(tmp_path, monke
     output.mkdir()
     context = RunContext("quick", "pretrain", trainer, LoggerConfig(LoggerName.none), tmp_path / "run", print)
     monkeypatch.setattr(launching.Job, "of", lambda *_: SimpleNamespace(to_json=lambda: "{}"))
-    with pytest.raises(StageError, match=r"what all of them said is in (.+)$") as failed:
+    with pytest.raises(StageError, match=r"the output of all ranks is in (.+)$") as failed:
         launching.launch(config, {}, output, context)
     shutil.rmtree(output)
     assert Path(str(failed.value).rpartition(" is in ")[2]).read_text() == "all of it\n"
@@ -153,7 +153,7 @@ def test_a_launcher_that_fails_before_its_ranks_is_told_in_its_own_words(tmp_pat
     said = "W1124 launcher warns\nTraceback (most recent call last):\n  File x\n"
     error = "torch.distributed.DistNetworkError: The server socket has failed to listen (port: 29500, EADDRINUSE)"
     (tmp_path / "log").write_text(f"{said}{error}\n")
-    assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not come to work: {error}"
+    assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not start: {error}"
     (tmp_path / "log").write_text("nothing that tells\n")
     assert cause(tmp_path, tmp_path / "log", 1) == "a rank failed (exit code 1)"
 
