@@ -89,7 +89,7 @@ class ImportModelConfig(StageConfig):
     dtype: str | None = None
     """Store weights as `float32`, `bfloat16` or `float16`; as they come, if not given (GGUF: float32)."""
     expects: ArchitectureConfig | None = None
-    """The sizes the plan is computed with; the import is refused if the model has others."""
+    """The sizes that the plan is computed with; the import refuses a model of other sizes."""
 
     def problems(self) -> Iterator[str]:
         places = [name for name in ("path", "package", "hub") if getattr(self, name) is not None]
@@ -123,7 +123,7 @@ class TrainTokenizerConfig(StageConfig):
     vocab_size: int = MISSING
     """Tokens in all, the special ones included."""
     template: str = MISSING
-    """The chat template it carries: a name of `solar.data.encode.templates`."""
+    """Chat template of the tokenizer: a name of `solar.data.encode.templates`."""
 
     def problems(self) -> Iterator[str]:
         yield from (unknown := list(template_problems(self.template)))

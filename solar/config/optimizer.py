@@ -19,7 +19,7 @@ class OptimizerName(StrEnum):
     adamw_8bit = "adamw_8bit"
     """bitsandbytes': both moments in 8 bits a number."""
     adafactor = "adafactor"
-    """torch's: the second moment as rows and columns, no first one."""
+    """torch's: the second moment as rows and columns, and no first moment."""
     muon = "muon"
     """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for all else."""
     schedule_free = "schedule_free"
@@ -30,12 +30,12 @@ OPTIMIZER_PACKAGES = {
     OptimizerName.adamw_8bit: ("bitsandbytes", "eight_bit"),
     OptimizerName.schedule_free: ("schedulefree", "schedule_free"),
 }
-"""Optimizers that torch does not have: their package, and the extra that installs it."""
+"""Optimizers that torch does not have -> package, and the extra that installs it."""
 
 
 @dataclass
 class OptimizerConfig:
-    """One update rule; parameters that are norms, biases or embeddings are never decayed."""
+    """The update rule. Norms, biases and embeddings are never decayed."""
 
     name: OptimizerName = MISSING
     """The update rule."""
@@ -44,7 +44,7 @@ class OptimizerConfig:
     betas: list[float] | None = None
     """Decay of the moments (not of adafactor). The first is also muon's momentum, and schedule_free's mixing weight."""
     eps: float | None = None
-    """Least size of what an update is divided by (not of adafactor)."""
+    """Smallest divisor of an update (not of adafactor)."""
     weight_decay: float = MISSING
     """Decoupled weight decay, relative to the learning rate; 0 for none."""
     max_grad_norm: float = MISSING
@@ -83,7 +83,7 @@ class ScheduleName(StrEnum):
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate as a closed form of the share of training done."""
+    """The learning rate as a function of the share of training done."""
 
     name: ScheduleName = MISSING
     """The shape after warm-up."""
@@ -92,15 +92,15 @@ class ScheduleConfig:
     final_fraction: float = MISSING
     """The last rate, as a share of the peak."""
     decay_fraction: float = 0.0
-    """Share of training that `wsd` and `infinite` decay in; 0: never, for a run that others branch off."""
+    """Share of training in which `wsd` and `infinite` decay; 0: never, for a run that other stages branch off."""
     warmup: str | None = None
-    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
+    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then begins in the same way."""
     decay: str | None = None
-    """The same for the decay of `wsd` and `infinite`."""
+    """Decay of `wsd` and `infinite` in the same units."""
     decay_shape: Decay | None = None
     """Curve of that decay; `sqrt`, if not given."""
     initial_fraction: float | None = None
-    """What warm-up starts from, as a share of the peak: to re-warm from the rate the base ended at; 0, if not given."""
+    """First rate of the warm-up, as a share of the peak: to re-warm, the rate at which the base ended; 0 by default."""
     cooldown: str | None = None
     """How long `infinite` takes from the peak to `stable_fraction`, as `200 steps` or `50M tokens`."""
     stable_fraction: float | None = None
@@ -125,7 +125,7 @@ class ScheduleConfig:
         yield from self._without_effect()
 
     def _without_effect(self) -> Iterator[str]:
-        """Settings that the shape does not read, and one that it cannot do without."""
+        """Settings that the shape does not read, and a setting that it requires."""
         infinite = self.name is ScheduleName.infinite
         if infinite and self.stable_fraction is None:
             yield "stable_fraction: not set, expected 0 to 1 for infinite"

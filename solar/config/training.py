@@ -34,19 +34,19 @@ class Trainable(StrEnum):
 
 @dataclass
 class GuardConfig:
-    """When a step's gradient is thrown away instead of used. A loss or gradient that is not finite always is."""
+    """When a step is skipped. A step whose loss or gradient is not finite is always skipped."""
 
     spike_sigmas: float = 0.0
     """Skip a step whose loss or gradient norm is this many standard deviations above the last ones; 0: never."""
     window: int = 128
-    """Steps that mean and deviation are taken over; nothing is skipped as a spike before there are that many."""
+    """Steps for mean and deviation; no step is skipped as a spike before that many."""
     patience: int = 10
-    """Stop as diverged after so many skipped steps in a row."""
+    """Stop as diverged after this many skipped steps in a row."""
     rollback_after: int | None = None
-    """After so many skipped steps in a row, take weights and optimizer from the newest point before them; never, if
-    not given. What was read since is not read again, and the schedule goes on."""
+    """After this many skipped steps in a row, restore weights and optimizer from the newest rollback point before them;
+    never, if not given. Data read since then is not read again, and the schedule goes on."""
     rollback_every_steps: int | None = None
-    """Steps between such points, each of which is a checkpoint."""
+    """Steps between rollback points, each of which is a checkpoint."""
 
     def problems(self) -> Iterator[str]:
         if self.spike_sigmas < 0:
@@ -63,7 +63,7 @@ class GuardConfig:
 
 
 class AverageKind(StrEnum):
-    """Which mean of the weights along training is kept."""
+    """Which mean of the weights along training becomes the model."""
 
     none = "none"
     """The last weights."""
@@ -75,16 +75,16 @@ class AverageKind(StrEnum):
 
 @dataclass
 class AverageConfig:
-    """What becomes of the weights in the end: an average instead of the last ones."""
+    """The model that training leaves: the last weights, or an average."""
 
     kind: AverageKind = AverageKind.none
-    """Which mean."""
+    """The kind of mean."""
     decay: float = 0.999
-    """Of `ema`: what a step leaves of the weight that earlier steps have in the average."""
+    """Of `ema`: factor on the average at each step; the new weights get 1 - decay."""
     window_fraction: float = 0.2
-    """Of `window`: the last share of training that is averaged."""
+    """Of `window`: share of training, at its end, that is averaged."""
     every_steps: int = 1
-    """Of `window`: steps between the weights that are averaged; the last ones always are."""
+    """Of `window`: steps between the weights that are averaged; the last weights are always included."""
 
     def problems(self) -> Iterator[str]:
         if not 0 <= self.decay < 1:
@@ -99,12 +99,12 @@ class AverageConfig:
 
 
 _READ_BY = {"decay": AverageKind.ema, "window_fraction": AverageKind.window, "every_steps": AverageKind.window}
-"""Setting of an average -> the kind that reads it."""
+"""Setting of an average -> the kind that reads the setting."""
 
 
 @dataclass
 class AdapterConfig:
-    """Low-rank adapters (LoRA): a few weights are trained, and folded into the frozen ones in the end."""
+    """Low-rank adapters (LoRA): a few weights are trained, and folded into the frozen weights at the end."""
 
     rank: int = 0
     """Rank of the adapters; 0: none, the weights themselves are trained."""
@@ -113,7 +113,7 @@ class AdapterConfig:
     dropout: float = 0.0
     """Share of the adapter's inputs that training sets to zero."""
     targets: list[str] = field(default_factory=list)
-    """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
+    """Last names of linear layers that get an adapter (q_proj, v_proj, ...); all except the output layer, if empty."""
     keep: bool | None = None
     """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
 
@@ -140,7 +140,7 @@ class TrainConfig(StageConfig):
     duration: str = MISSING
     """A number and a unit: `2M tokens`, `400 steps`, `3 epochs`."""
     global_batch_size: int = MISSING
-    """Rows (packed sequences, conversations or pairs) an optimizer step, over all devices and micro-batches."""
+    """Rows (packed sequences, conversations or pairs) in an optimizer step, over all devices and micro-batches."""
     precision: Precision = MISSING
     """Number formats of weights and arithmetic."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -151,22 +151,22 @@ class TrainConfig(StageConfig):
     trainable: Trainable = Trainable.all
     """Which weights move."""
     unfreeze_at: str | None = None
-    """With `trainable: new`, when the others begin to move: `200 steps` or `1M tokens`; never, if not given."""
+    """With `trainable: new`, when the other weights begin to move: `200 steps` or `1M tokens`; never, if not given."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Role of a parameter in the growth plan -> factor on its learning rate; 0 freezes. Layers are old, new or seam;
     outside them are embed and norm (the last one)."""
     validate_every_steps: int | None = None
-    """Read held-out text this often; only before the first and after the last step, if not given."""
+    """Steps between validations; only before the first and after the last step, if not given."""
     max_valid_rows: int | None = None
     """Read only the first rows of the `valid` split; all, if not given."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     seed: int = MISSING
-    """Order of the data and all randomness of training."""
+    """Seed of the order of the data and of all randomness in training."""
     keep_optimizer: bool | None = None
-    """Keep the optimizer's state and the place in the data beside the model, for stages that branch off."""
+    """Keep the optimizer's state and the position in the data beside the model, for stages that branch off."""
     branch: bool | None = None
-    """Go on where the training of `model` stopped, with what it kept, on a schedule and for a duration of its own."""
+    """Continue the training of `model` with the optimizer that it kept, with this stage's schedule and duration."""
 
     def problems(self) -> Iterator[str]:
         try:
@@ -208,7 +208,7 @@ class TrainConfig(StageConfig):
 
 
 class Control(StrEnum):
-    """How long the ungrown base is trained beside the grown model."""
+    """How long the control, the ungrown base, is trained."""
 
     same_tokens = "same_tokens"
     """For as many tokens as the grown model."""
@@ -217,7 +217,7 @@ class Control(StrEnum):
 
 
 CONTROL_SUFFIX = "_control"
-"""What the name of a control has behind that of the stage it is the control of."""
+"""Suffix of a control's name, after the name of its stage."""
 
 
 @dataclass

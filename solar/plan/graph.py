@@ -1,4 +1,4 @@
-"""From references to an order: who reads whom, and what must come first."""
+"""References as edges of a graph, and the order in which stages run."""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -39,7 +39,7 @@ def _inputs(name: str, stages: Mapping[str, StageConfig]) -> Iterable[str]:
 
 
 def order(edges: Edges) -> list[str]:
-    """Every stage after all that it reads; otherwise as written.
+    """Stage names, each after the stages it reads; otherwise in the order written.
 
     Raises:
         PlanError: stages that wait for each other.
