@@ -1,4 +1,4 @@
-"""What is measured of a model, and what of a run is shown."""
+"""What is measured of models, and what a report shows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,4 +58,4 @@ class ReportConfig(StageConfig):
     """One HTML page about a run."""
 
     of: list[str] = reference("any", ["*"])
-    """Stages it shows; `["*"]` is every other stage."""
+    """Stages that the page shows; `["*"]` is every other stage."""

@@ -19,7 +19,7 @@ class OptimizerName(StrEnum):
     adamw_8bit = "adamw_8bit"
     """bitsandbytes': both moments in 8 bits a number."""
     adafactor = "adafactor"
-    """torch's: the second moment as rows and columns, no first one."""
+    """torch's: the second moment as rows and columns, and no first moment."""
     muon = "muon"
     """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for the rest."""
     schedule_free = "schedule_free"
@@ -30,12 +30,12 @@ OPTIMIZER_PACKAGES = {
     OptimizerName.adamw_8bit: ("bitsandbytes", "eight_bit"),
     OptimizerName.schedule_free: ("schedulefree", "schedule_free"),
 }
-"""Optimizers that torch does not have: their package, and the extra that installs it."""
+"""Optimizers that torch does not have -> package, and the extra that installs it."""
 
 
 @dataclass
 class OptimizerConfig:
-    """One update rule; parameters that are norms, biases or embeddings are never decayed."""
+    """The update rule. Norms, biases and embeddings are never decayed."""
 
     name: OptimizerName = MISSING
     """The update rule."""
@@ -84,7 +84,7 @@ class ScheduleName(StrEnum):
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate as a closed form of the share of training done."""
+    """The learning rate as a function of the share of training done."""
 
     name: ScheduleName = MISSING
     """The shape after warm-up."""
@@ -95,7 +95,7 @@ class ScheduleConfig:
     decay_fraction: float = 0.0
     """Share of training in which `wsd` and `infinite` decay; 0: never, for a run that others continue."""
     warmup: str | None = None
-    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
+    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then begins in the same way."""
     decay: str | None = None
     """Decay of `wsd` and `infinite` in steps or tokens instead of a share."""
     decay_shape: Decay | None = None
@@ -126,7 +126,7 @@ class ScheduleConfig:
         yield from self._without_effect()
 
     def _without_effect(self) -> Iterator[str]:
-        """Settings that the shape does not read, and one that it cannot do without."""
+        """Settings that the shape does not read, and a setting that it requires."""
         infinite = self.name is ScheduleName.infinite
         if infinite and self.stable_fraction is None:
             yield "stable_fraction: not set, expected 0 to 1 for infinite"

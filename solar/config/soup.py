@@ -1,4 +1,4 @@
-"""Which of several models go into one average, and what decides."""
+"""Which of several models are averaged, and what decides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

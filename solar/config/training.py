@@ -63,7 +63,7 @@ class GuardConfig:
 
 
 class AverageKind(StrEnum):
-    """Which mean of the weights along training is kept."""
+    """Which mean of the weights along training becomes the model."""
 
     none = "none"
     """The last weights."""
@@ -78,7 +78,7 @@ class AverageConfig:
     """Which weights are kept in the end: an average instead of the last weights."""
 
     kind: AverageKind = AverageKind.none
-    """Which mean."""
+    """The kind of mean."""
     decay: float = 0.999
     """For `ema`: the factor by which each step lowers the share of earlier steps in the average."""
     window_fraction: float = 0.2
@@ -99,7 +99,7 @@ class AverageConfig:
 
 
 _READ_BY = {"decay": AverageKind.ema, "window_fraction": AverageKind.window, "every_steps": AverageKind.window}
-"""Setting of an average -> the kind that reads it."""
+"""Setting of an average -> the kind that reads the setting."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ class AdapterConfig:
     dropout: float = 0.0
     """Share of the adapter's inputs that training sets to zero."""
     targets: list[str] = field(default_factory=list)
-    """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
+    """Last names of linear layers that get an adapter (q_proj, v_proj, ...); all except the output layer, if empty."""
     keep: bool | None = None
     """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
 
@@ -162,7 +162,7 @@ class TrainConfig(StageConfig):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     seed: int = MISSING
-    """Order of the data and all randomness of training."""
+    """Seed of the order of the data and of all randomness in training."""
     keep_optimizer: bool | None = None
     """Keep the optimizer's state and the place in the data, for stages that continue this training."""
     branch: bool | None = None
@@ -217,7 +217,7 @@ class Control(StrEnum):
 
 
 CONTROL_SUFFIX = "_control"
-"""What the name of a control has behind that of the stage it is the control of."""
+"""Suffix of a control's name, after the name of its stage."""
 
 
 @dataclass

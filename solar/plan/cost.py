@@ -1,4 +1,4 @@
-"""What a plan will take: tokens, arithmetic, disk, GPU memory. Formulas, not measurements."""
+"""Tokens, FLOPs, disk and GPU memory of a plan: formulas, not measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from solar.plan.plan import PlannedStage
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage; None where it depends on data or weights that are not here yet."""
+    """Cost of one stage; None where it depends on data or weights that do not exist yet."""
 
     train_tokens: float | None = None
     flops: float | None = None
@@ -61,7 +61,7 @@ OPTIMIZER_NUMBERS = {
 }
 """Numbers in the weights' format that an optimizer keeps for each trained weight."""
 OPTIMIZER_BYTES = dict.fromkeys(OptimizerName, 0) | {OptimizerName.adamw_8bit: 2}
-"""Bytes that it keeps for each trained weight whatever their format."""
+"""Bytes that an optimizer keeps for each trained weight, whatever the weights' format."""
 
 
 def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
@@ -82,7 +82,7 @@ def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
 
 
 def _adapted_rows_and_columns(targets: Sequence[str], sizes: ArchitectureConfig) -> int:
-    """Inputs plus outputs of a layer's matrices that get an adapter: times the rank, the adapters' weights."""
+    """Inputs plus outputs of a layer's adapted matrices; times the rank, this is the number of adapter weights."""
     hidden, inner = sizes.hidden_size, sizes.intermediate_size
     key_value = hidden // sizes.num_attention_heads * sizes.num_key_value_heads
     matrices = {"q_proj": 2 * hidden, "k_proj": hidden + key_value, "v_proj": hidden + key_value, "o_proj": 2 * hidden}
