@@ -15,7 +15,9 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
 from solar.stages import dpo
+from solar.training.modules import preference
 from solar.training.modules.preference import PreferenceOptimization
+from solar.training.modules.reference import compute_reference
 
 PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
 
@@ -41,6 +43,27 @@ def test_the_first_loss_is_exactly_ln_2_and_the_first_margin_exactly_0(tmp_path,
     metrics, _, _ = _run(tmp_path, "out", micro_batch_size=micro_batch_size)
     assert metrics["margin_first"] == 0.0 and metrics["valid_margin_first"] == 0.0
     assert metrics["loss_first"] == metrics["valid_loss_first"] == torch.tensor(math.log(2)).item()
+
+
+def test_a_rank_that_sees_the_reference_file_computes_again_with_a_rank_that_does_not(tmp_path, monkeypatch):
+    """A shared disk may show a file late, and the ranks add up what each computed."""
+    requests, computed = [], []
+
+    class BesideABlindRank(PreferenceOptimization):
+        def any_rank(self, raised):
+            requests.append(list(raised))
+            return [True] if len(raised) == 1 else super().any_rank(raised)
+
+    def counted(*arguments):
+        computed.append(arguments)
+        return compute_reference(*arguments)
+
+    _run(tmp_path, "out")
+    monkeypatch.setattr(preference, "compute_reference", counted)
+    before = (tmp_path / "out/reference.safetensors").read_bytes()
+    _run(tmp_path, "out", module=BesideABlindRank)
+    assert requests[0] == [False] and len(computed) == 1
+    assert (tmp_path / "out/reference.safetensors").read_bytes() == before
 
 
 def test_training_separates_the_answers(tmp_path):
