@@ -76,6 +76,7 @@ class PythonDocsConfig(StageConfig):
     max_bytes: int | None = None
     """Stop after this much training text; everything, if not given."""
     seed: int = MISSING
+    """Decides which objects are held out, which wrong answers are offered, and what `max_bytes` leaves out."""
 
     def problems(self) -> Iterator[str]:
         if not 0 < self.held_out_fraction < 1:
@@ -89,14 +90,19 @@ class SourceConfig:
     """One source of a mixture: a stage's text, local files or a hub data set at a pinned commit (exactly one)."""
 
     stage: str | None = reference("text", None)
+    """A stage that leaves text; `file` names one of its files."""
     file: str | None = None
     """The file inside the stage's artifact; nothing without a stage."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
+    """A data set on the Hugging Face hub, `organisation/name`; its rows are streamed."""
     revision: str | None = None
+    """The commit (40 hex digits) of `hub`; a branch name would make the run unrepeatable."""
     subset: str | None = None
+    """The configuration of `hub` to read, where the data set has several."""
     split: str = "train"
+    """The split that is read, of a hub, of files (`test-*.parquet`, `dev/`) or of rows with a column `split`."""
     format: Format = MISSING
     columns: dict[str, str] = field(default_factory=dict)
     """Our name of a field -> the source's column, where they differ (`text: content`)."""
@@ -137,6 +143,8 @@ class SourceConfig:
             yield f"max_samples: found {self.max_samples}, expected at least 1"
         if self.hub is None and (self.revision or self.subset):
             yield "hub: not given, but revision or subset is, which only say what is read from a hub"
+        if self.hub is None and not re.fullmatch(r"\w[\w.-]*", self.split):
+            yield f"split: found {self.split!r}, expected the name of a split; only a hub cuts parts out of one"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:
@@ -157,13 +165,15 @@ class SourceConfig:
 
 
 OnError = StrEnum("OnError", ["raise", "skip"])
-"""What a row that cannot be read does: stop the run with its file and line, or be counted and left out."""
+"""What happens at a row that cannot be read: `raise` stops the run and names file and line, `skip` counts the row and
+leaves it out."""
 
 
 class Deduplicate(StrEnum):
     """Which repetitions among the samples of all sources are left out; the first one stays."""
 
     none = "none"
+    """Every repetition stays."""
     exact = "exact"
     """The same text, but for white space and case."""
     minhash = "minhash"
@@ -203,6 +213,7 @@ class PrepareDataConfig(StageConfig):
     """Turn a mixture of sources into tokens on disk."""
 
     sources: dict[str, SourceConfig] = MISSING
+    """The mixture, by name. Where samples repeat, those of earlier sources stay."""
     tokenizer: str = reference("tokenizer")
     """A tokenizer stage, or a model stage (its tokenizer)."""
     task: Task = MISSING
@@ -214,8 +225,9 @@ class PrepareDataConfig(StageConfig):
     held_out_fraction: float = MISSING
     """Share of samples, chosen by the hash of their text, that form the `valid` split.
 
-    A row with a column `split` (`train` or `valid`) has chosen already."""
+    A row whose column `split` says `train` or `valid` (or the like) has chosen already; other splits are left out."""
     seed: int = MISSING
+    """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None
     """Draw sources by size ** (1 / temperature): above 1, small sources are read oftener. Excludes weights."""
     switches: list[SwitchConfig] = field(default_factory=list)

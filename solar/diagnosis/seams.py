@@ -49,13 +49,14 @@ def loudness(hidden_BTH: Tensor, usual_BTH: Tensor) -> float:
 
 def tokenized(folder: Path, text: Path, tokens: int = _TOKENS, sequence_length: int = _SEQUENCE_LENGTH) -> Tensor:
     """The start of a text as rows of tokens, BT. Raises `DataError` if it is shorter than one row of 16 tokens."""
-    from transformers import AutoTokenizer
+    from solar.data.encode import tokenizer
+    from solar.data.encode.encode import Encoder
 
     if not text.is_file():
         raise DataError(f"{text}: no such file, expected a text to measure on")
     with text.open(encoding="utf-8", errors="replace") as file:
         sample = file.read(16 * tokens)
-    ids = AutoTokenizer.from_pretrained(folder)(sample, add_special_tokens=False)["input_ids"][:tokens]
+    ids = Encoder(tokenizer.read(folder)).plain_text(sample)[:tokens]
     length = min(sequence_length, len(ids))
     if length < 16:
         raise DataError(f"{text}: {len(ids)} tokens found, expected at least 16")
@@ -63,10 +64,10 @@ def tokenized(folder: Path, text: Path, tokens: int = _TOKENS, sequence_length: 
 
 
 def _work(request: dict[str, Any]) -> dict[int, float]:
-    from solar.diagnosis import models
+    from solar.network.loading import load_model
 
     folder = Path(request["model"])
-    model, _ = models.load(folder)
+    model = load_model(folder)
     growth = GrowthPlan(**{**request["plan"], "plan": PlanName(request["plan"]["plan"])})
     n = model.config.get_text_config(decoder=True).num_hidden_layers
     return seam_scales(VirtualModel(model, n), resolve(growth, n), tokenized(folder, Path(request["text"])))

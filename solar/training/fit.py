@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.run_context import RunContext
 from solar.config.training import TrainConfig
+from solar.data.encode.trained_template import save_for_model
 from solar.data.order.order import Order
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
@@ -21,9 +23,9 @@ from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
 from solar.network.head import body_of
 from solar.network.loading import load_network
+from solar.network.microbatch import Ints
 from solar.training.batches.compatibility import check_positions, check_vocabulary
 from solar.training.batches.continuation import Trunk
-from solar.training.batches.microbatch import Ints
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
@@ -81,7 +83,10 @@ def fit(
         steps = StepDataset(rows, order, module.assemble, budget, size, replica, replicas)
         valid: TokenDataset | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
         held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, replica, replicas)
-        return train(module, steps, held_out, model_dir, output, context, stop)
+        metrics = train(module, steps, held_out, model_dir, output, context, stop)
+        if os.environ.get("RANK", "0") == "0":
+            save_for_model(output / "model", data_dir)
+        return metrics
 
 
 def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_of: Roles) -> PreTrainedModel:

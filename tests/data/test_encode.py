@@ -1,5 +1,8 @@
 """Conversations to tokens: byte-exact templates, trained spans, one BOS, roles that cannot be forged."""
 
+from copy import deepcopy
+from typing import Any
+
 import jinja2
 import pytest
 import tokenizers as library
@@ -590,3 +593,47 @@ def test_a_long_talk_is_rendered_once_for_each_of_its_like(tokenizers, monkeypat
     monkeypatch.setattr(renderer, "_apply", lambda *call: rendered.append(call) or Renderer._apply(renderer, *call))
     encoder.cut(_talk(*"KLMNOPQRST"))
     assert len(rendered) == 1
+
+
+def appends_eos(tokenizer: Any) -> Any:
+    """The same tokenizer, whose post-processor now also puts EOS behind a text."""
+    changed = deepcopy(tokenizer)
+    bos, eos = (changed.bos_token, changed.bos_token_id), (changed.eos_token, changed.eos_token_id)
+    changed.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos[0]} $A {eos[0]}", special_tokens=[bos, eos]
+    )
+    return changed
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", " two  spaces ", "x\n\ny", ""])
+def test_a_text_to_continue_has_the_ids_of_the_tokenizer_and_no_end(stories_tokenizer, text):
+    plain = stories_tokenizer(text).input_ids
+    assert Encoder(stories_tokenizer).text_prompt(text) == plain
+    ending = appends_eos(stories_tokenizer)
+    assert ending(text).input_ids == [*plain, ending.eos_token_id]
+    assert Encoder(ending).text_prompt(text) == plain
+
+
+def test_a_continuation_is_what_follows_the_context_even_where_the_tokenizer_appends_eos(stories_tokenizer):
+    context, continuation = "Tom had a big red ", "ball."
+    whole = stories_tokenizer("Tom had a big red ball.").input_ids
+    prompt = stories_tokenizer("Tom had a big red").input_ids
+    for way in (stories_tokenizer, appends_eos(stories_tokenizer)):
+        assert Encoder(way).text_continuation(context, continuation) == (prompt, whole[len(prompt) :])
+
+
+def test_a_token_that_spans_the_border_belongs_to_the_continuation(stories_tokenizer):
+    whole = stories_tokenizer.tokenize("He said there")
+    assert whole[-1] == "▁there" and stories_tokenizer.tokenize("He said the")[-1] == "▁the"
+    prompt, answer = Encoder(stories_tokenizer).text_continuation("He said the", "re")
+    assert stories_tokenizer.convert_ids_to_tokens(answer) == ["▁there"]
+    assert stories_tokenizer.convert_ids_to_tokens(prompt) == ["<s>", *whole[:-1]]
+
+
+def test_an_empty_context_is_the_token_that_begins_or_else_ends_a_text(stories_tokenizer):
+    ids = stories_tokenizer("Once", add_special_tokens=False).input_ids
+    bare = deepcopy(stories_tokenizer)
+    bare.backend_tokenizer.post_processor = processors.ByteLevel()
+    assert Encoder(bare).text_continuation("", "Once") == ([bare.bos_token_id], ids)
+    bare.bos_token = None
+    assert Encoder(bare).text_continuation("", "Once") == ([bare.eos_token_id], ids)

@@ -14,7 +14,7 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfi
 from solar.config.training import AverageConfig, AverageKind, GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
 from solar.network.loading import load_network
-from solar.plan.branches import branch_problems
+from solar.plan.checks.branches import branch_problems
 from solar.training.batches.continuation import KEPT, Trunk
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows

@@ -77,7 +77,9 @@ def test_a_part_whose_sources_are_capped_ends_and_says_so(cap_b, rows):
     order = _weighted(a=2, **({} if cap_b is None else {"b": cap_b}))
     chosen = chosen_rows(DpoConfig(sources=["a"]), DATA, order)
     assert np.bincount(chosen.rows(0, rows)).tolist() == [2, 2, 2, 2]
-    with pytest.raises(DataError, match=r"ends after 8 rows, .* max_epochs; found a duration of at least 9 rows"):
+    with pytest.raises(
+        DataError, match="ends after 8 rows, because of its sources' max_epochs; found a duration of at least 9 rows"
+    ):
         chosen.rows(5, 4)
     with pytest.raises(DataError, match="duration: "):
         Budget.of(Duration.parse("3 steps"), chosen, 4)

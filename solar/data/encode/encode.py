@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from os.path import commonprefix
 from typing import Any
 
@@ -60,6 +61,10 @@ class Encoder:
         alone = self._secret.backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
+        probe = self._secret.backend.encode("a")
+        marks = zip(probe.ids, probe.special_tokens_mask, strict=True)
+        self._first_ids = [i for i, _ in takewhile(lambda token: token[1] == 1, marks)]
+        """What the tokenizer's post-processor puts before a text; what the post-processor appends is never used."""
         dot, letter, both = self._encoded([".", "a", ".a"])
         words = zip(_GUARDS, self._encoded(_GUARDS), strict=True) if both != dot + letter else ()
         self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
@@ -77,6 +82,27 @@ class Encoder:
         """Ids of whole documents: one BOS (if the tokenizer has that habit), the text, one EOS."""
         start = [] if self.bos_id is None else [self.bos_id]
         return [[*start, *ids, self.eos_id] for ids in self._encoded(texts)]
+
+    def plain_text(self, text: str) -> list[int]:
+        """Ids of a text by itself: nothing stands before or after the text."""
+        return self._encoded([text])[0]
+
+    def text_prompt(self, text: str) -> list[int]:
+        """Ids of a text that a model is to continue: one BOS (if the tokenizer has that habit), the text, no EOS."""
+        return [*self._first_ids, *self.plain_text(text)]
+
+    def text_continuation(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a context, and of a text that may follow the context.
+
+        Both are encoded as a single text. Spaces between them belong to the continuation, and so does a token that
+        spans the border. The context is never empty: BOS, EOS or token 0 stands for an empty context.
+        """
+        prompt = self.text_prompt(context.rstrip(" "))
+        whole = self.text_prompt(context + continuation)
+        border = len(commonprefix([prompt, whole]))  # noqa: RUF071 (token by token is meant)
+        standing_in = (self.tokenizer.bos_token_id, self.eos_id, 0)
+        first = next(i for i in standing_in if i is not None)
+        return whole[:border] or [first], whole[border:]
 
     def conversations(self, cut: Sequence[Sequence[Piece]]) -> list[Tokens]:
         """Ids of conversations that `cut` has cut; the last answer ends with a token that says so."""

@@ -1,6 +1,6 @@
 """Rows of a source, read by their format: as a document, a conversation or a preference pair."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -125,7 +125,9 @@ class Reader:
                 raise BadRow("no_answer", f"`{name}` does not end with the assistant")
         if chosen[:-1] != rejected[:-1]:
             raise BadRow("different_prompts", "`chosen` and `rejected` answer different prompts")
-        prompt = self._told(row, chosen[:-1]) if chosen[:-1] else self._prompt(row)
+        has_prompt = row.get(self._columns.get("prompt", "prompt")) not in (None, "", [])
+        before = chosen[:-1]
+        prompt = _joined_prompt(self._prompt(row), before) if has_prompt or not before else self._told(row, before)
         return Pair(prompt, chosen[-1]["content"], rejected[-1]["content"])
 
     def _orca_pair(self, row: Row) -> Pair:
@@ -165,6 +167,31 @@ def _messages(value: Any, role: str, content: str) -> list[Message]:
         name = _ROLES[item[role]]
         found.append(_message(name, _checked(_joined(item.get(content)), content, empty=name == "system")))
     return found
+
+
+def _joined_prompt(prompt: list[Message], before: list[Message]) -> list[Message]:
+    """The whole conversation before an answer: the row's prompt, and the turns of its `chosen` before the answer.
+
+    These turns may repeat the prompt from its start; otherwise they follow it. Either of the two may lack the system
+    message of the other.
+    """
+    systems, turns = zip(*(_system_and_turns(messages) for messages in (prompt, before)), strict=True)
+    if turns[0] and _stripped(turns[1][: len(turns[0])]) == _stripped(turns[0]):
+        if systems[0] and systems[1] and _stripped(systems[0]) != _stripped(systems[1]):
+            raise BadRow("two_system_messages", "`prompt` and `chosen` begin with different system messages")
+        return [*(systems[0] or systems[1]), *turns[1]]
+    if systems[1] or (before and before[0]["role"] == prompt[-1]["role"]):
+        raise BadRow("different_prompts", "`chosen` neither repeats nor continues the conversation in `prompt`")
+    return [*prompt, *before]
+
+
+def _system_and_turns(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    count = int(bool(messages) and messages[0]["role"] == "system")
+    return messages[:count], messages[count:]
+
+
+def _stripped(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"].strip()) for message in messages]
 
 
 def _joined(content: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.errors import StageError
-from solar.training.batches.microbatch import Ints
+from solar.network.microbatch import Ints
 from solar.training.batches.steps import RowOrder
 from solar.training.checkpoint.folder import STATE, damage
 

@@ -11,7 +11,7 @@ from solar.config.preference import DpoConfig, span_of
 from solar.config.training import TrainConfig
 from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
-from solar.training.batches.microbatch import Ints
+from solar.network.microbatch import Ints
 from solar.training.batches.steps import RowOrder
 
 

@@ -12,7 +12,7 @@ from solar.config.duration import Duration, Unit
 from solar.config.optimizer import ScheduleConfig
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
-from solar.training.batches.microbatch import Ints, MicroBatch
+from solar.network.microbatch import Ints, MicroBatch
 from solar.training.optim.schedule import Schedule
 
 

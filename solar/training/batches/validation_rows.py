@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from solar.data.store.dataset import Row, TokenDataset
-from solar.training.batches.microbatch import MicroBatch
+from solar.network.microbatch import MicroBatch
 
 
 class ValidationRows:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from solar.training.batches.microbatch import Ints
+from solar.network.microbatch import Ints
 from solar.training.callbacks.log_file import cut_back
 from solar.training.checkpoint.points import checkpoint_path
 from solar.training.modules.step import TrainingModule, training_module

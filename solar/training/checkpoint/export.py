@@ -11,14 +11,13 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
+from solar.growth.unmaterialized import is_unmaterialized, weights
 from solar.network.adapter import NAME as ADAPTER_NAME
-from solar.network.loading import quiet
+from solar.network.folder import quiet
 from solar.training.checkpoint.tensor_file import DTYPES_BY_NAME, whole
-from solar.weights.folder import CONFIG_FILE, open_checkpoint
+from solar.weights.folder import CONFIG_FILE, open_folder
+from solar.weights.travelling import TRAVELLING, copy_travelling_files
 
-STAYS_BEHIND = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE, "README*")
-"""Files of the base that a trained model does not take over: weights, and the model card, which describes the base."""
 SHARD_BYTES = 5 * 10**9
 """Largest size of a weights file."""
 
@@ -30,7 +29,7 @@ def save_model(
     source: Path,
     target: Path,
 ) -> None:
-    """Write `weights` (names as in `network`) to `target`, with the other files of `source` beside them.
+    """Write `weights` (names as in `network`) to `target`, with what travels of `source` beside them.
 
     `dtypes` are those of `stored_dtypes`. The folder appears under its name only when it is complete. `weights` is
     emptied, so that a tensor's memory is free as soon as the tensor is in its stored number format.
@@ -46,9 +45,7 @@ def save_model(
         network.save_pretrained(building, state_dict=state, max_shard_size=SHARD_BYTES, save_original_format=False)
     for path in building.glob("*.safetensors"):
         shutil.copymode(building / CONFIG_FILE, path)  # safetensors makes its files unreadable for all but the owner
-    for path in source.iterdir():
-        if path.is_file() and not any(path.match(pattern) for pattern in STAYS_BEHIND):
-            shutil.copyfile(path, building / path.name)
+    copy_travelling_files(source, building, (CONFIG_FILE, *TRAVELLING))
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
 
@@ -64,8 +61,8 @@ def stored_dtypes(model_dir: Path) -> dict[str, torch.dtype]:
     """Number format of each tensor of a model folder, by the tensor's name in the files."""
     if is_unmaterialized(model_dir):
         return {name: tensor.dtype for name, tensor in weights(model_dir).items()}
-    tensors = open_checkpoint(model_dir).tensors
-    return {name: DTYPES_BY_NAME[stored.entry.dtype] for name, stored in tensors.items()}
+    tensors = open_folder(model_dir).tensors
+    return {name: DTYPES_BY_NAME[stored.dtype] for name, stored in tensors.items()}
 
 
 def without_tied(network: PreTrainedModel, weights: dict[str, Tensor], stored: Collection[str]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from solar.config.preference import ChunkBy, ChunkPairsConfig
 from solar.data.store.dataset import IGNORED, TokenDataset
 from solar.errors import ConfigError, DataError
-from solar.training.batches.microbatch import Ints
+from solar.network.microbatch import Ints
 from solar.training.modules.reference_pass import NAME
 
 PAIRS = "pairs.jsonl"

@@ -11,7 +11,7 @@ from solar.config.preference import REFERENCE_FREE, DpoConfig
 from solar.network.cross_entropy import segment_sums
 from solar.network.head import read_head
 from solar.network.loading import load_network
-from solar.training.batches.microbatch import MicroBatch, from_pairs
+from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.modules import reference_pass

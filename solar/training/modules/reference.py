@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solar.data.store.dataset import TokenDataset
 from solar.errors import StageError
-from solar.training.batches.microbatch import MicroBatch, from_pairs
+from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 

@@ -13,9 +13,10 @@ from solar.config.training import Precision
 from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError, Interrupted
 from solar.network.cross_entropy import segment_sums
+from solar.network.decoder import Decoder
 from solar.network.head import Head, read_head
-from solar.network.loading import Decoder, load_network
-from solar.training.batches.microbatch import MicroBatch
+from solar.network.loading import load_network
+from solar.network.microbatch import MicroBatch
 from solar.training.interrupt import StopRequest, listening
 from solar.training.modules.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
 

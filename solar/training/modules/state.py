@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from solar.config.training import AverageKind, TrainConfig
 from solar.data.store.dataset import Row
-from solar.network.loading import Decoder
-from solar.training.batches.microbatch import MicroBatch
+from solar.network.decoder import Decoder
+from solar.network.microbatch import MicroBatch
 from solar.training.distributed.sharded_loading import fill
 from solar.training.distributed.sharding import ShardedStrategy, shard
 from solar.training.modules.flops import Work

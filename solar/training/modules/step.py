@@ -17,9 +17,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from solar.config.training import AverageKind
+from solar.network.decoder import Decoder
 from solar.network.head import Head, read_head
-from solar.network.loading import Decoder
-from solar.training.batches.microbatch import MicroBatch
+from solar.network.microbatch import MicroBatch
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.checkpoint.tensor_file import whole

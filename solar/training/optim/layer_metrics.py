@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
-from solar.growth.files.publish import PROVENANCE_KEY
+from solar.growth.provenance import PROVENANCE_KEY
 from solar.training.checkpoint.tensor_file import whole
 from solar.training.distributed.sharding import decoder_layers
 

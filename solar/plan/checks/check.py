@@ -13,8 +13,9 @@ from solar.config.plain import as_plain
 from solar.config.root import SolarConfig, Strategy
 from solar.config.training import TrainConfig
 from solar.errors import ConfigError, hint
-from solar.plan.branches import branch_problems
-from solar.plan.sources import source_problems
+from solar.plan.checks.branches import branch_problems
+from solar.plan.checks.preference_data import source_problems
+from solar.plan.checks.values import value_problems
 
 READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
 """Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
@@ -45,6 +46,7 @@ def _invalid(config: SolarConfig) -> Iterator[str]:
             yield from _sharded(name, stage, config)
             yield from _without_weights(name, stage, config)
             yield from _selected(name, stage, config)
+            yield from (f"stages.{name}.{problem}" for problem in value_problems(stage))
             yield from (f"stages.{name}.{problem}" for problem in source_problems(stage, config.stages))
     if not re.fullmatch(r"[\w][\w.-]{0,99}", config.name):
         yield f"name: found '{config.name}', expected up to 100 letters, digits, '.', '_' and '-': it names a folder"

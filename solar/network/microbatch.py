@@ -52,15 +52,14 @@ class MicroBatch:
 
 def from_rows(rows: Sequence[Row]) -> MicroBatch:
     """All documents of the rows, end to end. Without rows, one token that is not trained."""
-    input_ids = [row.input_ids for row in rows]
-    labels = [row.labels for row in rows]
     lengths = [int(length) for row in rows for length in row.document_lengths]
     samples = [sample for row in rows for sample in row.sample_ids]
     if not lengths:
-        return _assemble([np.zeros(1, np.int64)], [np.full(1, IGNORED)], [Segment(1)], [np.arange(1)], [0], [])
+        return assemble([np.zeros(1, np.int64)], [np.full(1, IGNORED)], [Segment(1)], [np.arange(1)], [0], [])
     segments = [Segment(length) for length in lengths]
     positions = [np.arange(length) for length in lengths]
-    return _assemble(input_ids, labels, segments, positions, lengths, samples)
+    targets = _next_labels([row.labels for row in rows], segments)
+    return assemble([row.input_ids for row in rows], targets, segments, positions, lengths, samples)
 
 
 def from_pairs(rows: Sequence[Row]) -> MicroBatch:
@@ -82,7 +81,23 @@ def from_pairs(rows: Sequence[Row]) -> MicroBatch:
         segments += [Segment(split), Segment(len(rejected) - shared, (len(segments), shared))]
         positions += [np.arange(split), np.arange(shared, len(rejected))]
         lengths += [split, len(rejected) - shared]
-    return _assemble(input_ids, labels, segments, positions, lengths, [int(row.sample_ids[0]) for row in rows])
+    samples = [int(row.sample_ids[0]) for row in rows]
+    return assemble(input_ids, _next_labels(labels, segments), segments, positions, lengths, samples)
+
+
+def from_answers(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatch:
+    """Answers behind their prompts, each pair a document of its own; only the answers' tokens are targets.
+
+    The last token of an answer is a target and no input. A prompt must not be empty.
+    """
+    documents = [np.array([*prompt, *answer], np.int64) for prompt, answer in pairs]
+    targets = [ids[1:].copy() for ids in documents]
+    for target, (prompt, _) in zip(targets, pairs, strict=True):
+        target[: len(prompt) - 1] = IGNORED
+    segments = [Segment(len(target)) for target in targets]
+    positions = [np.arange(segment.length) for segment in segments]
+    lengths = [segment.length for segment in segments]
+    return assemble([ids[:-1] for ids in documents], targets, segments, positions, lengths, list(range(len(pairs))))
 
 
 def shared_prompt(row: Row) -> int:
@@ -93,27 +108,24 @@ def shared_prompt(row: Row) -> int:
     split = int(row.document_lengths[0])
     chosen, rejected = row.input_ids[:split], row.input_ids[split:]
     longest = min(int(np.argmax(row.labels[:split] != IGNORED)), int(np.argmax(row.labels[split:] != IGNORED)))
-    differs = np.flatnonzero(chosen[:longest] != rejected[:longest])
-    return max(0, (int(differs[0]) if len(differs) else longest) - 1)
+    differing = np.flatnonzero(chosen[:longest] != rejected[:longest])
+    return max(0, (int(differing[0]) if len(differing) else longest) - 1)
 
 
-def _assemble(
+def assemble(
     input_ids: list[Ints],
-    labels: list[Ints],
+    targets: list[Ints],
     segments: list[Segment],
     positions: list[Ints],
     lengths: list[int],
     sample_ids: list[int],
 ) -> MicroBatch:
-    ids_T = np.concatenate(input_ids).astype(np.int64)
-    labels_T = np.concatenate(labels).astype(np.int64)
-    ends = np.cumsum([segment.length for segment in segments])
-    targets_T = np.append(labels_T[1:], IGNORED)
-    targets_T[ends - 1] = IGNORED
+    """A micro-batch of arrays that lie end to end. `targets`: the next token of each input token, or `IGNORED`."""
+    targets_T = np.concatenate(targets).astype(np.int64)
     positions_N = np.flatnonzero(targets_T != IGNORED)
     answers_T = np.repeat(np.arange(len(segments)), [segment.length for segment in segments])
     return MicroBatch(
-        input_ids_T=torch.from_numpy(ids_T),
+        input_ids_T=torch.from_numpy(np.concatenate(input_ids).astype(np.int64)),
         position_ids_T=torch.from_numpy(np.concatenate(positions).astype(np.int64)),
         segments=segments,
         positions_N=torch.from_numpy(positions_N),
@@ -123,3 +135,12 @@ def _assemble(
         sample_ids=sample_ids,
         tokens=sum(lengths),
     )
+
+
+def _next_labels(labels: list[Ints], segments: list[Segment]) -> list[Ints]:
+    """The label of each next token; the last token of a segment predicts nothing."""
+    labels_T = np.concatenate(labels)
+    ends = np.cumsum([segment.length for segment in segments])
+    targets_T = np.append(labels_T[1:], IGNORED)
+    targets_T[ends - 1] = IGNORED
+    return [targets_T]
