@@ -23,13 +23,9 @@ from solar.config.training import Precision
 from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
 from solar.data.store.dataset import IGNORED
-<<<<<<< HEAD
 from solar.engine.stop import Stop
 from solar.errors import Interrupted, StageError
-=======
-from solar.errors import StageError
 from solar.network.decoder import Decoder
->>>>>>> main
 from solar.network.head import read_head
 from solar.network.loading import load_network
 from solar.network.microbatch import from_pairs
