@@ -51,7 +51,7 @@ FLOORS = {
     "report": [["entries", "numbers", "command"], ["charts"], ["sections"], ["page", "card", "sweep"]],
     "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
     "training": [
-        ["checkpoint", "interrupt"],
+        ["checkpoint", "interrupt", "memory"],
         ["distributed"],
         ["optim"],
         ["batches"],

@@ -129,6 +129,10 @@ class AdapterConfig:
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
 
+SELECTIVE = "selective"
+"""Value of `activation_checkpointing` between none and full."""
+
+
 @dataclass
 class TrainConfig(StageConfig):
     """What continued pretraining, instruction tuning and preference optimization share."""
@@ -159,8 +163,9 @@ class TrainConfig(StageConfig):
     """Read held-out text this often; only before the first and after the last step, if not given."""
     max_valid_rows: int | None = None
     """Read only the first rows of the `valid` split; all, if not given."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
+    activation_checkpointing: bool | str = False
+    """What the backward pass computes again to save memory: `none`; `selective`: all but matrix products and attention,
+    for little more work; `full`: whole layers, for a third more work. `false` and `true` mean `none` and `full`."""
     seed: int = MISSING
     """Order of the data and all randomness of training."""
     keep_optimizer: bool | None = None
@@ -168,7 +173,15 @@ class TrainConfig(StageConfig):
     branch: bool | None = None
     """Go on where the training of `model` stopped, with what it kept, on a schedule and for a duration of its own."""
 
+    def __post_init__(self) -> None:
+        """One value for each meaning: `full` and `true` must give the same identity."""
+        choice = self.activation_checkpointing
+        self.activation_checkpointing = {"none": False, "full": True}.get(str(choice), choice)
+
     def problems(self) -> Iterator[str]:
+        if self.activation_checkpointing not in (False, True, SELECTIVE):
+            found = self.activation_checkpointing
+            yield f"activation_checkpointing: found {found}, expected none, selective or full"
         try:
             Duration.parse(self.duration)
         except ConfigError as error:
