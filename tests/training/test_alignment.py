@@ -87,7 +87,7 @@ def test_the_reference_is_that_of_each_answer_computed_alone(tmp_path):
         assert values.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_logged_is_what_the_saved_model_says_of_each_answer_alone(tmp_path):
+def test_logged_numbers_are_those_of_the_saved_model_on_each_answer_alone(tmp_path):
     other = llama_folder(tmp_path / "other", seed=3)
     metrics, _, _ = _run(tmp_path, "out", _config(duration="2 steps"), reference=other)
     policy = LlamaForCausalLM.from_pretrained(tmp_path / "out" / "model").eval()
@@ -121,7 +121,7 @@ def test_what_is_logged_is_what_the_saved_model_says_of_each_answer_alone(tmp_pa
 
 
 @pytest.mark.parametrize(("fell", "told"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")])
-def test_the_alarm_is_raised_by_held_out_answers_that_fell(tmp_path, monkeypatch, fell, told):
+def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monkeypatch, fell, told):
     measured = {"chosen_fell_last": 0.0, "valid_chosen_fell_last": fell}
     monkeypatch.setattr(dpo, "fit", lambda *parts: measured)
     inputs = {name: SimpleNamespace(path=tmp_path) for name in ("base", "data")}

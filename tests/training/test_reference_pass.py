@@ -84,7 +84,7 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_another_process_finds_the_same_bits_though_the_config_has_dropout(tmp_path):
+def test_another_process_computes_the_same_bits_although_the_config_has_dropout(tmp_path):
     base = llama_folder(tmp_path / "base", attention_dropout=0.5)
     output = str(tmp_path / "alone.pt")
     program = ALONE.format(tests=str(Path(__file__).parent), folder=str(base), output=output)
@@ -95,7 +95,7 @@ def test_another_process_finds_the_same_bits_though_the_config_has_dropout(tmp_p
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_read_equals_computed_in_training_to_the_last_bit(tmp_path):
+def test_values_that_are_read_equal_values_computed_in_training_to_the_last_bit(tmp_path):
     base = llama_folder(tmp_path / "base")
     (tmp_path / "data").mkdir()
     logps = _passed(tmp_path, base, tmp_path / "data")
@@ -141,7 +141,7 @@ def preference_tokens(place):
 
 
 @pytest.mark.slow
-def test_two_processes_leave_the_table_of_one(tmp_path):
+def test_two_processes_compute_the_table_of_one(tmp_path):
     preference_tokens(tmp_path)
     llama_folder(tmp_path / "base", vocab_size=600, attention_dropout=0.5)
     here = Path(__file__).parent
@@ -184,7 +184,7 @@ def test_a_first_signal_ends_the_pass_before_its_next_batch(tmp_path, monkeypatc
     assert len(batches) == 1 and not (tmp_path / "out").exists()
 
 
-def test_the_first_margin_is_0_even_if_the_pass_was_rounded_otherwise(tmp_path):
+def test_the_first_margin_is_0_even_if_the_pass_was_rounded_differently(tmp_path):
     base = llama_folder(tmp_path / "base")
     (tmp_path / "data").mkdir()
     logps = _passed(tmp_path, base, tmp_path / "data")

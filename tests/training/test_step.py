@@ -101,7 +101,7 @@ def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(t
     assert metrics["valid_loss_first"] == pytest.approx(llama()(input_ids=ids, labels=ids).loss.item(), rel=1e-6)
 
 
-def test_a_micro_batch_without_rows_adds_nothing_to_what_is_counted(tmp_path):
+def test_a_micro_batch_without_rows_adds_nothing_to_the_counts(tmp_path):
     """Ranks that have nothing left to read keep step with the others on one token that trains nothing."""
 
     class Waiting(ContinuedPretraining):
@@ -242,7 +242,7 @@ def test_a_step_waits_for_the_device_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_layers_lose_what_eager_ones_lose(tmp_path):
+def test_compiled_layers_have_the_loss_of_eager_layers(tmp_path):
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     eager, expected = _gradients(tmp_path, UNEQUAL, 2)
