@@ -129,6 +129,10 @@ class AdapterConfig:
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
 
+SELECTIVE = "selective"
+"""Value of `activation_checkpointing` between none and full."""
+
+
 @dataclass
 class TrainConfig(StageConfig):
     """What continued pretraining, instruction tuning and preference optimization share."""
@@ -168,7 +172,15 @@ class TrainConfig(StageConfig):
     branch: bool | None = None
     """Continue the training that left `model`, with its state, on a schedule and for a duration of its own."""
 
+    def __post_init__(self) -> None:
+        """One value for each meaning: `full` and `true` must give the same identity."""
+        choice = self.activation_checkpointing
+        self.activation_checkpointing = {"none": False, "full": True}.get(str(choice), choice)
+
     def problems(self) -> Iterator[str]:
+        if self.activation_checkpointing not in (False, True, SELECTIVE):
+            found = self.activation_checkpointing
+            yield f"activation_checkpointing: found {found}, expected none, selective or full"
         try:
             Duration.parse(self.duration)
         except ConfigError as error:
