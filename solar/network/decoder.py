@@ -110,4 +110,3 @@ class Decoder(nn.Module):
         output = body_of(self.network)(**inputs, output_router_logits=True)
         self.routed.append(output.router_logits)
         return output
-

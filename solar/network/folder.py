@@ -40,7 +40,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
         )
     if not (folder / CONFIG_FILE).is_file():
         raise StageError(f"{folder}: has no {CONFIG_FILE}, expected a Hugging Face model folder")
-    _refuse_quantised(folder, read_json(member(folder, CONFIG_FILE)))
+    for settings in _objects(read_json(member(folder, CONFIG_FILE))):
+        _refuse_quantised(folder, settings)
+        _refuse_code_of_the_hub(folder, settings)
     with refused_in_one_line(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
@@ -67,13 +69,28 @@ def check_files(folder: Path) -> None:
             raise StageError(f"{tensor.path}: {name} is stored as {dtype}, so quantised; {_dequantise(folder)}")
 
 
-def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        for key in QUANTISATION_KEYS:
-            if settings := part.get(key):
-                method = settings.get("quant_method") if isinstance(settings, dict) else None
-                name = method or "a method that it does not name"
-                raise StageError(f"{folder}/{CONFIG_FILE}: quantised with {name}; {_dequantise(folder)}")
+def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The configuration and every configuration inside it, such as `text_config`."""
+    waiting = [config]
+    while waiting:
+        settings = waiting.pop()
+        yield settings
+        waiting += [value for value in settings.values() if isinstance(value, dict)]
+
+
+def _refuse_quantised(folder: Path, settings: Mapping[str, Any]) -> None:
+    for key in QUANTISATION_KEYS:
+        if quantisation := settings.get(key):
+            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+            name = method or "a method that it does not name"
+            raise StageError(f"{folder}/{CONFIG_FILE}: quantised with {name}; {_dequantise(folder)}")
+
+
+def _refuse_code_of_the_hub(folder: Path, settings: Mapping[str, Any]) -> None:
+    """`attn_implementation: owner/name` makes `transformers` fetch a kernel and run it."""
+    for key, value in settings.items():
+        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            raise StageError(f"{folder}/{CONFIG_FILE}: {key}: {value} is code from the hub; remove the key")
 
 
 def _dequantise(folder: Path) -> str:

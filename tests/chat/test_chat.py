@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,9 +28,7 @@ def talking(stories, tmp_path) -> Path:
     """The same model with a chat template."""
     from solar.data.encode.templates import TEMPLATES
 
-    for path in stories.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "tokenizer_config.json").unlink()
+    shutil.copytree(stories, tmp_path, dirs_exist_ok=True)
     settings = json.loads((stories / "tokenizer_config.json").read_text())
     settings["chat_template"] = TEMPLATES["solar"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -131,7 +130,7 @@ def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["nowhere"], "error: nowhere: no such folder, and no run under"),
         (["nowhere", "temprature=1"], "error: temprature=1: not an option, expected key=value with one of prompt"),
@@ -140,11 +139,11 @@ def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
         (["."], "error: .: holds no model (no config.json), and no run under"),
     ],
 )
-def test_errors_are_one_line_and_exit_1(words, says, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_exit_1(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(says) and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
 
 
 def test_help_needs_no_torch_and_no_words_are_a_mistake(capsys):
