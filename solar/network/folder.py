@@ -12,7 +12,6 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConf
 from transformers.utils import logging as transformers_logging
 
 from solar.errors import StageError, one_line
-from solar.growth.unmaterialized import is_unmaterialized
 from solar.weights.folder import CONFIG_FILE, member, open_checkpoint, read_json
 
 ADAPTER_FILE = "adapter_config.json"
@@ -59,14 +58,17 @@ def read_text_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def check_files(folder: Path) -> None:
-    """Raises `SolarError` unless the weights are safetensors files of plain numbers, one tensor of a name."""
-    if is_unmaterialized(folder):
-        return
-    for name, tensor in open_checkpoint(folder).tensors.items():
+def check_files(folder: Path) -> int:
+    """The number of parameters stored.
+
+    Raises `SolarError` unless the weights are safetensors files of plain numbers, one tensor of a name.
+    """
+    checkpoint = open_checkpoint(folder)
+    for name, tensor in checkpoint.tensors.items():
         dtype = tensor.entry.dtype
         if dtype.startswith(PACKED_DTYPES) or (dtype in INTEGER_DTYPES and name.endswith("weight")):
             raise StageError(f"{tensor.path}: {name} is stored as {dtype}, so quantised; {_dequantise(folder)}")
+    return checkpoint.parameters
 
 
 def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
