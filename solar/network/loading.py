@@ -125,7 +125,9 @@ def _from_folder(folder: Path, auto_class: Any, options: dict[str, Any]) -> tupl
     with refused_in_one_line(folder), quiet():
         with torch.device("meta"):
             empty = _maker(auto_class)(copy.deepcopy(options["config"]))
-        if (described := empty.num_parameters()) > MOST_DRAWN * stored:  # transformers would draw them before it reports
+        if (
+            described := empty.num_parameters()
+        ) > MOST_DRAWN * stored:  # transformers would draw them before it reports
             raise StageError(f"{folder}: config.json describes {described:,} weights, but the files hold {stored:,}")
         if built is None:
             checks = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
