@@ -163,8 +163,9 @@ class TrainConfig(StageConfig):
     """Steps between validations; null: only before the first and after the last step."""
     max_valid_rows: int | None = None
     """Read only this many rows of the `valid` split, from the first on; null: read all."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
+    activation_checkpointing: bool | str = False
+    """What the backward pass computes again to save memory: `none`; `selective`: all but matrix products and attention,
+    for little more work; `full`: whole layers, for a third more work. `false` and `true` mean `none` and `full`."""
     seed: int = MISSING
     """Seed of the order of the data and of all randomness in training."""
     keep_optimizer: bool | None = None
