@@ -40,10 +40,10 @@ class Format(StrEnum):
 
 FIELDS: dict[Format, tuple[str, ...]] = {
     Format.text: ("text",),
-    Format.messages: ("messages",),
-    Format.prompt_completion: ("prompt", "completion", "system"),
+    Format.messages: ("messages", "tools"),
+    Format.prompt_completion: ("prompt", "completion", "system", "tools"),
     Format.preference: ("prompt", "chosen", "rejected", "system"),
-    Format.sharegpt: ("conversations", "system"),
+    Format.sharegpt: ("conversations", "system", "tools"),
     Format.alpaca: ("instruction", "input", "output", "system"),
     Format.open_orca: ("system_prompt", "question", "response"),
     Format.metamath: ("query", "response", "system"),

@@ -18,7 +18,7 @@ from solar.data.encode.samples import Sample, Sampler, sampler_for
 from solar.data.order.mixture import mixture_of
 from solar.data.order.order import Order
 from solar.data.pack.rows import write_rows
-from solar.data.read.formats import BadRow
+from solar.data.read.messages import BadRow
 from solar.data.store.header import Mixture, Split, TokensHeader
 from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
 from solar.errors import DataError
