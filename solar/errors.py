@@ -28,6 +28,10 @@ class ArtifactError(SolarError):
     """A stage's directory that is incomplete, damaged or in use."""
 
 
+class ArtifactInUse(ArtifactError):
+    """A stage's directory that another process is building."""
+
+
 class StageError(SolarError):
     """A stage that could not do its work."""
 

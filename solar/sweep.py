@@ -7,17 +7,18 @@ came to so far.
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from solar.arguments import run
 from solar.artifacts.manifest import Manifest, write_atomically
 from solar.artifacts.store import Artifact
-from solar.errors import ArtifactError, SolarError
+from solar.errors import ArtifactError
 
 if TYPE_CHECKING:
     from solar.report.sweep import Job
@@ -91,23 +92,24 @@ def objectives(jobs: "list[Job]") -> list[str]:
     return lines
 
 
-def main(words: list[str]) -> int:
-    """The command; returns its exit status."""
-    if len(words) != 1 or words[0].startswith("-"):
-        sys.stdout.write(f"{__doc__}\n")
-        return 0 if words and words[0] in ("-h", "--help") else 2
-    try:
-        picture = draw(Path(words[0]))
-        if picture is None:
-            raise ArtifactError(
-                f"{words[0]}: no two growths whose base, step 0 and training are known; sweep with until=evaluation"
-            )
-    except SolarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+@dataclass
+class SweepOptions:
+    """The command has no options."""
+
+
+def _draw(names: list[str], options: SweepOptions) -> None:
+    picture = draw(Path(names[0]))
+    if picture is None:
+        raise ArtifactError(
+            f"{names[0]}: no two growths whose base, step 0 and training are known; sweep with until=evaluation"
+        )
     sys.stdout.write(f"{picture}\n")
-    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return run(words, __doc__ or "", SweepOptions, ("FOLDER",), _draw)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -77,6 +77,7 @@ class PythonDocsConfig(StageConfig):
     max_bytes: int | None = None
     """Stop after this much training text; everything, if not given."""
     seed: int = MISSING
+    """Decides which objects are held out, which wrong answers are offered, and what `max_bytes` leaves out."""
 
     def problems(self) -> Iterator[str]:
         if not 0 < self.held_out_fraction < 1:
@@ -90,13 +91,17 @@ class SourceConfig:
     """One source of a mixture: a stage's text, local files or a hub data set at a pinned commit (exactly one)."""
 
     stage: str | None = reference("text", None)
+    """A stage that leaves text; `file` names one of its files."""
     file: str | None = None
     """The file inside the stage's artifact; all files of the artifact, if not given."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
+    """A data set on the Hugging Face hub, `organisation/name`; its rows are streamed."""
     revision: str | None = None
+    """The commit (40 hex digits) of `hub`; a branch name would make the run unrepeatable."""
     subset: str | None = None
+    """The configuration of `hub` to read, where the data set has several."""
     split: str = "train"
     """The split that is read, of a hub, of files (`test-*.parquet`, `dev/`) or of rows with a column `split`."""
     format: Format = MISSING
@@ -165,13 +170,15 @@ class SourceConfig:
 
 
 OnError = StrEnum("OnError", ["raise", "skip"])
-"""What a row that cannot be read does: stop the run with its file and line, or be counted and left out."""
+"""What happens at a row that cannot be read: `raise` stops the run and names file and line, `skip` counts the row and
+leaves it out."""
 
 
 class Deduplicate(StrEnum):
     """Which repetitions among the samples of all sources are left out; the first one stays."""
 
     none = "none"
+    """Every repetition stays."""
     exact = "exact"
     """The same text, but for white space and case."""
     minhash = "minhash"
@@ -211,6 +218,7 @@ class PrepareDataConfig(StageConfig):
     """Turn a mixture of sources into tokens on disk."""
 
     sources: dict[str, SourceConfig] = MISSING
+    """The mixture, by name. Where samples repeat, those of earlier sources stay."""
     tokenizer: str = reference("tokenizer")
     """A tokenizer stage, or a model stage (its tokenizer)."""
     task: Task = MISSING
@@ -224,6 +232,7 @@ class PrepareDataConfig(StageConfig):
 
     A row whose column `split` says `train` or `valid` (or the like) has chosen already; other splits are left out."""
     seed: int = MISSING
+    """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None
     """Draw sources by size ** (1 / temperature): above 1, small sources are read oftener. Excludes weights."""
     switches: list[SwitchConfig] = field(default_factory=list)

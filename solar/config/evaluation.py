@@ -15,6 +15,7 @@ class HarnessTaskConfig:
     task: str = MISSING
     """Its name there."""
     num_fewshot: int = MISSING
+    """Solved examples in front of each question."""
     metric: str = MISSING
     """Key of the score in the harness's results."""
 

@@ -24,6 +24,7 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     """Grow a model in depth."""
 
     model: str = reference("model")
+    """The base."""
     diagnosis: str | None = reference("diagnosis", None)
     """Grow by the plan that this stage selected, instead of one written here."""
     data: str | None = reference("tokens", None)
@@ -49,6 +50,7 @@ class DiagnoseConfig(StageConfig):
     """Measure a model's layers and candidate plans on held-out text, before anything is trained or written."""
 
     model: str = reference("model")
+    """The base that is measured; nothing of it is changed."""
     data: str = reference("tokens")
     """Tokens whose `valid` split is read."""
     plans: dict[str, GrowthPlan] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class DiagnoseConfig(StageConfig):
     tokens: int = MISSING
     """How much text is read."""
     sequence_length: int = MISSING
+    """Tokens of a row of that text."""
     select: Select = Select.step0_loss
     """Ranks the candidates; the first is selected, and written down as an explicit plan."""
 

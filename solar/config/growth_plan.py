@@ -28,6 +28,7 @@ class Init(StrEnum):
     """What the new layers start from; a layer is new where its base layer has already run below it."""
 
     copy = "copy"
+    """An exact copy of the base layer."""
     zero_out = "zero_out"
     """A copy that writes nothing to the residual stream: the grown model computes exactly what the base does."""
     mean = "mean"
@@ -40,6 +41,7 @@ class SeamInit(StrEnum):
     """What is done where two layers meet that were no neighbours in the base."""
 
     none = "none"
+    """Nothing."""
     rms_match = "rms_match"
     """Above the seam, what layers write is scaled by how much louder the stream is than it was in the base."""
 
@@ -48,8 +50,11 @@ class WeightDtype(StrEnum):
     """Number formats weights can be stored in."""
 
     float32 = "float32"
+    """32 bits."""
     bfloat16 = "bfloat16"
+    """16 bits, with the range of float32."""
     float16 = "float16"
+    """16 bits, largest number 65,504."""
 
 
 PARAMETERS: dict[PlanName, tuple[str, ...]] = {
@@ -73,6 +78,7 @@ class GrowthPlan:
     """Which base layer runs where, and what the new layers start from. n is the base's `num_hidden_layers`."""
 
     plan: PlanName | None = None
+    """Which of the plans; each plan reads parameters of its own."""
     m: int | None = None
     """dus: layers dropped from the end of the first copy and the start of the second; 0 to n/2 (paper, section 2)."""
     m_fraction: float | None = None
@@ -96,11 +102,13 @@ class GrowthPlan:
     slices: list[list[int]] | None = None
     """slices: `[start, stop]` ranges of base layers, without `stop`; bottom to top."""
     init: Init = Init.copy
+    """What new layers start from."""
     noise_std: float | None = None
     """noise: standard deviation, as a share of the root mean square of the tensor it is added to."""
     seed: int | None = None
     """noise: what it is drawn from."""
     seam: SeamInit = SeamInit.none
+    """What is done where two layers meet that were no neighbours in the base."""
     dtype: WeightDtype | None = None
     """Store the weights in this format; as they come, if not given."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from os.path import expanduser
 from typing import Any
 
 from solar.config.plain import as_plain
@@ -49,6 +50,8 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
     if isinstance(config, dict):
         plain = {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
         return [*map(list, plain.items())] if any(map(is_dataclass, config.values())) else plain
+    if isinstance(config, list) and any(map(is_dataclass, config)):
+        return [rewrite(element, replace, f"{prefix}{position}.") for position, element in enumerate(config)]
     if not is_dataclass(config):
         return as_plain(config)
     plain = {}
@@ -63,6 +66,20 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
         elif value is not None:
             plain[item.name] = replace(Pointer(key, role, item.metadata[role], value))
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def expand_home(config: Any) -> None:
+    """Replace a leading `~` in the paths that a configuration points at, in place."""
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            expand_home(value)
+    elif is_dataclass(config):
+        for item in fields(config):
+            value = getattr(config, item.name)
+            if item.metadata.get("content") not in ("path", "source"):
+                expand_home(value)
+            elif isinstance(value, str):
+                setattr(config, item.name, expanduser(value))  # noqa: PTH111  (a glob is no `Path`)
 
 
 def redirect(config: Any, names: Mapping[str, str]) -> None:

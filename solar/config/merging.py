@@ -66,7 +66,9 @@ class MergeConfig(StageConfig):
     """Merge models of one shape into one, tensor by tensor. Tokenizer and configuration are the first model's."""
 
     models: list[str] = reference("model")
+    """The models that are merged, in the order of `weights` and `densities`."""
     method: MergeMethod = MISSING
+    """How each tensor is computed."""
     base: str | None = reference("model", None)
     """The model that all `models` were trained from; never one of them."""
     weights: list[float] | None = None

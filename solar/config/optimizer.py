@@ -38,6 +38,7 @@ class OptimizerConfig:
     """One update rule; parameters that are norms, biases or embeddings are never decayed."""
 
     name: OptimizerName = MISSING
+    """The update rule."""
     lr: float = MISSING
     """Peak learning rate."""
     betas: list[float] | None = None
@@ -45,6 +46,7 @@ class OptimizerConfig:
     eps: float | None = None
     """Least size of what an update is divided by (not of adafactor)."""
     weight_decay: float = MISSING
+    """Decoupled weight decay, relative to the learning rate; 0 for none."""
     max_grad_norm: float = MISSING
     """Gradients are scaled down to this norm; 0 means never."""
 
@@ -68,8 +70,11 @@ class ScheduleName(StrEnum):
     """Shapes of the learning rate after warm-up."""
 
     constant = "constant"
+    """The peak, until the end."""
     linear = "linear"
+    """A straight line down to `final_fraction`."""
     cosine = "cosine"
+    """Half a cosine down to `final_fraction`."""
     wsd = "wsd"
     """Warm-up, stable, decay: constant until the last `decay_fraction` (arXiv 2405.18392)."""
     infinite = "infinite"
@@ -81,6 +86,7 @@ class ScheduleConfig:
     """The learning rate as a closed form of the share of training done."""
 
     name: ScheduleName = MISSING
+    """The shape after warm-up."""
     warmup_fraction: float = MISSING
     """Share of training in which the rate rises linearly from `initial_fraction`."""
     final_fraction: float = MISSING

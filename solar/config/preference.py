@@ -7,7 +7,9 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
+from solar.config.duration import Duration
 from solar.config.training import Precision, TrainConfig
+from solar.errors import ConfigError
 
 
 class PreferenceLoss(StrEnum):
@@ -67,6 +69,7 @@ class PreferenceConfig(TrainConfig):
     """What plain and stepwise DPO share."""
 
     loss: PreferenceLoss = MISSING
+    """The loss on each pair."""
     beta: float = MISSING
     """Strength of the pull to the reference."""
     label_smoothing: float = 0.0
@@ -89,8 +92,7 @@ class PreferenceConfig(TrainConfig):
         if self.gamma < 0:
             yield f"gamma: found {self.gamma}, expected 0 or more"
         yield from self._settings_without_effect()
-        if self.duration.rstrip().endswith(("token", "tokens")):
-            yield f"duration: found '{self.duration}', expected steps or epochs for preference pairs"
+        yield from _not_in_tokens("duration", self.duration)
 
     def _settings_without_effect(self) -> Iterator[str]:
         for name, losses in READ_BY.items():
@@ -136,8 +138,11 @@ class StepConfig:
     share: float | None = None
     """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
     beta: float | None = None
+    """Instead of the stage's `beta`."""
     lr: float | None = None
+    """Instead of the stage's `optimizer.lr`."""
     duration: str | None = None
+    """Instead of the stage's `duration`."""
 
 
 @dataclass
@@ -148,6 +153,7 @@ class StepwiseDpoConfig(PreferenceConfig):
     """
 
     chunk_by: ChunkBy = MISSING
+    """How the pairs are dealt to the steps."""
     steps: list[StepConfig] = field(default_factory=list)
     """In the order they are trained."""
     parts: int | None = None
@@ -186,6 +192,17 @@ class StepwiseDpoConfig(PreferenceConfig):
                 value = getattr(step, key)
                 if value is not None and not value > 0:
                     yield f"steps.{number}.{key}: found {value}, expected more than 0"
+            if step.duration is not None:
+                try:
+                    Duration.parse(step.duration)
+                except ConfigError as error:
+                    yield f"steps.{number}.duration: {error}"
+                yield from _not_in_tokens(f"steps.{number}.duration", step.duration)
+
+
+def _not_in_tokens(key: str, duration: str) -> Iterator[str]:
+    if duration.rstrip().endswith(("token", "tokens")):
+        yield f"{key}: found '{duration}', expected steps or epochs for preference pairs"
 
 
 @dataclass
@@ -193,8 +210,11 @@ class ReferenceLogpsConfig(StageConfig):
     """Log-probabilities of all answers of preference data under a frozen model: computed once, read by many."""
 
     model: str = reference("model")
+    """The frozen model."""
     data: str = reference("tokens")
+    """The preference data."""
     precision: Precision = MISSING
+    """Number formats of the forward pass; those of the training that reads the result."""
 
 
 @dataclass
@@ -202,11 +222,15 @@ class ChunkPairsConfig(StageConfig):
     """Preference pairs in chunks from easy to hard, by what a model thinks of them before any step."""
 
     logps: str | None = reference("logps", None)
+    """The stage that computed the log-probabilities under `reference`; the plan adds one."""
     data: str = reference("tokens")
+    """The preference data whose pairs are ordered."""
     reference: str = reference("model")
     """M_0. No second model is subtracted: against itself, as DPO's reward would have it, every margin is 0."""
     precision: Precision = MISSING
+    """Number formats of the pass over `reference`."""
     by: ChunkBy = MISSING
+    """What orders the pairs."""
     shares: list[float] = field(default_factory=list)
     """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
 

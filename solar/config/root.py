@@ -4,19 +4,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from solar.config.base import StageConfig
+from solar.config.links import expand_home
 from solar.config.plain import as_plain
 from solar.errors import ConfigError
+
+_MOST_PROCESSES = 1024
+"""Threads or workers; far more make torch or the system crash."""
 
 
 class Strategy(StrEnum):
     """How several devices share the work."""
 
     single = "single"
+    """One device."""
     ddp = "ddp"
     """Every device holds the whole model."""
     fsdp = "fsdp"
@@ -32,9 +38,11 @@ class TrainerConfig:
     devices: int = MISSING
     """Devices a node."""
     num_nodes: int = MISSING
+    """Machines."""
     rendezvous: str | None = None
     """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
     strategy: Strategy = MISSING
+    """How several devices share the work."""
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
@@ -49,12 +57,14 @@ class TrainerConfig:
     """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
     resumed training equals one that ran through to rounding, not in every byte."""
     log_every_steps: int = MISSING
+    """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
     """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
     given."""
     checkpoint_every_seconds: float = MISSING
     """How much work a kill may cost."""
     keep_checkpoints: int = 1
+    """How many of the newest checkpoints stay while a stage trains."""
 
     @property
     def replicas(self) -> int:
@@ -84,13 +94,14 @@ class TrainerConfig:
         ):
             if getattr(self, name) < 1:
                 yield f"{name}: found {getattr(self, name)}, expected at least 1"
-        for name in ("threads", "telemetry_every_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: found {value}, expected at least 1 or null"
-        for name in ("num_workers", "checkpoint_every_seconds"):
-            if getattr(self, name) < 0:
-                yield f"{name}: found {getattr(self, name)}, expected 0 or more"
+        if self.telemetry_every_steps is not None and self.telemetry_every_steps < 1:
+            yield f"telemetry_every_steps: found {self.telemetry_every_steps}, expected at least 1 or null"
+        if self.threads is not None and not 1 <= self.threads <= _MOST_PROCESSES:
+            yield f"threads: found {self.threads}, expected 1 to {_MOST_PROCESSES} or null"
+        if not 0 <= self.num_workers <= _MOST_PROCESSES:
+            yield f"num_workers: found {self.num_workers}, expected 0 to {_MOST_PROCESSES}"
+        if not self.checkpoint_every_seconds >= 0:
+            yield f"checkpoint_every_seconds: found {self.checkpoint_every_seconds}, expected 0 or more"
         if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:
             yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
         if self.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d+", self.rendezvous):
@@ -105,8 +116,11 @@ class LoggerName(StrEnum):
     """Where curves go besides the artifact's own `logs/`."""
 
     none = "none"
+    """Nowhere else."""
     wandb = "wandb"
+    """Weights & Biases."""
     tensorboard = "tensorboard"
+    """TensorBoard event files in the folder of the run."""
 
 
 @dataclass
@@ -114,13 +128,24 @@ class LoggerConfig:
     """The experiment tracker."""
 
     name: LoggerName = MISSING
+    """Which tracker."""
     project: str = "solar"
+    """Name of the project in the tracker."""
     mode: str = "offline"
     """wandb: `offline` (nothing leaves this machine) or `online`."""
 
     def problems(self) -> Iterator[str]:
         if self.mode not in ("offline", "online"):
             yield f"mode: found {self.mode!r}, expected offline or online"
+
+
+class Preflight(StrEnum):
+    """What follows from what a machine seems to lack; memory and disk are estimates."""
+
+    refuse = "refuse"
+    """Say all of it, and start no work."""
+    warn = "warn"
+    """Say all of it, and start nevertheless."""
 
 
 @dataclass
@@ -150,6 +175,8 @@ class SolarConfig:
     """Stop after this stage and what it needs."""
     dry_run: bool = False
     """Print the plan and stop."""
+    preflight: Preflight = Preflight.refuse
+    """What to do where this machine seems to lack something for the plan: memory, disk, packages, data."""
 
 
 def typed(composed: DictConfig) -> SolarConfig:
@@ -162,12 +189,18 @@ def typed(composed: DictConfig) -> SolarConfig:
     if missing:
         raise ConfigError("\n".join(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
     config = OmegaConf.to_object(composed)
-    assert isinstance(config, SolarConfig)
+    if not isinstance(config, SolarConfig):
+        raise ConfigError(
+            "the configuration does not start from solar's own, which --config-path takes away; "
+            "add a folder of yours with --config-dir=FOLDER"
+        )
     unknown = list(_unknown(OmegaConf.to_container(composed), as_plain(config)))
     if unknown:
         raise ConfigError(
             "\n".join(f"{key}: no such key; without the plus, a typo is told with what was meant" for key in unknown)
         )
+    expand_home(config.stages)
+    config.paths.root = str(Path(config.paths.root).expanduser()) if config.paths.root else ""
     return config
 
 

@@ -20,19 +20,25 @@ class SynthesizeConfig(StageConfig):
     base_url: str | None = None
     """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
     server_model: str | None = None
+    """The model's name on that server."""
     question_prompt: str | None = content("path", None)
     """A text with `{question}`; ours (`solar/data/synthesis/prompts`), if not given."""
     answer_prompt: str | None = content("path", None)
     """A text with `{question}` (rephrased) and, if the writer may see it, `{answer}` (the seed); ours, if not given."""
     questions_per_seed: int = MISSING
+    """Rephrasings of each seed question."""
     answers_per_question: int = MISSING
+    """Answers to each rephrased question."""
     temperature: float = MISSING
+    """Sampling temperature of questions and answers; 0 takes the likeliest token."""
     max_new_tokens: int = MISSING
+    """Tokens that a question or an answer may have."""
     requests_per_minute: int | None = pace(None)
     """To a server; as fast as it answers, if not given."""
     connections: int = pace(8)
     """Requests to a server that are under way at once."""
     seed: int = MISSING
+    """Decides what is sampled."""
 
     def problems(self) -> Iterator[str]:
         yield from (f"seeds.{problem}" for problem in self.seeds.problems())

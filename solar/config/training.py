@@ -16,6 +16,7 @@ class Precision(StrEnum):
     """Number formats of weights and arithmetic."""
 
     fp32 = "fp32"
+    """Weights and arithmetic in float32."""
     bf16_true = "bf16_true"
     """Weights and arithmetic in bfloat16."""
     bf16_mixed = "bf16_mixed"
@@ -26,7 +27,9 @@ class Trainable(StrEnum):
     """Which weights move; `new` are the layers a growth plan added."""
 
     all = "all"
+    """All weights."""
     new = "new"
+    """The new layers; all other weights are frozen."""
 
 
 @dataclass
@@ -75,6 +78,7 @@ class AverageConfig:
     """What becomes of the weights in the end: an average instead of the last ones."""
 
     kind: AverageKind = AverageKind.none
+    """Which mean."""
     decay: float = 0.999
     """Of `ema`: what a step leaves of the weight that earlier steps have in the average."""
     window_fraction: float = 0.2
@@ -107,8 +111,11 @@ class AdapterConfig:
     alpha: float = 16.0
     """The adapters' product is scaled by alpha / rank."""
     dropout: float = 0.0
+    """Share of the adapter's inputs that training sets to zero."""
     targets: list[str] = field(default_factory=list)
     """Last names of the linear layers that get one (q_proj, v_proj, ...); all but the output layer, if empty."""
+    keep: bool | None = None
+    """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
 
     def problems(self) -> Iterator[str]:
         if self.rank < 0:
@@ -117,7 +124,7 @@ class AdapterConfig:
             yield f"alpha: found {self.alpha}, expected more than 0"
         if not 0 <= self.dropout < 1:
             yield f"dropout: found {self.dropout}, expected 0 to below 1"
-        for name in ("targets", "dropout"):
+        for name in ("targets", "dropout", "keep"):
             if not self.rank and getattr(self, name):
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
@@ -127,18 +134,22 @@ class TrainConfig(StageConfig):
     """What continued pretraining, instruction tuning and preference optimization share."""
 
     model: str = reference("model")
+    """The model that training starts from."""
     data: str = reference("tokens")
+    """The tokens: the `train` split is trained on, the `valid` split is the held-out text."""
     duration: str = MISSING
     """A number and a unit: `2M tokens`, `400 steps`, `3 epochs`."""
     global_batch_size: int = MISSING
     """Rows (packed sequences, conversations or pairs) an optimizer step, over all devices and micro-batches."""
     precision: Precision = MISSING
+    """Number formats of weights and arithmetic."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     trainable: Trainable = Trainable.all
+    """Which weights move."""
     unfreeze_at: str | None = None
     """With `trainable: new`, when the others begin to move: `200 steps` or `1M tokens`; never, if not given."""
     lr_factors: dict[str, float] = field(default_factory=dict)
@@ -200,7 +211,9 @@ class Control(StrEnum):
     """How long the ungrown base is trained beside the grown model."""
 
     same_tokens = "same_tokens"
+    """For as many tokens as the grown model."""
     same_flops = "same_flops"
+    """For as many floating-point operations, which is more tokens: the base is smaller."""
 
 
 CONTROL_SUFFIX = "_control"

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from solar.config.growth import Select
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
-from solar.diagnosis import models
 from solar.diagnosis.measures import BaseSums, PlanSums
 from solar.diagnosis.plotting import plot
 from solar.diagnosis.seams import seam_scales
 from solar.diagnosis.virtual import Pass, VirtualModel
 from solar.errors import DataError, PlanError
 from solar.growth.plans import LayerPlan, resolve
+from solar.network.loading import load_model
 
 DIAGNOSIS_FILE = "diagnosis.json"
 PLOT_FILE = "diagnosis.png"
@@ -44,7 +44,7 @@ def diagnose(
     batches = [torch.as_tensor(batch_BT, dtype=torch.long) for batch_BT in batches_BT]
     if not batches or batches[0].shape[-1] < 2:
         raise DataError("diagnose: no text of at least 2 tokens found, expected rows of token ids to measure on")
-    model, _ = models.load(model_folder)
+    model = load_model(model_folder)
     n = model.config.get_text_config(decoder=True).num_hidden_layers
     resolved = {name: _candidate(name, plan, n) for name, plan in plans.items()}
     content = measure(VirtualModel(model, n), batches, plans, resolved, select, progress)

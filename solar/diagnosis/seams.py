@@ -64,10 +64,10 @@ def tokenized(folder: Path, text: Path, tokens: int = _TOKENS, sequence_length: 
 
 
 def _work(request: dict[str, Any]) -> dict[int, float]:
-    from solar.diagnosis import models
+    from solar.network.loading import load_model
 
     folder = Path(request["model"])
-    model, _ = models.load(folder)
+    model = load_model(folder)
     growth = GrowthPlan(**{**request["plan"], "plan": PlanName(request["plan"]["plan"])})
     n = model.config.get_text_config(decoder=True).num_hidden_layers
     return seam_scales(VirtualModel(model, n), resolve(growth, n), tokenized(folder, Path(request["text"])))

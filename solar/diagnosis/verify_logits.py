@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solar.diagnosis import models
 from solar.diagnosis.virtual import VirtualModel, find_layers
-from solar.errors import ArtifactError
+from solar.errors import ArtifactError, SolarError
 from solar.growth.process import answer
+from solar.network.loading import load_model
 
 TOLERANCE = 1e-5
 """Largest difference of logits, relative to their scale, that the order of additions may explain."""
@@ -18,15 +18,15 @@ _BATCH, _TOKENS, _WINDOW = 2, 24, 5
 
 
 def judge(request: dict[str, Any]) -> dict[str, float]:
-    """Raises `ArtifactError` for keys missing or unexpected, and for logits that differ. Returns the difference."""
+    """The difference of logits. Raises `ArtifactError` for a folder that does not load, or for logits that differ."""
     compares = request["level"] == "logits"
-    grown, info = models.load(Path(request["grown"]), window=_WINDOW, device="cpu" if compares else "meta")
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if keys := info.get(kind):
-            raise ArtifactError(f"verification failed: {kind.replace('_', ' ')} on loading: {min(map(str, keys))}")
+    try:
+        grown = load_model(Path(request["grown"]), window=_WINDOW, device="cpu" if compares else "meta")
+    except SolarError as error:
+        raise ArtifactError(f"verification failed: {error}") from error
     if not compares:
         return {}
-    base, _ = models.load(Path(request["base"]), window=_WINDOW)
+    base = load_model(Path(request["base"]), window=_WINDOW)
     vocab_size = base.config.get_text_config(decoder=True).vocab_size
     input_ids_BT = torch.randint(0, vocab_size, (_BATCH, _TOKENS), generator=torch.Generator().manual_seed(0))
     virtual = VirtualModel(base, request["base_layers"])

@@ -1,13 +1,12 @@
 """What a stage is given besides its configuration and inputs: how and where it runs."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from solar.artifacts.store import Artifact
 from solar.config.base import StageConfig
-from solar.config.root import LoggerConfig, TrainerConfig
+from solar.config.run_context import RunContext as RunContext
 
 Inputs = Mapping[str, Artifact]
 """Names of the stages it reads -> what they left; `inputs[config.model].path` is a folder."""
@@ -18,20 +17,6 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig, contravariant=True)
 
 OVERRIDES = "overrides.txt"
 """File of a run's folder: what its command line said, a line each."""
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """Nothing in it may change what is computed."""
-
-    experiment: str
-    stage: str
-    trainer: TrainerConfig
-    logger: LoggerConfig
-    run_dir: Path
-    """Folder of this run: trackers write there."""
-    progress: Callable[[str], None]
-    """Replaces the stage's one live line."""
 
 
 class Stage(Protocol[ConfigT]):

@@ -32,11 +32,20 @@ class Line:
     live: Live | None
     started: float = field(default_factory=time.monotonic)
     ended: str = ""
+    console: Console | None = None
+    announced: str = ""
 
     def update(self, text: str) -> None:
         """Say what is going on now."""
         if self.live is not None:
             self.live.update(self._text("·", text, "cyan"))
+
+    def announce(self, text: str) -> None:
+        """Say now, also where there is no live line; the same text again is not repeated."""
+        if text != self.announced and self.live is None and self.console is not None:
+            self.console.print(self._text("·", text, "cyan"), soft_wrap=True)
+        self.announced = text
+        self.update(text)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Say what came out."""
@@ -58,7 +67,7 @@ class Progress:
     def stage(self, name: str) -> Iterator[Line]:
         """The line of one stage, from its start to its end."""
         if not self.console.is_terminal:
-            line = Line(name, None)
+            line = Line(name, None, console=self.console)
             yield line
             self.console.print(line._text("✓", line.ended, "green"))
             return

@@ -17,7 +17,7 @@ from solar.config.root import SolarConfig
 from solar.config.training import CONTROL_SUFFIX
 from solar.engine.context import OVERRIDES
 from solar.errors import ConfigError
-from solar.plan.plan import Plan
+from solar.plan.plan import Plan, PlannedStage
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class Record:
 
     folder: Path
     config: SolarConfig
+    folders: Mapping[str, str]
+    """Stage -> name of its artifact's folder, as planned."""
+
+    def note_folders(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Correct the record where another run made an artifact meanwhile, under another stage's name."""
+        folders = {**self.folders, **{name: artifact.path.name for name, artifact in artifacts.items()}}
+        if folders != self.folders:
+            _write_folders(self.folder, folders)
 
     def show_results(self, artifacts: Mapping[str, Artifact], console: Console) -> None:
         """Show the models side by side, and where things are."""
@@ -75,11 +83,20 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: S
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=False), encoding="utf-8")
     (folder / OVERRIDES).write_text("".join(f"{override}\n" for override in overrides), encoding="utf-8")
     # Folders are known before they exist, so that a run that was stopped can be looked at, too.
-    folders = {name: f"{name}-{stage.id}" for name, stage in plan.stages.items()}
-    write_atomically(folder / "artifacts.json", json.dumps(folders, indent=1) + "\n")
-    lines = [plan.headline, *(f"{stage.name}-{stage.id}" for stage in plan.stages.values())]
+    folders = {name: _folder(stage) for name, stage in plan.stages.items()}
+    _write_folders(folder, folders)
+    lines = [plan.headline, *folders.values()]
     (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Record(folder, config)
+    return Record(folder, config, folders)
+
+
+def _folder(stage: PlannedStage) -> str:
+    """Name of the artifact's folder, which may be that of another stage of the same id."""
+    return stage.artifact.path.name if stage.artifact else f"{stage.same_as or stage.name}-{stage.id}"
+
+
+def _write_folders(run: Path, folders: Mapping[str, str]) -> None:
+    write_atomically(run / "artifacts.json", json.dumps(folders, indent=1) + "\n")
 
 
 def scores_table(artifact: Artifact) -> Table:

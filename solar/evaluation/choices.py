@@ -1,6 +1,6 @@
-"""Multiple choice by likelihood: the answer a model finds likeliest, without generating one.
+"""Multiple choice by likelihood: the likeliest of the given answers; no answer is generated.
 
-Shapes: B choices, T positions, K last positions that have logits, V tokens of the vocabulary.
+Shapes: N tokens of answers.
 """
 
 import json
@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
 from solar.data.encode.encode import Encoder
 from solar.errors import DataError
+from solar.network.cross_entropy import segment_sums
+from solar.network.decoder import Decoder
+from solar.network.microbatch import from_answers
 
 FILE = "choices.jsonl"
 TOKENS_AT_ONCE = 2048
-"""Bound on B x T; a constant, so that scores do not depend on the machine."""
+"""Answers share a pass up to this many tokens; a constant, so that scores do not depend on the machine."""
 
 Pair = tuple[list[int], list[int]]
-"""Token ids of a prompt and of an answer."""
+"""Token ids of a prompt, at least one, and of an answer."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Question:
     choices: list[str]
     answer: int
     task: str = "choices"
-    """What kind of question it is; scores are told by task, too."""
+    """The kind of the question; each task has a score of its own, too."""
     messages: list[dict[str, str]] | None = None
     context: str | None = None
 
 
 def read_questions(folder: Path, at_most: int | None = None) -> list[Question]:
-    """The first `at_most` questions of each task. Raises `DataError` with the line that is no question."""
+    """The first `at_most` questions of each task. Raises `DataError` with the number of a line that is no question."""
     path = folder / FILE
     if not path.is_file():
         raise DataError(f"choices: {folder} has no {FILE}, expected a text stage that leaves one")
@@ -61,46 +63,47 @@ def read_questions(folder: Path, at_most: int | None = None) -> list[Question]:
     return questions
 
 
-def accuracy(model: Any, tokenizer: Any, questions: list[Question]) -> dict[str, Any]:
+def accuracy(decoder: Decoder, tokenizer: Any, questions: list[Question]) -> dict[str, Any]:
     """Share of questions whose right answer has the largest sum of log-probabilities.
 
     `accuracy_<task>` is the share among the questions of one task. `choice_accuracy_normalised` divides each sum by the
-    answer's length in characters (arXiv 2405.14782, `acc_norm`); `choice_chance` is what guessing would give;
+    answer's length in characters (arXiv 2405.14782, `acc_norm`); `choice_chance` is the expected share of guesses;
     `choice_stderr` is the standard error of the mean.
     """
-    sums = iter(log_likelihoods(model, encode(tokenizer, questions)))
-    plain, normalised = [], []
+    sums = iter(log_likelihoods(decoder, encode(tokenizer, questions)))
+    hits, normalised_hits = [], []
     for question in questions:
         scores = [next(sums) for _ in question.choices]
         by_length = [score / len(choice) for score, choice in zip(scores, question.choices, strict=True)]
-        plain.append(scores.index(max(scores)) == question.answer)
-        normalised.append(by_length.index(max(by_length)) == question.answer)
-    share, count = sum(plain) / len(plain), len(questions)
+        hits.append(scores.index(max(scores)) == question.answer)
+        normalised_hits.append(by_length.index(max(by_length)) == question.answer)
+    share, count = sum(hits) / len(hits), len(questions)
     return {
         "choice_accuracy": share,
-        **{f"accuracy_{task}": value for task, value in _by_task(questions, plain).items()},
-        "choice_accuracy_normalised": sum(normalised) / count,
+        **{f"accuracy_{task}": value for task, value in _by_task(questions, hits).items()},
+        "choice_accuracy_normalised": sum(normalised_hits) / count,
         "choice_stderr": math.sqrt(share * (1 - share) / max(count - 1, 1)),
         "choice_chance": sum(1 / len(question.choices) for question in questions) / count,
         "choice_questions": count,
     }
 
 
-def _by_task(questions: list[Question], right: list[bool]) -> dict[str, float]:
-    """Nothing where there is one task only, whose share is that of all."""
+def _by_task(questions: list[Question], hits: list[bool]) -> dict[str, float]:
+    """The share of right answers of each task; empty for a single task, whose share is that of all."""
     tasks = dict.fromkeys(question.task for question in questions)
     if len(tasks) < 2:
         return {}
-    hits = {
-        task: [hit for question, hit in zip(questions, right, strict=True) if question.task == task] for task in tasks
+    by_task = {
+        task: [hit for question, hit in zip(questions, hits, strict=True) if question.task == task] for task in tasks
     }
-    return {task: sum(found) / len(found) for task, found in hits.items()}
+    return {task: sum(own) / len(own) for task, own in by_task.items()}
 
 
 def encode(tokenizer: Any, questions: list[Question]) -> list[Pair]:
-    """One pair of token ids a choice, in order.
+    """A prompt and an answer for each choice, in order.
 
-    A conversation is rendered as in training; without a chat template, and for `context`, the text goes on as it is.
+    A conversation is rendered as in training. Without a chat template, and after a `context`, the choice follows as
+    plain text.
     """
     pairs: list[Pair] = []
     encoder = Encoder(tokenizer)
@@ -116,10 +119,10 @@ def encode(tokenizer: Any, questions: list[Question]) -> list[Pair]:
 
 
 def _answers(encoder: Encoder, messages: list[dict[str, str]], choices: list[str]) -> Iterator[Pair]:
-    """The last turn of each conversation, without the token that ends it."""
+    """The last turn of each conversation as an answer, without the token that ends the turn."""
     stops = encoder.end_of_turn_ids()
-    said = [encoder.cut([*messages, {"role": "assistant", "content": choice}]) for choice in choices]
-    for tokens in encoder.conversations(said):
+    conversations = [encoder.cut([*messages, {"role": "assistant", "content": choice}]) for choice in choices]
+    for tokens in encoder.conversations(conversations):
         end = len(tokens.ids) - (tokens.ids[-1] in stops)
         start = end
         while start > 0 and tokens.trained[start - 1]:
@@ -127,30 +130,36 @@ def _answers(encoder: Encoder, messages: list[dict[str, str]], choices: list[str
         yield tokens.ids[:start], tokens.ids[start:end]
 
 
-def log_likelihoods(model: Any, pairs: list[Pair]) -> list[float]:
+def log_likelihoods(decoder: Decoder, pairs: list[Pair]) -> list[float]:
     """Sum over each answer's tokens of log p(token | prompt, answer so far), in nats.
 
     Prompts lose their start where both together are longer than the model's positions.
     """
-    longest = getattr(model.config, "max_position_embeddings", None) or 2**31
-    rows = [((prompt + answer)[-longest - 1 :], min(len(answer), longest)) for prompt, answer in pairs]
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]), index))
+    longest = decoder.max_positions
+    rows = [_shortened(prompt, answer, longest) for prompt, answer in pairs]
+    lengths = [len(prompt) + len(answer) for prompt, answer in rows]
+    order = sorted(range(len(rows)), key=lambda index: (lengths[index], index))
     sums = [0.0] * len(rows)
     while order:
-        width = len(rows[order[-1]][0])
-        batch = order[-max(1, TOKENS_AT_ONCE // width) :]
+        batch = order[-max(1, TOKENS_AT_ONCE // lengths[order[-1]]) :]
         del order[-len(batch) :]
-        for index, total in zip(batch, _batch(model, [rows[index] for index in batch], width), strict=True):
+        for index, total in zip(batch, _sums(decoder, [rows[index] for index in batch]), strict=True):
             sums[index] = total
     return sums
 
 
+def _shortened(prompt: list[int], answer: list[int], longest: int) -> Pair:
+    """The last token of an answer is predicted and never read, so `longest` positions hold one token more."""
+    ids = (prompt + answer)[-longest - 1 :]
+    start = max(1, len(ids) - len(answer))
+    return ids[:start], ids[start:]
+
+
 @torch.inference_mode()
-def _batch(model: Any, rows: list[tuple[list[int], int]], width: int) -> list[float]:
-    """Padding stands right of the answer, where nothing that is scored can see it."""
-    ids_BT = torch.stack([pad(torch.tensor(ids), (0, width - len(ids))) for ids, _ in rows]).to(model.device)
-    first = min(len(ids) - answer for ids, answer in rows)
-    inputs_BT, targets_BK = ids_BT[:, :-1], ids_BT[:, first:]
-    logits_BKV = model(input_ids=inputs_BT, use_cache=False, logits_to_keep=width - first).logits
-    logps_BK = logits_BKV.float().log_softmax(-1).gather(-1, targets_BK[..., None]).squeeze(-1).double()
-    return [float(logps_BK[row, len(ids) - n - first : len(ids) - first].sum()) for row, (ids, n) in enumerate(rows)]
+def _sums(decoder: Decoder, rows: list[Pair]) -> list[float]:
+    for prompt, answer in rows:
+        decoder.check_ids(prompt + answer)
+    batch = from_answers(rows).to(decoder.device)
+    logps_N = decoder.head.logps(decoder.trained_states(batch), batch.targets_N)
+    sums: list[float] = segment_sums(logps_N.double(), batch.answers_N, batch.answers).tolist()
+    return sums

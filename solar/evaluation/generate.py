@@ -1,6 +1,6 @@
 """Text, a token at a time.
 
-Shapes: T positions, V tokens of the vocabulary.
+Shapes: V tokens of the vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solar.network.decoder import Decoder
 
-@torch.no_grad()
+
 def generate(
-    model: Any,
+    decoder: Decoder,
     prompt: list[int],
     stop: list[int],
     max_new_tokens: int,
@@ -20,24 +21,27 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Token ids after `prompt`, up to one of `stop` (which is not given) or the last position the model knows.
+    """Token ids after `prompt`, up to the first of `stop` (not yielded) or the last position the model knows.
 
-    At `temperature` 0 each is the likeliest one; else it is drawn from the likeliest tokens whose probability,
+    At `temperature` 0 each is the likeliest token; else it is drawn from the likeliest tokens whose probability,
     after division of the logits by `temperature`, adds up to `top_p` (arXiv 1904.09751, section 3.1).
     A prompt that leaves no room loses its start.
+
+    Raises:
+        StageError: `prompt` holds a token without a row in the embeddings.
     """
-    longest = getattr(model.config, "max_position_embeddings", None) or 2**31
-    prompt = prompt[-max(1, longest - max_new_tokens) :]
-    draw = torch.Generator(device=model.device).manual_seed(seed)
-    cache, ids_1T = None, torch.tensor([prompt], device=model.device)
-    for _ in range(min(max_new_tokens, longest - len(prompt))):
-        output = model(input_ids=ids_1T, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
-        token = _choose(output.logits[0, -1].float(), temperature, top_p, draw)
+    decoder.check_ids(prompt)
+    longest = decoder.max_positions
+    ids = prompt[-max(1, longest - max_new_tokens) :]
+    draw = torch.Generator(device=decoder.device).manual_seed(seed)
+    memory = None
+    for _ in range(min(max_new_tokens, longest - len(ids))):
+        logits_V, memory = decoder.next_logits(ids, memory)
+        token = _choose(logits_V, temperature, top_p, draw)
         if token in stop:
             return
         yield token
-        ids_1T = torch.tensor([[token]], device=model.device)
+        ids = [*ids, token]
 
 
 def _choose(logits_V: Tensor, temperature: float, top_p: float, draw: torch.Generator) -> int:
@@ -50,19 +54,19 @@ def _choose(logits_V: Tensor, temperature: float, top_p: float, draw: torch.Gene
 
 
 def words(tokenizer: Any, ids: Iterable[int], after: Sequence[int] = ()) -> Iterator[str]:
-    """Text of `ids` as soon as it is whole, since a character may need several tokens.
+    """The text of `ids`, part by part; a part ends where a character does, since one may need several tokens.
 
-    `after` is the text that goes on, if any: some tokenizers write the space before a word only inside a text.
+    `after`: the ids that these follow, because some tokenizers write the space before a word only inside a text.
     """
-    seen = list(after)
-    told = _text(tokenizer, seen)
+    read = list(after)
+    written = _text(tokenizer, read)
     for token in ids:
-        seen.append(token)
-        text = _text(tokenizer, seen)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(told):
-            yield text[len(told) :]
-            told = text
-    if rest := _text(tokenizer, seen)[len(told) :]:
+        read.append(token)
+        text = _text(tokenizer, read)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(written):
+            yield text[len(written) :]
+            written = text
+    if rest := _text(tokenizer, read)[len(written) :]:
         yield rest
 
 

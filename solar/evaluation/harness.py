@@ -1,21 +1,24 @@
-"""lm-evaluation-harness behind one function."""
+"""Scores of lm-evaluation-harness."""
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solar.config.evaluation import HarnessTaskConfig
 from solar.errors import ConfigError, StageError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def check_installed() -> None:
-    """Raises `StageError` if the extra `eval` is not installed; imports nothing."""
+    """Raise `StageError` unless the extra `eval` is installed; nothing is imported."""
     if find_spec("lm_eval") is None or find_spec("accelerate") is None:
         raise StageError("harness: needs lm-evaluation-harness; pip install 'solar[eval]', or set harness to {}")
 
 
 def harness_scores(
-    model: Any,
+    network: "PreTrainedModel",
     tokenizer: Any,
     tasks: dict[str, HarnessTaskConfig],
     limit: int | None = None,
@@ -25,42 +28,45 @@ def harness_scores(
     """`harness`: name -> score from 0 to 1; `harness_mean`: their unweighted mean (H6, where they are its six).
 
     A group of tasks (MMLU) scores the unweighted mean of its subjects, as the Open LLM Leaderboard did.
-    `own_tasks` is a folder of task files that stands in for the harness's own.
+    `own_tasks`: a folder of task files that replaces the harness's own.
 
     Raises:
         StageError: the extra `eval` is not installed.
-        ConfigError: a task or metric the harness does not know.
+        ConfigError: the harness does not know a task or metric.
     """
     check_installed()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    # The default tree holds thousands of files; it is scanned only if it is wanted.
+    from solar.network.isolation import own_attention
+
+    # The harness's own tree holds thousands of files, so it is scanned only if no other is given.
     manager = TaskManager(include_path=str(own_tasks), include_defaults=False) if own_tasks else TaskManager()
-    reader = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     scores = {}
-    for name, task in tasks.items():
-        if task.task not in manager.all_tasks:
-            raise ConfigError(f"harness.{name}.task: {task.task} is no task of lm-evaluation-harness")
-        found = simple_evaluate(
-            reader,
-            tasks=[task.task],
-            num_fewshot=task.num_fewshot,
-            limit=limit,
-            task_manager=manager,
-            log_samples=False,
-            bootstrap_iters=0,
-        )
-        scores[name] = _score(found, task, name)
+    with own_attention(network):
+        reader = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=batch_size)
+        for name, task in tasks.items():
+            if task.task not in manager.all_tasks:
+                raise ConfigError(f"harness.{name}.task: {task.task} is no task of lm-evaluation-harness")
+            results = simple_evaluate(
+                reader,
+                tasks=[task.task],
+                num_fewshot=task.num_fewshot,
+                limit=limit,
+                task_manager=manager,
+                log_samples=False,
+                bootstrap_iters=0,
+            )
+            scores[name] = _score(results, task, name)
     return {"harness": scores, "harness_mean": sum(scores.values()) / len(scores)}
 
 
-def _score(found: dict[str, Any], task: HarnessTaskConfig, name: str) -> float:
-    leaves = _leaves(task.task, found.get("group_subtasks", {}))
+def _score(results: dict[str, Any], task: HarnessTaskConfig, name: str) -> float:
+    leaves = _leaves(task.task, results.get("group_subtasks", {}))
     values = []
     for leaf in leaves:
-        result = found["results"][leaf]
+        result = results["results"][leaf]
         key = task.metric if task.metric in result else f"{task.metric},none"
         if key not in result:
             known = ", ".join(sorted(key for key, value in result.items() if isinstance(value, float)))
@@ -70,5 +76,5 @@ def _score(found: dict[str, Any], task: HarnessTaskConfig, name: str) -> float:
 
 
 def _leaves(task: str, groups: dict[str, list[str]]) -> list[str]:
-    """The tasks that a group is made of, through groups of groups."""
+    """The tasks of a group, and of the groups inside it."""
     return [leaf for part in groups[task] for leaf in _leaves(part, groups)] if groups.get(task) else [task]

@@ -1,32 +1,20 @@
-"""A model folder, opened for reading: weights as they are stored, no gradients, no code that came with them."""
+"""A model folder, opened for scores and text: its decoder and its tokenizer."""
 
 from pathlib import Path
 from typing import Any
 
 from solar.data.encode import tokenizer
-from solar.errors import DataError, StageError
-from solar.growth import unmaterialized
+from solar.network.decoder import Decoder
+from solar.network.folder import refused_in_one_line
+from solar.network.loading import load_decoder
 
 
-def load(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
-    """The model in evaluation mode on `device`, and its tokenizer.
+def load(folder: Path, device: str = "cpu") -> tuple[Decoder, Any]:
+    """The decoder in evaluation mode on `device`, and the folder's tokenizer.
 
     Raises:
-        StageError: `folder` is no Hugging Face folder with safetensors, or asks to run its own code.
+        SolarError: `folder` is not a Hugging Face folder with whole safetensors of plain numbers and a fast tokenizer.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    if not (folder / "config.json").is_file():
-        raise StageError(f"{folder}: has no config.json, expected a Hugging Face model folder")
-    logging.disable_progress_bar()
-    local = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        model = unmaterialized.load(folder, AutoModelForCausalLM, dtype="auto", use_safetensors=True, **local)
-        words = tokenizer.read(folder)
-    except (OSError, ValueError, DataError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError(
-            f"{folder}: cannot be loaded ({reason}); expected a whole Hugging Face model folder"
-        ) from error
-    return model.to(device).eval().requires_grad_(False), words
+    decoder = load_decoder(folder, device)
+    with refused_in_one_line(folder):
+        return decoder, tokenizer.read(folder)

@@ -1,72 +1,71 @@
-"""Loss on held-out tokens: nats a token, bits a byte.
+"""Loss on held-out tokens: nats a token, bits a byte; the loss that training's validation measures."""
 
-Shapes: B rows, T positions of a row, V tokens of the vocabulary.
-"""
-
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
-from solar.data.store.dataset import TokenDataset, collate
-from solar.errors import DataError
+from solar.data.store.dataset import Row, TokenDataset
+from solar.errors import DataError, StageError
+from solar.network.decoder import Decoder
+from solar.network.microbatch import MicroBatch, from_rows
 
-LOGITS_AT_ONCE = 2**22
-"""Bound on B x T x V; a constant, since what is added up together may change the last bits of a sum."""
+TOKENS_AT_ONCE = 2048
+"""Rows share a pass up to this many tokens; a constant, since the order of additions may change a sum's last bits."""
 
 
-def held_out_loss(model: Any, folder: Path, max_tokens: int | None = None) -> dict[str, Any]:
+def held_out_loss(decoder: Decoder, folder: Path, max_tokens: int | None = None) -> dict[str, Any]:
     """Mean loss over the trained tokens of the `valid` split, each document on its own.
 
-    Rows are read in order until they hold `max_tokens`; the last one is read whole. Sums are in float64.
+    Rows are read in order until they hold `max_tokens`; the last one is read whole. Sums of passes are in float64.
 
     Raises:
-        DataError: there is nothing to read, or it was made for another task or vocabulary.
+        DataError: the split is empty, or was prepared for another task, vocabulary or number of positions.
+        StageError: the loss is not finite.
     """
     dataset = TokenDataset(folder, "valid")
-    _check(dataset, model, folder)
+    _check(dataset, decoder, folder)
     nats, tokens = 0.0, 0
-    for batch in _batches(dataset, model, max_tokens):
+    for batch in _batches(dataset, max_tokens):
         with torch.inference_mode():
-            logits_BTV = model(
-                input_ids=batch["input_ids"].to(model.device),
-                position_ids=batch["position_ids"].to(model.device),
-                use_cache=False,  # with a cache, transformers lets the documents of a row see each other
-            ).logits
-            labels_BT = batch["labels"].to(model.device)[:, 1:]
-            losses = cross_entropy(
-                logits_BTV[:, :-1].flatten(0, 1).float(), labels_BT.flatten(), ignore_index=-100, reduction="none"
-            )
-            nats += float(losses.double().sum())
-            tokens += int((labels_BT != -100).sum())
+            states_ND = decoder.trained_states(batch.to(decoder.device))
+            loss, _ = decoder.head.loss_sum(states_ND, batch.targets_N.to(decoder.device))
+        nats += float(loss)
+        tokens += batch.trained_tokens
     mean = nats / tokens
+    if not math.isfinite(mean):
+        raise StageError(
+            f"{decoder.network.name_or_path}: the held-out loss on {folder} is {mean}, expected a finite number; the "
+            "weights hold numbers that are not finite, or overflow the number format they are stored in"
+        )
     return {"nats_per_token": mean, "bits_per_byte": dataset.bits_per_byte(mean), "tokens": tokens}
 
 
-def _check(dataset: TokenDataset, model: Any, folder: Path) -> None:
+def _check(dataset: TokenDataset, decoder: Decoder, folder: Path) -> None:
     if dataset.header.task == "preference":
         raise DataError(f"data: {folder} holds preference pairs, expected documents or conversations")
     if not len(dataset):
         raise DataError(f"data: {folder} has an empty valid split; raise its held_out_fraction")
-    if dataset.header.vocab_size > model.config.vocab_size:
+    if dataset.header.vocab_size > decoder.vocab_size:
         raise DataError(
             f"data: {folder} has {dataset.header.vocab_size} different tokens, the model knows "
-            f"{model.config.vocab_size}; prepare it with this model's tokenizer"
+            f"{decoder.vocab_size}; prepare it with this model's tokenizer"
         )
 
 
-def _batches(dataset: TokenDataset, model: Any, max_tokens: int | None) -> Iterator[dict[str, Any]]:
-    at_once = max(1, LOGITS_AT_ONCE // (dataset.header.sequence_length * model.config.vocab_size))
-    rows, read = [], 0
+def _batches(dataset: TokenDataset, max_tokens: int | None) -> Iterator[MicroBatch]:
+    rows_at_once = max(1, TOKENS_AT_ONCE // dataset.header.sequence_length)
+    rows: list[Row] = []
+    read = 0
     for index in range(len(dataset)):
         if max_tokens is not None and read >= max_tokens:
             break
         rows.append(dataset[index])
         read += int(dataset.row_tokens[index])
-        if len(rows) == at_once:
-            yield collate(rows, dataset.header.pad_id)
+        if len(rows) == rows_at_once:
+            yield from_rows(rows)
             rows = []
     if rows:
-        yield collate(rows, dataset.header.pad_id)
+        yield from_rows(rows)

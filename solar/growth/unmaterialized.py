@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError
-from solar.growth.files import publish as folders
 from solar.growth.files.recipes import Recipe
 from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
-from solar.weights.folder import CONFIG_FILE, StoredTensor, read_json
+from solar.weights.folder import CONFIG_FILE, UNMATERIALIZED_FILE
+from solar.weights.header import StoredTensor
+from solar.weights.json_file import read_json, write_json
+from solar.weights.publish import published
+from solar.weights.travelling import copy_travelling_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOTE_FILE = "unmaterialized.json"
 _ENUMS = {"plan": PlanName, "init": Init, "seam": SeamInit, "dtype": WeightDtype}
 
 
@@ -36,17 +38,17 @@ def keep_plan(source: Path, target: Path, plan: GrowthPlan, seam_scales: Mapping
         "seam_scales": {str(position): scale for position, scale in (seam_scales or {}).items()} or None,
         "files": {path.name: path.stat().st_size for path in job.base.files},
     }
-    with folders.published(target, source) as partial:
-        folders.write_json(partial / CONFIG_FILE, job.config)
-        folders.write_json(partial / NOTE_FILE, note)
-        folders.copy_travelling_files(job.base, partial)
+    with published(target, [source]) as partial:
+        write_json(partial / CONFIG_FILE, job.config)
+        write_json(partial / UNMATERIALIZED_FILE, note)
+        copy_travelling_files(source, partial)
         check_model(job, partial, level)
     return job
 
 
 def is_unmaterialized(folder: Path) -> bool:
     """Whether a model folder holds a plan instead of weights."""
-    return (folder / NOTE_FILE).is_file()
+    return (folder / UNMATERIALIZED_FILE).is_file()
 
 
 def weights(folder: Path) -> "dict[str, Tensor]":
@@ -54,7 +56,7 @@ def weights(folder: Path) -> "dict[str, Tensor]":
 
     Raises `ArtifactError` if the base is gone or has other files than when the plan was kept.
     """
-    note = read_json(folder / NOTE_FILE)
+    note = read_json(folder / UNMATERIALIZED_FILE)
     base = (folder / note["base"]).resolve()
     for name, size in note["files"].items():
         if not (base / name).is_file() or (base / name).stat().st_size != size:
@@ -66,34 +68,6 @@ def weights(folder: Path) -> "dict[str, Tensor]":
     scales = note["seam_scales"] and {int(position): scale for position, scale in note["seam_scales"].items()}
     job = work_out(base, GrowthPlan(**growth), seam_scales=scales)
     return _tensors(job.recipes)
-
-
-def load(folder: Path, auto_class: Any, **options: Any) -> Any:
-    """`auto_class.from_pretrained(folder, **options)`, for a folder with weights and for one with a plan alike."""
-    if not is_unmaterialized(folder):
-        return auto_class.from_pretrained(folder, **options)
-    import torch
-    from transformers import AutoConfig
-
-    config = options.pop("config", None)
-    if config is None:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if hasattr(auto_class, "from_config"):
-        with torch.device("meta"):
-            empty = auto_class.from_config(config)
-        auto_class, config = type(empty), empty.config
-    made = auto_class.from_pretrained(None, config=config, state_dict=weights(folder), **options)
-    _part_twins(made[0] if isinstance(made, tuple) else made)
-    return made
-
-
-def _part_twins(model: Any) -> None:
-    """Give each parameter memory of its own: twins that share the mapped file would be trained as one."""
-    seen: set[int] = set()
-    for parameter in model.parameters():
-        if parameter.data_ptr() in seen:
-            parameter.data = parameter.data.clone()
-        seen.add(parameter.data_ptr())
 
 
 def _tensors(recipes: Mapping[str, Recipe]) -> "dict[str, Tensor]":

@@ -35,14 +35,21 @@ def segment_attention(
     value_BKTE: Tensor,
     attention_mask: Tensor | None,
     *,
-    segments: list[Segment],
+    segments: list[Segment] | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that `transformers` calls in every layer; `segments` comes from the forward's keywords."""
-    assert attention_mask is None and query_BHTE.shape[0] == 1, "segments describe one row without a mask"
+    """The attention function that `transformers` calls in every layer; `segments` comes from the forward's keywords.
+
+    Without segments every row is one document, whose first tokens may be known by their cached keys and values alone.
+    """
+    assert attention_mask is None, "rows are not padded on the left, so no mask is needed"
+    if segments is None:
+        whole_BHTE = _attend(query_BHTE, key_BKTE, value_BKTE, scaling, dropout, sliding_window)
+        return whole_BHTE.transpose(1, 2), None
+    assert query_BHTE.shape[0] == 1, "segments describe one row"
     assert sum(segment.length for segment in segments) == query_BHTE.shape[2], "segments must cover the row"
     blocks = [(segment, len(list(run))) for segment, run in groupby(segments)]
     sizes = [segment.length * count for segment, count in blocks]

@@ -13,8 +13,6 @@ from torch.nn.functional import linear
 
 from solar.network import liger
 
-IGNORE = -100
-"""The label of a position that is not trained."""
 KEPT_CHUNKS = 2
 """Chunks of logits that wait for the backward pass: in float32 about 60 MB on a CPU, 512 MB on a GPU."""
 

@@ -4,7 +4,8 @@ Segments need every layer to mix tokens through the attention function of `trans
 convolutions, position biases that are added to scores, soft caps and attention sinks do not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -23,7 +24,12 @@ LEAK = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 
 def takes_segments(config: Any) -> bool:
-    """Whether the family says that all its layers go through an exchangeable attention function."""
+    """Whether the family says that all its layers go through an exchangeable attention function.
+
+    A decoder beside an encoder of pictures does not take segments: the encoder would be handed them, too.
+    """
+    if hasattr(config, "get_text_config") and config.get_text_config(decoder=True) is not config:
+        return False
     family = AutoModelForCausalLM._model_mapping.get(type(config), None)
     if isinstance(family, (tuple, list)):
         family = family[0]
@@ -43,6 +49,19 @@ def has_sinks(network: PreTrainedModel) -> bool:
 
 def runs_in_segments(network: PreTrainedModel) -> bool:
     return bool(network.config._attn_implementation == NAME)
+
+
+@contextmanager
+def own_attention(network: PreTrainedModel) -> Iterator[None]:
+    """The attention of `transformers` for a while, for code that pads rows on the left and hands in masks."""
+    if not runs_in_segments(network):
+        yield
+        return
+    network.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(NAME)
 
 
 @torch.no_grad()

@@ -1,30 +1,28 @@
-"""A Hugging Face decoder as training needs it: loaded in the right number format, read as hidden states and a head."""
+"""The only door through which a model folder becomes a network.
+
+`load_network` is for training, `load_decoder` for whoever scores or writes text, and `load_model` for diagnosis, which
+takes any class of `transformers`. All three read safetensors alone, run no code of the folder, and refuse weights that
+are quantised, missing, unexpected or of another shape, by the tensor's name.
+"""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging as transformers_logging
+import transformers
+from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from solar.config.training import Precision
 from solar.errors import StageError
-from solar.growth import unmaterialized
+from solar.growth.unmaterialized import is_unmaterialized, weights
 from solar.network.attention import NAME as SEGMENT_ATTENTION
-from solar.network.attention import Segment
-from solar.network.balance import Routed, balance_weight
-from solar.network.head import body_of, check_head
-from solar.network.isolation import has_sinks, in_segments, one_by_one, runs_in_segments, segments_hold, takes_segments
+from solar.network.balance import balance_weight
+from solar.network.decoder import Decoder
+from solar.network.folder import check_files, check_report, quiet, read_config, read_text_config, refused_in_one_line
+from solar.network.head import check_head
+from solar.network.isolation import has_sinks, segments_hold, takes_segments
 
 DTYPES = {
     Precision.fp32: torch.float32,
@@ -32,92 +30,61 @@ DTYPES = {
     Precision.bf16_true: torch.bfloat16,
 }
 """The number format weights are trained in."""
-
-
-def read_config(model_dir: Path) -> PreTrainedConfig:
-    """Raises `StageError` for a model that does more than read and write text."""
-    config: PreTrainedConfig = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config(decoder=True) is not config:
-        raise StageError(
-            f"{model_dir}/config.json: model type {config.model_type} found, expected a decoder of text alone; solar "
-            "grows and merges models that also see or hear, and trains none of them"
-        )
-    return config
+WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "sliding_window_size")
 
 
 def load_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
-    """The model of a Hugging Face folder, every weight from its file, nothing from outside the folder.
+    """A decoder of text in training mode. Raises `SolarError` if the folder or the architecture cannot be trained.
 
-    Raises `StageError` if weights are missing or of another shape, or if the architecture cannot be trained here.
-    A family that leaks from document to document in one row keeps its own attention: see `solar.network.isolation`.
+    Training mode: layers with dropout drop.
     """
-    config = read_config(model_dir)
-    attention = {"attn_implementation": SEGMENT_ATTENTION} if takes_segments(config) else {}
-    with quiet():
-        network, report = unmaterialized.load(
-            model_dir,
-            AutoModelForCausalLM,
-            config=config,
-            dtype=DTYPES[precision],
-            **attention,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report.get(kind):
-            raise StageError(
-                f"{model_dir}: {kind.replace('_', ' ')} {sorted(map(str, report[kind]))[:3]}, expected none"
-            )
-    if attention and (has_sinks(network) or not segments_hold(network)):
-        with quiet():
-            network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
+    config = read_text_config(model_dir)
+    network = _load_decoder(model_dir, config, DTYPES[precision])
     network.config.use_cache = False
-    check_head(network, model_dir)
     if getattr(config, "output_router_logits", False) and not balance_weight(network):
-        told = "output_router_logits asks for a load-balancing loss of the experts, which training here leaves out"
-        warnings.warn(f"{model_dir}/config.json: {told}", stacklevel=2)
+        omission = "output_router_logits asks for a load-balancing loss of the experts, which training here leaves out"
+        warnings.warn(f"{model_dir}/config.json: {omission}", stacklevel=2)
     network.train()
     return network
 
 
-class Decoder(nn.Module):
-    """A network read as hidden states: the module through whose forward a sharded network must be called."""
-
-    def __init__(self, network: PreTrainedModel) -> None:
-        super().__init__()
-        self.network = network
-        self.balance_weight = balance_weight(network)
-        self.routed: list[Routed] = []
-        """What routers said in the last pass, if a loss balances them."""
-
-    def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
-        """The last hidden state of every token of one row of documents, [1, T, D]."""
-        self.routed = []
-        body = self._routing if self.balance_weight and self.network.training else body_of(self.network)
-        if runs_in_segments(self.network):
-            return in_segments(body, input_ids_T, position_ids_T, segments)
-        return one_by_one(body, input_ids_T, segments)
-
-    def _routing(self, **said: Any) -> Any:
-        output = body_of(self.network)(**said, output_router_logits=True)
-        self.routed.append(output.router_logits)
-        return output
+def load_decoder(folder: Path, device: str = "cpu") -> Decoder:
+    """A decoder in evaluation mode without gradients, its weights in the number format they are stored in."""
+    config = read_config(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise StageError(f"{folder}/config.json: model type {config.model_type} found, expected a language model")
+    network = _load_decoder(folder, config, "auto")
+    return Decoder(network.to(device).eval().requires_grad_(False)).eval()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and warnings of transformers; what its loader would say is checked and raised here."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+def load_model(
+    folder: Path, dtype: torch.dtype = torch.float32, window: int | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """A model of whatever class config.json names, in evaluation mode, with eager attention.
+
+    `window`: attention windows are cut to this many tokens, so that short texts show which layers have one, except
+    where weights have the window's size. `device`: `meta` keeps no weight, so that a model of any size fits.
+    """
+    config = read_config(folder)
+    if getattr(config, "rescale_every", 0):
+        config.rescale_every = 0  # rwkv halves the stream at fixed depths for half precision; growth moves its layers
+    if window is not None:
+        _shorten_windows(config.get_text_config(decoder=True), window)
+    options = {"config": config, "dtype": dtype, "attn_implementation": "eager"}
+    options |= {"device_map": device} if device != "cpu" else {}
+    network, report = _from_folder(folder, model_class(config), options)
+    if window is not None and report.get("mismatched_keys"):
+        return load_model(folder, dtype, device=device)
+    check_report(folder, report)
+    return network.eval()
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The class that config.json names, if `transformers` has it; else its automatic causal language model."""
+    names = config.architectures or [""]
+    named = getattr(transformers, names[0], None) if isinstance(names[0], str) else None
+    is_model = isinstance(named, type) and issubclass(named, PreTrainedModel)
+    return named if is_model else AutoModelForCausalLM
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
@@ -127,3 +94,55 @@ def describe(network: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }
+
+
+def _load_decoder(folder: Path, config: PreTrainedConfig, dtype: torch.dtype | str) -> PreTrainedModel:
+    """A network whose documents can be kept apart and whose head is known, in evaluation mode.
+
+    A family that leaks from document to document in one row keeps its own attention: see `solar.network.isolation`.
+    """
+    attention = {"attn_implementation": SEGMENT_ATTENTION} if takes_segments(config) else {}
+    network, report = _from_folder(folder, AutoModelForCausalLM, {"config": config, "dtype": dtype, **attention})
+    check_report(folder, report)
+    if attention and (has_sinks(network) or not segments_hold(network)):
+        with quiet():
+            network.set_attn_implementation("eager" if has_sinks(network) else "sdpa")
+    check_head(network, folder)
+    return network
+
+
+def _from_folder(folder: Path, auto_class: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """`from_pretrained`, and its report of missing, unexpected and mismatched weights.
+
+    The folder may hold a plan of growth instead of weights; they are then built from the base's files.
+    """
+    check_files(folder)
+    built = weights(folder) if is_unmaterialized(folder) else None
+    options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with refused_in_one_line(folder), quiet():
+        if built is None:
+            checks = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
+            loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(folder, **options, **checks)
+            return loaded
+        if hasattr(auto_class, "from_config"):  # an automatic class reads the class from a folder, which has no weights
+            with torch.device("meta"):
+                empty = auto_class.from_config(options["config"])
+            auto_class, options["config"] = type(empty), empty.config
+        network, report = auto_class.from_pretrained(None, state_dict=built, **options)
+    _separate_twins(network)
+    return network, report
+
+
+def _separate_twins(network: nn.Module) -> None:
+    """Give each parameter memory of its own: copies of a layer that share a mapped file would be trained as one."""
+    seen: set[int] = set()
+    for parameter in network.parameters():
+        if parameter.data_ptr() in seen:
+            parameter.data = parameter.data.clone()
+        seen.add(parameter.data_ptr())
+
+
+def _shorten_windows(text_config: Any, window: int) -> None:
+    for key in WINDOW_KEYS:
+        if isinstance(getattr(text_config, key, None), int):
+            setattr(text_config, key, min(getattr(text_config, key), window))

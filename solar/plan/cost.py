@@ -1,13 +1,16 @@
 """What a plan will take: tokens, arithmetic, disk, GPU memory. Formulas, not measurements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from solar.config.data import PrepareDataConfig
 from solar.config.duration import Duration, Unit
 from solar.config.growth import UpscaleConfig
+from solar.config.model import ArchitectureConfig
+from solar.config.optimizer import OptimizerName
 from solar.config.preference import DpoConfig
-from solar.config.training import Precision, TrainConfig
+from solar.config.root import Strategy, TrainerConfig
+from solar.config.training import Precision, Trainable, TrainConfig
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import PlannedStage
 
@@ -24,7 +27,7 @@ class Cost:
     """On each device: weights, gradients, optimizer state; activations come on top."""
 
 
-def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], devices: int, sharded: bool) -> Cost:
+def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: TrainerConfig) -> Cost:
     """Estimate a stage."""
     facts, config = stage.facts, stage.config
     if facts is None or facts.parameters is None:
@@ -42,9 +45,51 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], devices: int, 
         if tokens is None
         else tokens * flops_per_token(facts, length) * (4 / 3 if isinstance(config, DpoConfig) else 1)
     )
-    state = facts.parameters * (8 if config.precision is Precision.bf16_true else 16)
-    optimizer = facts.parameters * (4 if config.precision is Precision.bf16_true else 8)
-    return Cost(tokens, flops, 2 * (stored + optimizer) + stored, state // (devices if sharded else 1))
+    number = 2 if config.precision is Precision.bf16_true else 4
+    weights, trained = facts.parameters * number, trainable_parameters(config, facts)
+    optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
+    checkpoints = trainer.keep_checkpoints + 1 + (config.guard.rollback_after is not None)
+    disk = checkpoints * (weights + optimizer) + stored + (optimizer if config.keep_optimizer else 0)
+    sharded_over = trainer.devices * trainer.num_nodes if trainer.strategy is Strategy.fsdp else 1
+    return Cost(tokens, flops, disk, (weights + trained * number + optimizer) // sharded_over)
+
+
+OPTIMIZER_NUMBERS = {
+    OptimizerName.adamw: 2,
+    OptimizerName.schedule_free: 2,
+    OptimizerName.muon: 1,
+    OptimizerName.adamw_8bit: 0,
+    OptimizerName.adafactor: 0,
+}
+"""Numbers in the weights' format that an optimizer keeps for each trained weight."""
+OPTIMIZER_BYTES = dict.fromkeys(OptimizerName, 0) | {OptimizerName.adamw_8bit: 2}
+"""Bytes that it keeps for each trained weight whatever their format."""
+
+
+def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
+    """Weights that get gradients and optimizer state: adapters, new layers, or all that is not frozen.
+
+    A seam counts as the old or new layer that it is.
+    """
+    sizes, depth, new = facts.architecture, facts.num_hidden_layers, facts.new_layers
+    assert sizes is not None and depth is not None
+    if config.adapter.rank:
+        return depth * config.adapter.rank * _adapted_rows_and_columns(config.adapter.targets, sizes)
+    others_move = config.trainable is Trainable.all or config.unfreeze_at is not None
+    counts = {"new": (new * sizes.layer_parameters, True)}
+    counts["old"] = (depth - new) * sizes.layer_parameters, others_move
+    counts["embed"] = sizes.parameters(0) - sizes.hidden_size, others_move
+    counts["norm"] = sizes.hidden_size, others_move
+    return sum(count for role, (count, moves) in counts.items() if moves and config.lr_factors.get(role, 1.0))
+
+
+def _adapted_rows_and_columns(targets: Sequence[str], sizes: ArchitectureConfig) -> int:
+    """Inputs plus outputs of a layer's matrices that get an adapter: times the rank, the adapters' weights."""
+    hidden, inner = sizes.hidden_size, sizes.intermediate_size
+    key_value = hidden // sizes.num_attention_heads * sizes.num_key_value_heads
+    matrices = {"q_proj": 2 * hidden, "k_proj": hidden + key_value, "v_proj": hidden + key_value, "o_proj": 2 * hidden}
+    matrices |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + inner)
+    return sum(count for name, count in matrices.items() if not targets or name in targets)
 
 
 def flops_per_token(facts: ModelFacts, sequence_length: int) -> float:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from solar.config.base import StageConfig
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
@@ -27,7 +28,12 @@ class ModelFacts:
     description: str = ""
     """For a grown model: its layers in words."""
     work: ModelWork | None = None
-    """What training costs; None where nobody knows the shapes yet."""
+    """What training costs; None where the shapes are not known yet."""
+    depends_on_batches: bool = False
+    """Training it gives other weights with other micro-batches: its config asks for dropout or a balance loss."""
+
+    new_layers: int = 0
+    """Of its layers, those that its last growth added."""
 
     @property
     def parameters(self) -> int | None:
@@ -91,31 +97,50 @@ def _check_candidates(name: str, stage: DiagnoseConfig, num_hidden_layers: int |
 
 def _imported(stage: ImportModelConfig) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", 2)
-    if stage.expects is not None:
-        return ModelFacts(
-            stage.expects, stage.expects.num_hidden_layers, size, work=work_of_architecture(stage.expects)
-        )
+    config = _config_of_folder(stage.path)
+    by_batch = _depends_on_batches(config)
+    if (sizes := stage.expects) is not None:
+        return ModelFacts(sizes, sizes.num_hidden_layers, size, "", work_of_architecture(sizes), by_batch)
     work = work_of_folder(Path(stage.path)) if stage.path else None
-    return ModelFacts(None, _depth_of_folder(stage.path), size, work=work)
+    depth = config.get("num_hidden_layers")
+    return ModelFacts(None, depth if isinstance(depth, int) else None, size, "", work, by_batch)
 
 
-def _depth_of_folder(path: str | None) -> int | None:
-    """The layer count a local folder's config.json states under its usual name, if it does."""
+def _config_of_folder(path: str | None) -> dict[str, Any]:
+    """A local folder's config.json; empty where there is none that can be read."""
     try:
         config = json.loads((Path(path or "") / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    depth = config.get("num_hidden_layers") if isinstance(config, dict) else None
-    return depth if isinstance(depth, int) else None
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _depends_on_batches(config: dict[str, Any]) -> bool:
+    """Whether a model's config asks for dropout or for the experts' balance loss.
+
+    >>> _depends_on_batches({"resid_pdrop": 0.1}), _depends_on_batches({"attention_dropout": 0.0})
+    (True, False)
+    >>> _depends_on_batches({"text_config": {"output_router_logits": True}})
+    True
+    """
+    for key, value in config.items():
+        if isinstance(value, dict) and _depends_on_batches(value):
+            return True
+        dropout = key.endswith(("dropout", "pdrop", "_drop")) and isinstance(value, int | float) and value > 0
+        if dropout or (key == "output_router_logits" and value is True):
+            return True
+    return False
 
 
 def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", base.bytes_per_parameter)
     if stage.diagnosis is not None or base.num_hidden_layers is None:
-        return ModelFacts(base.architecture if stage.diagnosis is None else None, None, size)
+        architecture = base.architecture if stage.diagnosis is None else None
+        return ModelFacts(architecture, None, size, depends_on_batches=base.depends_on_batches)
     try:
         plan = resolve(stage, base.num_hidden_layers)
     except PlanError as error:
         raise PlanError(f"stages.{name}.{error}") from None
     work = base.work.grown(plan.sources) if base.work else None
-    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan), work)
+    depth, new_layers = plan.num_hidden_layers, len(plan.new_positions)
+    return ModelFacts(base.architecture, depth, size, str(plan), work, base.depends_on_batches, new_layers)

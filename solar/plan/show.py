@@ -7,7 +7,7 @@ from rich.table import Table
 
 from solar.config import data, evaluation, growth, merging, model, preference, soup, training
 from solar.config.duration import Duration
-from solar.config.root import Strategy, TrainerConfig
+from solar.config.root import TrainerConfig
 from solar.plan.cost import cost
 from solar.plan.plan import Plan, PlannedStage
 
@@ -22,10 +22,10 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
     table.add_column("parameters", no_wrap=True, justify="right")
     table.add_column("artifact", no_wrap=True, min_width=12)
     table.add_column("", no_wrap=True, min_width=6)
-    devices, flops, disk = trainer.devices * trainer.num_nodes, 0.0, 0
+    flops, disk = 0.0, 0
     for stage in plan.stages.values():
-        estimate = cost(stage, plan.stages, devices, trainer.strategy is Strategy.fsdp)
-        if stage.artifact is None:
+        estimate = cost(stage, plan.stages, trainer)
+        if stage.status == "to run":
             flops, disk = flops + (estimate.flops or 0), disk + (estimate.disk_bytes or 0)
         table.add_row(
             stage.name,
@@ -33,7 +33,7 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
             _reads(stage),
             quantity(stage.facts.parameters if stage.facts else None),
             stage.id,
-            "[green]done[/]" if stage.artifact else "to run",
+            "[green]done[/]" if stage.artifact else stage.status,
         )
     console.print(table)
     if flops or disk:
@@ -47,6 +47,9 @@ def remarks(plan: Plan) -> Iterator[str]:
     """What is allowed but may not be meant."""
     for name in plan.unread:
         yield f"stages.{name} is read by no stage of this plan"
+    for name, stage in plan.stages.items():
+        if not stage.needed and stage.artifact is None:
+            yield f"stages.{name} is missing, but all that reads it is done; until={name} makes it again"
 
 
 def _reads(stage: PlannedStage) -> str:

@@ -11,8 +11,7 @@ _FRONT = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [depth-up-scaling]
----
+{}---
 """
 _USE = """\
 ## Use
@@ -29,9 +28,26 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 def write_card(entry: Entry, run: Run, output: Path) -> None:
     """Write the card of one model to the file `output`; `run` holds the models it descends from."""
     made = "\n".join(_step(step) for step in ancestry(entry, run))
-    parts = [_FRONT, f"# {entry.stage}", _summary(entry, run), *_growth(entry, run), f"## How it was made\n\n{made}"]
+    parts = [
+        _front(entry, run),
+        f"# {entry.stage}",
+        _summary(entry, run),
+        *_growth(entry, run),
+        f"## How it was made\n\n{made}",
+    ]
     text = "\n\n".join(part.strip() for part in [*parts, *_scores(entry, run), _USE])
     output.write_text(text + "\n", encoding="utf-8")
+
+
+def _front(entry: Entry, run: Run) -> str:
+    """The lines that model hubs read: how it was made, and what it was made of."""
+    family = ancestry(entry, run)
+    tags = ["depth-up-scaling"] if any(step.growth() for step in family) else []
+    tags += ["merge"] if any(step.kind in ("merge", "soup") for step in family) else []
+    bases = dict.fromkeys(step.manifest["config"].get("hub") for step in family if step.kind == "import_model")
+    lines = [f"tags: [{', '.join(tags)}]\n"] if tags else []
+    lines += [f"base_model: [{', '.join(base for base in bases if base)}]\n"] if any(bases) else []
+    return _FRONT.format("".join(lines))
 
 
 def ancestry(entry: Entry, run: Run) -> list[Entry]:

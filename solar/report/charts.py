@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from solar.report.numbers import compact
+from solar.report.numbers import compact, is_finite
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 30, 40
@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `style` is a class of the page's style sheet: a, b, c for colours; dots marks the points."""
+    """One curve. `style` is a class of the page's style sheet: a, b or c, each a colour. `dots` marks the points."""
 
     name: str
     points: Sequence[Point]
@@ -44,11 +44,11 @@ class Chart:
         if not lines:
             return Markup("")
         xs = [x for line in lines for x, _ in line.points]
-        ys = [y for line in lines for _, y in line.points] + [level for _, level in self.levels]
+        ys = [y for line in lines for _, y in line.points] + [level for _, level in self.levels if is_finite(level)]
         axes = _Axes(ticks(min(xs), max(xs)), ticks(min(ys), max(ys)))
         parts = [self._grid(axes)]
         crowded = any(axes.x(x) > WIDTH / 2 for _, (x, _) in self.marks)
-        parts += [_level(axes, words, value, crowded) for words, value in self.levels]
+        parts += [_level(axes, words, value, crowded) for words, value in self.levels if is_finite(value)]
         parts += [_line(axes, line) for line in lines]
         parts += [_mark(axes, words, point) for words, point in self.marks]
         label = f"{', '.join(line.name for line in lines)} over {self.x_label}"

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-EXECUTION = ("paths", "trainer", "logger", "hydra", "objective", "sweep", "until", "dry_run")
+EXECUTION = ("paths", "trainer", "logger", "hydra", "objective", "sweep", "until", "dry_run", "preflight")
 """Groups and keys that say how and where, or how far: no number depends on them, and machines differ."""
 
 

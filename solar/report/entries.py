@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solar.report.numbers import is_finite
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,8 +69,19 @@ class Run:
         return [row for table in tables if table for row in table]
 
     def score(self, stage: str) -> dict[str, Any]:
-        """What was measured of a stage's model; empty if nothing was."""
+        """What was measured of a stage's model, except numbers that are not finite; empty if nothing was."""
+        return {key: value for key, value in self._row(stage).items() if not _is_broken(value)}
+
+    def not_finite(self, stage: str) -> list[str]:
+        """Measures of a stage's model that came out as no finite number."""
+        return [key for key, value in self._row(stage).items() if _is_broken(value)]
+
+    def _row(self, stage: str) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for row in self.scores():
             merged |= row if row["stage"] == stage else {}
         return merged
+
+
+def _is_broken(value: object) -> bool:
+    return value is None or (isinstance(value, float) and not is_finite(value))

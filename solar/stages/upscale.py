@@ -59,12 +59,12 @@ def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:
     import torch
 
     from solar.data.held_out import held_out_rows
-    from solar.diagnosis.models import load
     from solar.diagnosis.seams import seam_scales
     from solar.diagnosis.virtual import VirtualModel
     from solar.growth.plans import resolve
+    from solar.network.loading import load_model
 
-    model, _ = load(base)
+    model = load_model(base)
     depth = model.config.get_text_config(decoder=True).num_hidden_layers
     rows_BT = torch.from_numpy(held_out_rows(data, MEASURED_TOKENS, min(512, model.config.max_position_embeddings)))
     return seam_scales(VirtualModel(model, depth), resolve(plan, depth), rows_BT)

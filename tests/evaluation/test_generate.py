@@ -1,28 +1,51 @@
-"""Text comes a token at a time, the same as the library would write."""
+"""Text comes a token at a time, and is the text that plain transformers writes."""
 
+import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from solar.errors import StageError
 from solar.evaluation.generate import generate, words
+from solar.network.loading import load_decoder
+from tests.growth.tiny import FAMILIES, make_tiny
 
 
-def test_the_likeliest_text_is_that_of_transformers(stories):
-    model, tokenizer = stories
+def test_the_likeliest_text_is_that_of_transformers(stories, plain_stories):
+    decoder, tokenizer = stories
     prompt = tokenizer.encode("Once upon a time")
-    theirs = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)
-    assert list(generate(model, prompt, [], 40)) == theirs[0, len(prompt) :].tolist()
+    theirs = plain_stories.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)
+    assert list(generate(decoder, prompt, [], 40)) == theirs[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "modernbert-decoder"])
+def test_greedy_text_of_every_family_is_that_of_transformers_without_a_cache(family, tmp_path):
+    """Prompt and answer are longer than the windows of the tiny models, which span 4 tokens."""
+    plain = AutoModelForCausalLM.from_pretrained(make_tiny(family, tmp_path)).eval()
+    ids = [5, 17, 3, 60, 41, 8, 77, 30]
+    expected = []
+    with torch.no_grad():
+        for _ in range(12):
+            logits_V = plain(torch.tensor([ids + expected]), use_cache=False).logits[0, -1]
+            expected.append(int(logits_V.argmax()))
+    assert list(generate(load_decoder(tmp_path), ids, [], 12)) == expected
+
+
+def test_a_prompt_with_a_token_that_has_no_embedding_is_refused(stories):
+    with pytest.raises(StageError, match="the tokenizer gives token 600, but the model has embeddings for 0 to 511"):
+        list(generate(stories[0], [1, 600], [], 3))
 
 
 def test_the_same_seed_draws_the_same_text_and_another_seed_another(stories):
-    model, tokenizer = stories
+    decoder, tokenizer = stories
     prompt = tokenizer.encode("Once upon a time")
-    first, again, other = (list(generate(model, prompt, [], 40, 1.0, 1.0, seed)) for seed in (1, 1, 2))
+    first, again, other = (list(generate(decoder, prompt, [], 40, 1.0, 1.0, seed)) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_a_tiny_top_p_leaves_only_the_likeliest_token(stories):
-    model, tokenizer = stories
+    decoder, tokenizer = stories
     prompt = tokenizer.encode("Once upon a time")
-    assert list(generate(model, prompt, [], 20, 1.0, 1e-6)) == list(generate(model, prompt, [], 20))
+    assert list(generate(decoder, prompt, [], 20, 1.0, 1e-6)) == list(generate(decoder, prompt, [], 20))
 
 
 def test_top_p_draws_only_from_the_tokens_that_reach_it():
@@ -34,13 +57,13 @@ def test_top_p_draws_only_from_the_tokens_that_reach_it():
 
 
 def test_writing_ends_before_a_stop_token_and_at_the_last_position(stories):
-    model, tokenizer = stories
+    decoder, tokenizer = stories
     prompt = tokenizer.encode("Once upon a time")
-    whole = list(generate(model, prompt, [], 30))
-    assert list(generate(model, prompt, [whole[10]], 30)) == whole[: whole.index(whole[10])]
+    whole = list(generate(decoder, prompt, [], 30))
+    assert list(generate(decoder, prompt, [whole[10]], 30)) == whole[: whole.index(whole[10])]
     long = tokenizer.encode("Lily played. " * 400)
-    assert len(list(generate(model, long, [], 10))) == 10
-    assert len(list(generate(model, long, [], 10_000))) == model.config.max_position_embeddings - 1
+    assert len(list(generate(decoder, long, [], 10))) == 10
+    assert len(list(generate(decoder, long, [], 10_000))) == decoder.max_positions - 1
 
 
 def test_words_join_to_the_text_and_never_split_a_character(stories):

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness is one function away, offline, on tasks of one's own."""
+"""lm-evaluation-harness scores a loaded model offline, on tasks from a folder."""
 
 import json
 import sys
@@ -41,15 +41,16 @@ metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
 def test_scores_are_shares_by_name_and_their_mean(stories, own_tasks):
     pytest.importorskip("lm_eval.models.huggingface", reason="the extra eval is not installed")
     tasks = {"A": HarnessTaskConfig("stories_a", 0, "acc"), "Both": HarnessTaskConfig("stories", 1, "acc_norm,none")}
-    found = harness.harness_scores(*stories, tasks, own_tasks=own_tasks)
-    asked = [Question(context=row["text"] + " ", choices=row["choices"], answer=row["answer"]) for row in ROWS]
-    assert found["harness"]["A"] == pytest.approx(accuracy(*stories, asked)["choice_accuracy"])
-    assert found["harness_mean"] == pytest.approx((found["harness"]["A"] + found["harness"]["Both"]) / 2)
+    decoder, tokenizer = stories
+    scores = harness.harness_scores(decoder.network, tokenizer, tasks, own_tasks=own_tasks)
+    questions = [Question(context=row["text"] + " ", choices=row["choices"], answer=row["answer"]) for row in ROWS]
+    assert scores["harness"]["A"] == pytest.approx(accuracy(decoder, tokenizer, questions)["choice_accuracy"])
+    assert scores["harness_mean"] == pytest.approx((scores["harness"]["A"] + scores["harness"]["Both"]) / 2)
 
 
 def test_a_group_scores_the_plain_mean_of_its_leaves():
     task = HarnessTaskConfig("mmlu", 5, "acc")
-    found = {
+    scores = {
         "group_subtasks": {"mmlu": ["stem", "law"], "stem": ["physics", "maths"]},
         "results": {
             "mmlu": {"acc,none": 0.99},
@@ -58,22 +59,24 @@ def test_a_group_scores_the_plain_mean_of_its_leaves():
             "law": {"acc,none": 0.75},
         },
     }
-    assert harness._score(found, task, "MMLU") == pytest.approx(0.5)
+    assert harness._score(scores, task, "MMLU") == pytest.approx(0.5)
 
 
-def test_a_metric_that_is_not_measured_is_told_with_those_that_are():
-    found = {"results": {"arc": {"alias": "arc", "acc,none": 0.1, "acc_norm,none": 0.2}}}
+def test_a_metric_that_is_not_measured_is_refused_with_those_that_are():
+    scores = {"results": {"arc": {"alias": "arc", "acc,none": 0.1, "acc_norm,none": 0.2}}}
     with pytest.raises(ConfigError, match=r"harness\.ARC\.metric: f1 is not measured, expected one of acc,none, acc_n"):
-        harness._score(found, HarnessTaskConfig("arc", 0, "f1"), "ARC")
+        harness._score(scores, HarnessTaskConfig("arc", 0, "f1"), "ARC")
 
 
-def test_an_unknown_task_is_told_with_its_key(stories, own_tasks):
+def test_an_unknown_task_is_refused_with_its_key(stories, own_tasks):
     pytest.importorskip("lm_eval.models.huggingface", reason="the extra eval is not installed")
     with pytest.raises(ConfigError, match=r"harness\.X\.task: nothing_such is no task"):
-        harness.harness_scores(*stories, {"X": HarnessTaskConfig("nothing_such", 0, "acc")}, own_tasks=own_tasks)
+        harness.harness_scores(
+            stories[0].network, stories[1], {"X": HarnessTaskConfig("nothing_such", 0, "acc")}, own_tasks=own_tasks
+        )
 
 
-def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
+def test_without_the_extra_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"pip install 'solar\[eval\]'"):

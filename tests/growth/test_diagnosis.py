@@ -10,7 +10,6 @@ from torch import nn
 from solar.config.growth import Select
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.diagnose import main
-from solar.diagnosis import models
 from solar.diagnosis.diagnose import diagnose
 from solar.diagnosis.scan import scan_repeats
 from solar.diagnosis.seams import loudness, seam_scales
@@ -19,6 +18,7 @@ from solar.errors import DataError, PlanError
 from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
 from solar.growth.plans import resolve
+from solar.network.loading import load_model
 from tests.growth.tiny import LAYERS
 
 IDS_BT = torch.randint(3, 90, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -126,7 +126,7 @@ def test_two_runs_say_the_same(content, tiny, tmp_path):
 @pytest.mark.usefixtures("in_process")
 def test_the_virtual_loss_is_the_loss_of_the_grown_folder(content, tiny, tmp_path):
     grow(tiny("llama"), tmp_path / "out", PLANS["dus"], verify=Verify.none)
-    grown, _ = models.load(tmp_path / "out")
+    grown = load_model(tmp_path / "out")
     with torch.no_grad():
         losses = [float(grown(input_ids=ids[None], labels=ids[None]).loss) for ids in IDS_BT]
     assert by_name(content)["dus"]["step0_loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
@@ -139,7 +139,7 @@ def test_a_matched_seam_is_as_loud_as_its_layer_is_used_to(content):
 
 
 def test_matching_brings_the_ratio_to_one_where_it_was_measured_and_leaves_a_plan_without_seams_alone(tiny):
-    base, _ = models.load(tiny("llama"))
+    base = load_model(tiny("llama"))
     virtual = VirtualModel(base, LAYERS)
     dus, identity = resolve(PLANS["dus"], LAYERS), resolve(PLANS["base"], LAYERS)
     scales = seam_scales(virtual, dus, IDS_BT)
@@ -151,13 +151,13 @@ def test_matching_brings_the_ratio_to_one_where_it_was_measured_and_leaves_a_pla
 
 @pytest.mark.usefixtures("in_process")
 def test_matched_weights_compute_what_the_virtual_model_computes(tiny, tmp_path):
-    base, _ = models.load(tiny("llama"))
+    base = load_model(tiny("llama"))
     virtual = VirtualModel(base, LAYERS)
     layers = resolve(PLANS["matched"], LAYERS)
     scales = seam_scales(virtual, layers, IDS_BT)
     expected_BTV = virtual.run(layers.sources, scales).logits_BTV
     grow(tiny("llama"), tmp_path / "out", PLANS["matched"], seam_scales=scales)
-    grown, _ = models.load(tmp_path / "out")
+    grown = load_model(tmp_path / "out")
     with torch.no_grad():
         found_BTV = grown(input_ids=IDS_BT).logits
     assert torch.allclose(found_BTV, expected_BTV, atol=1e-4 * float(expected_BTV.abs().max()))
@@ -189,7 +189,7 @@ def test_no_text_is_refused(tiny, tmp_path):
 
 
 def test_the_model_is_as_it_was_afterwards(tiny):
-    base, _ = models.load(tiny("llama"))
+    base = load_model(tiny("llama"))
     with torch.no_grad():
         before = base(input_ids=IDS_BT).logits
         virtual = VirtualModel(base, LAYERS)
@@ -199,7 +199,7 @@ def test_the_model_is_as_it_was_afterwards(tiny):
 
 
 def test_a_scan_tries_every_block_and_ranks_it(tiny):
-    base, _ = models.load(tiny("llama"))
+    base = load_model(tiny("llama"))
     virtual = VirtualModel(base, LAYERS)
     found = scan_repeats(virtual, IDS_BT, wall_seconds=600)
     assert found["tried"] == found["possible"] == LAYERS * (LAYERS + 1) // 2
@@ -213,7 +213,7 @@ def test_a_scan_tries_every_block_and_ranks_it(tiny):
 
 
 def test_a_scan_without_time_says_how_far_it_came(tiny):
-    base, _ = models.load(tiny("llama"))
+    base = load_model(tiny("llama"))
     found = scan_repeats(VirtualModel(base, LAYERS), IDS_BT, wall_seconds=-1)
     assert found["tried"] == 0 and found["possible"] == 36 and found["repeats"] == []
 
@@ -223,8 +223,8 @@ def test_the_command_prints_candidates_best_first_and_the_scan(tmp_path, capsys)
     if not shared.is_dir():
         pytest.skip(f"{shared} is not here: the trained test model and text")
     text = shared / "text" / "tinyshakespeare.txt"
-    words = [str(shared / "stories260K"), "--text", str(text), "--tokens", "512", "--scan", "60"]
-    assert main([*words, "--output", str(tmp_path)]) == 0
+    words = [str(shared / "stories260K"), f"text={text}", "tokens=512", "scan=60"]
+    assert main([*words, f"output={tmp_path}"]) == 0
     said = capsys.readouterr().out
     assert "5 layers, loss" in said and "dus m=1" in said and "15 of 15 repeats tried" in said
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.json", "diagnosis.png", "scan.json"}

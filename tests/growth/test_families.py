@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, WeightDtype
-from solar.diagnosis import models
 from solar.diagnosis import verify_logits as oracle
 from solar.diagnosis.virtual import VirtualModel
 from solar.errors import ArtifactError, PlanError
@@ -18,6 +17,7 @@ from solar.growth.grow import grow
 from solar.growth.plans import resolve
 from solar.growth.remap.families import DERIVE_NOTHING, PROVEN
 from solar.growth.remap.layer_config import is_per_layer
+from solar.network.loading import load_model
 from tests.growth.tiny import FAMILIES, LAYERS, MULTIMODAL
 
 DUS = GrowthPlan(PlanName.dus, m=2)
@@ -30,12 +30,11 @@ IDS_BT = torch.randint(3, 90, (2, 24), generator=torch.Generator().manual_seed(0
 def test_the_grown_model_computes_what_the_reordered_base_computes(name, tiny, tmp_path):
     """DUS with a seam that breaks every pattern of the family; logits of a model built from the grown folder."""
     grow(tiny(name), tmp_path / "grown", DUS, verify=Verify.load)
-    base, _ = models.load(tiny(name))
+    base = load_model(tiny(name))
     virtual = VirtualModel(base, LAYERS)
     own = virtual.record(IDS_BT).logits_BTV
     expected_BTV = virtual.run(DUS_LAYERS).logits_BTV
-    grown, info = models.load(tmp_path / "grown")
-    assert not info["missing_keys"] and not info["unexpected_keys"]
+    grown = load_model(tmp_path / "grown")
     with torch.no_grad():
         logits_BTV = grown(input_ids=IDS_BT, use_cache=False).logits
     assert torch.allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-5 * float(expected_BTV.abs().max()))
@@ -51,8 +50,8 @@ def test_zero_out_loses_nothing(name, tiny, tmp_path):
     if name == "jamba":  # its attention comes every 4th layer, so that no single layer can be inserted
         growth = GrowthPlan(PlanName.dus, m=2, init=Init.zero_out)
     grow(tiny(name), tmp_path / "grown", growth, verify=Verify.load)
-    base, _ = models.load(tiny(name))
-    grown, _ = models.load(tmp_path / "grown")
+    base = load_model(tiny(name))
+    grown = load_model(tmp_path / "grown")
     with torch.no_grad():
         assert torch.equal(
             grown(input_ids=IDS_BT, use_cache=False).logits, base(input_ids=IDS_BT, use_cache=False).logits
@@ -65,7 +64,7 @@ def test_zero_out_loses_nothing(name, tiny, tmp_path):
 )
 def test_generation_with_a_cache_equals_generation_without(name, tiny, tmp_path):
     grow(tiny(name), tmp_path / "grown", DUS, verify=Verify.none)
-    grown, _ = models.load(tmp_path / "grown")
+    grown = load_model(tmp_path / "grown")
     options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     cached, plain = (grown.generate(IDS_BT[:, :8], use_cache=use, **options) for use in (True, False))
     assert torch.equal(cached, plain)
@@ -77,7 +76,7 @@ def test_the_reference_is_a_stack_of_deep_copied_layers(name, tiny, tmp_path):
     """Both the grown folder and the virtual model that judges it; alternations break at the seam."""
     order = [*range(7), *range(2, 8)]
     grow(tiny(name), tmp_path / "grown", GrowthPlan(PlanName.dus, p=1, q=2), verify=Verify.none)
-    base, _ = models.load(tiny(name))
+    base = load_model(tiny(name))
     virtual = VirtualModel(base, LAYERS)
     virtual.record(IDS_BT)
     expected_BTV = virtual.run(order).logits_BTV
@@ -92,7 +91,7 @@ def test_the_reference_is_a_stack_of_deep_copied_layers(name, tiny, tmp_path):
     setattr(base.config, depth, len(layers))
     with torch.no_grad():
         found_BTV = base(input_ids=IDS_BT, use_cache=False).logits
-        grown_BTV = models.load(tmp_path / "grown")[0](input_ids=IDS_BT, use_cache=False).logits
+        grown_BTV = load_model(tmp_path / "grown")(input_ids=IDS_BT, use_cache=False).logits
     assert torch.equal(found_BTV, expected_BTV)
     assert torch.equal(found_BTV, grown_BTV)
 
@@ -151,24 +150,24 @@ MADE = {
 def test_weights_that_were_made_are_judged_in_the_layers_of_the_base(growth, name, tiny, tmp_path, monkeypatch):
     """A stream that is 1 % louder within the layers of the grown model alone is seen."""
     assert grow(tiny(name), tmp_path / "grown", growth, verify=Verify.logits).verified is Verify.logits
-    honest = models.load
+    honest = oracle.load_model
 
     def load(folder, **options):
-        model, info = honest(folder, **options)
+        model = honest(folder, **options)
         if folder != tiny(name):
             layer = oracle.find_layers(model, len(resolve(growth, LAYERS).sources))[1]
             layer.register_forward_pre_hook(lambda layer, args: (args[0] * 1.01, *args[1:]))
-        return model, info
+        return model
 
-    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(oracle, "load_model", load)
     with pytest.raises(ArtifactError, match="logits differ"):
         grow(tiny(name), tmp_path / "wrong", growth, verify=Verify.logits)
 
 
 @pytest.mark.usefixtures("in_process")
 def test_loading_is_checked_without_memory_for_the_weights(tiny):
-    model, info = models.load(tiny("mixtral"), device="meta")
-    assert {one.device.type for one in model.parameters()} == {"meta"} and not info["missing_keys"]
+    model = load_model(tiny("mixtral"), device="meta")
+    assert {one.device.type for one in model.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize(

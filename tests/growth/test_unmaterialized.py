@@ -1,17 +1,17 @@
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, WeightDtype
-from solar.diagnosis import models
+from solar.config.training import Precision
 from solar.diagnosis import verify_logits as oracle
 from solar.diagnosis.diagnose import diagnose
 from solar.errors import ArtifactError
 from solar.growth import unmaterialized
 from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
-from solar.growth.unmaterialized import is_unmaterialized, keep_plan, load, weights
+from solar.growth.unmaterialized import is_unmaterialized, keep_plan, weights
+from solar.network.loading import load_model, load_network
 
 IDS_BT = torch.arange(3, 40).reshape(1, -1)
 PLANS = {
@@ -39,9 +39,8 @@ def test_the_weights_are_those_that_would_be_written(plan, tiny, tmp_path):
 def test_the_loaded_model_computes_the_same(name, tiny, tmp_path):
     grow(tiny(name), tmp_path / "written", PLANS["copy"], verify=Verify.none)
     keep_plan(tiny(name), tmp_path / "kept", PLANS["copy"])
-    written, _ = models.load(tmp_path / "written")
-    built, info = models.load(tmp_path / "kept")
-    assert not any(info.get(kind) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    written = load_model(tmp_path / "written")
+    built = load_model(tmp_path / "kept")
     with torch.no_grad():
         assert torch.equal(built(input_ids=IDS_BT).logits, written(input_ids=IDS_BT).logits)
 
@@ -49,7 +48,7 @@ def test_the_loaded_model_computes_the_same(name, tiny, tmp_path):
 def test_twins_are_loaded_as_parameters_of_their_own(tiny, tmp_path):
     """Layers 2 and 6 start from the same bytes of the same file; a step for one must not move the other."""
     keep_plan(tiny("llama_tied"), tmp_path / "kept", PLANS["copy"])
-    model = load(tmp_path / "kept", transformers.AutoModelForCausalLM, dtype=torch.float32)
+    model = load_network(tmp_path / "kept", Precision.fp32)
     first, twin = (model.model.layers[layer].mlp.up_proj.weight for layer in (2, 6))
     assert torch.equal(first, twin)
     before = twin.clone()

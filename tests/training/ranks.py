@@ -19,8 +19,8 @@ from solar.errors import Interrupted
 from solar.network.loading import load_network
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
 from solar.training.distributed.sharded_loading import empty_network
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.modules.preference import PreferenceOptimization
 from solar.training.trainer import train

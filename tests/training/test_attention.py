@@ -7,8 +7,8 @@ from tiny import TinyRow, llama, pair, row
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from solar.network.attention import NAME, Segment
-from solar.network.loading import Decoder
-from solar.training.batches.microbatch import from_pairs, from_rows, shared_prompt
+from solar.network.decoder import Decoder
+from solar.network.microbatch import from_pairs, from_rows, shared_prompt
 
 
 def _mistral(window):

@@ -14,20 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from solar.errors import StageError
-from solar.training.checkpoint import points as module
-from solar.training.checkpoint.points import (
-    MANIFEST,
-    STATE,
-    TENSORS,
-    SafetensorsCheckpointIO,
-    checkpoint_path,
-    checkpoints,
-    damage,
-    newest_whole,
-    prune,
-    step_of,
-)
-from solar.training.checkpoint.tree import flatten, same, unflatten
+from solar.training.checkpoint import folder as module
+from solar.training.checkpoint.folder import MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
+from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
+from solar.training.checkpoint.tree import flatten, unflatten
+
+
+def same(left, right):
+    """Whether two nested states are equal to the last bit."""
+    (plain_left, left), (plain_right, right) = flatten(left), flatten(right)
+    assert plain_left == plain_right and left.keys() == right.keys()
+    return all(value.dtype == right[name].dtype and torch.equal(value, right[name]) for name, value in left.items())
 
 
 def _state(step):

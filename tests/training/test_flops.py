@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from solar.network.attention import NAME, Segment
+from solar.network.decoder import Decoder
 from solar.network.head import read_head
-from solar.network.loading import Decoder
-from solar.training.batches.microbatch import from_pairs, from_rows
+from solar.network.microbatch import from_pairs, from_rows
 from solar.training.modules.flops import Work, attention_flops, matrix_parameters
 from tests.growth.tiny import make_tiny
 

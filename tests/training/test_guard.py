@@ -11,8 +11,8 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.callbacks.interrupt import StopRequest
 from solar.training.checkpoint.points import Points, checkpoint_path, checkpoints, prune, step_of
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.optim.guard import Guard
 

@@ -11,10 +11,17 @@ from tiny import llama, llama_folder, row, settings, train_rows
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
 from solar.errors import Interrupted
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.checkpoint.folder import TENSORS
+from solar.training.checkpoint.points import checkpoint_path
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.optim.optimizers import build_optimizers, explore, parameter_groups, settle, settled
+from solar.training.optim.optimizers import (
+    build_optimizers,
+    eval_weights,
+    parameter_groups,
+    train_weights,
+    weights_in_eval,
+)
 
 ROWS = [row(60, 40, seed=n) for n in range(8)]
 PACKAGES = {OptimizerName.adamw_8bit: "bitsandbytes", OptimizerName.schedule_free: "schedulefree"}
@@ -89,13 +96,13 @@ def test_a_matrix_moves_as_the_library_moves_it(name):
     optimizers = build_optimizers(parameter_groups(network, _config(name), lambda _: "old"), _config(name).optimizer)
     weights = other.model.layers[0].mlp.up_proj.weight
     theirs = _library(name, [weights])
-    explore([*optimizers, theirs])
+    train_weights([*optimizers, theirs])
     for _ in range(2):
         _gradients(network)
         weights.grad = network.model.layers[0].mlp.up_proj.weight.grad.clone()
         for optimizer in [*optimizers, theirs]:
             optimizer.step()
-    settle([*optimizers, theirs])
+    eval_weights([*optimizers, theirs])
     torch.testing.assert_close(network.model.layers[0].mlp.up_proj.weight, weights, rtol=0, atol=1e-6)
     assert not torch.equal(weights, llama(hidden_size=HIDDEN).model.layers[0].mlp.up_proj.weight)
 
@@ -138,12 +145,12 @@ def test_held_out_text_is_read_with_the_average_and_reading_changes_no_bit():
     network = llama()
     config = _config(OptimizerName.schedule_free)
     optimizers = build_optimizers(parameter_groups(network, config, lambda _: "old"), config.optimizer)
-    explore(optimizers)
+    train_weights(optimizers)
     for _ in range(3):
         _gradients(network)
         optimizers[0].step()
     before = [weight.detach().clone() for weight in network.parameters()]
-    with settled(optimizers):
+    with weights_in_eval(optimizers):
         assert not any(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert optimizers[0].param_groups[0]["train_mode"]

@@ -20,11 +20,12 @@ from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, 
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
+from solar.data.store.dataset import IGNORED
 from solar.errors import StageError
-from solar.network.cross_entropy import IGNORE
+from solar.network.decoder import Decoder
 from solar.network.head import read_head
-from solar.network.loading import Decoder, load_network
-from solar.training.batches.microbatch import from_pairs
+from solar.network.loading import load_network
+from solar.network.microbatch import from_pairs
 from solar.training.modules import reference_pass
 from solar.training.modules.preference import PreferenceOptimization
 from solar.training.modules.reference import ReferenceLogps, compute_table
@@ -219,7 +220,7 @@ def test_a_prompt_is_computed_once_and_gradients_are_those_of_two_prompts(tmp_pa
     for chosen, chosen_labels, rejected, rejected_labels in _unshared(rows):
         for ids, labels in ((chosen, chosen_labels), (rejected, rejected_labels)):
             logits = network(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits[0, :-1].log_softmax(-1)
-            at = np.flatnonzero(labels[1:] != IGNORE)
+            at = np.flatnonzero(labels[1:] != IGNORED)
             apart.append(logits[at, torch.from_numpy(labels[1:][at])].sum())
     apart_P2 = torch.stack(apart).view(-1, 2)
     torch.nn.functional.logsigmoid(apart_P2[:, 0] - apart_P2[:, 1]).sum().backward()

@@ -12,8 +12,9 @@ from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.batches.continuation import KEPT
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import STATE, TENSORS, checkpoint_path, checkpoints
+from solar.training.checkpoint.folder import STATE, TENSORS
+from solar.training.checkpoint.points import checkpoint_path, checkpoints
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 from solar.training.modules.preference import PreferenceOptimization
 

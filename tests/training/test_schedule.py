@@ -176,7 +176,7 @@ def test_every_row_of_an_epoch_is_read_once_by_whatever_ranks(world_size, micro_
     rows = MemoryRows([row(5, seed=n, sample=n) for n in range(11)])
     order = InOrder(rows)
     budget = Budget.of(Duration.parse("1 epoch"), order, 4)
-    from solar.training.batches.microbatch import from_rows
+    from solar.network.microbatch import from_rows
 
     seen = []
     for step in range(budget.steps):

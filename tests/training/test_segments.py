@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Llama4TextConfig
 from solar.config.training import Precision, PretrainConfig
 from solar.errors import StageError
 from solar.network.attention import Segment
+from solar.network.decoder import Decoder
 from solar.network.isolation import runs_in_segments, segments_hold, takes_segments
-from solar.network.loading import Decoder, load_network
+from solar.network.loading import load_network
 from solar.training.distributed.sharded_loading import empty_network
 
 GPT = {"vocab_size": 200, "hidden_size": 32, "n_layer": 2, "n_head": 4}

@@ -14,7 +14,7 @@ from transformers import ApertusConfig, AutoModelForCausalLM, Gemma3TextConfig, 
 
 from solar.config.training import Precision
 from solar.errors import StageError
-from solar.network.loading import Decoder
+from solar.network.decoder import Decoder
 from solar.training.distributed.sharded_loading import empty_network, fill
 from solar.training.distributed.sharding import shard
 

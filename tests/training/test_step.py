@@ -9,7 +9,7 @@ from tiny import llama, llama_folder, row, settings, train_rows
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Precision, PretrainConfig, SftConfig
-from solar.training.batches.microbatch import from_rows
+from solar.network.microbatch import from_rows
 from solar.training.batches.steps import Step
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 

@@ -39,14 +39,14 @@ def test_norms_of_gradient_and_update_by_hand():
     size = float(weight.norm())
     with watch.step(2), torch.no_grad():
         weight.mul_(0.75)  # a quarter of the weight is taken away
-    assert watch.seen == {
+    assert watch.measured == {
         "layer_grad_norm/01": pytest.approx(3 * math.sqrt(weight.numel())),
         "layer_update_ratio/01": pytest.approx(0.25, rel=1e-6),
     }
     assert float(weight.norm()) == pytest.approx(0.75 * size)
     with watch.step(3):
         pass
-    assert watch.seen == {}
+    assert watch.measured == {}
 
 
 def test_the_layers_norms_and_the_whole_gradients_norm_agree(tmp_path):

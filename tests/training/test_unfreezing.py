@@ -12,10 +12,11 @@ from solar.config.duration import Duration
 from solar.config.training import PretrainConfig, Trainable
 from solar.errors import Interrupted
 from solar.growth.roles import roles
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.checkpoint.folder import TENSORS
+from solar.training.checkpoint.points import checkpoint_path
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.modules.unfreezing import Waiting
+from solar.training.modules.unfreezing import FrozenUntil
 from solar.training.optim.optimizers import freeze
 
 GROWN = {"solar": {"layers": [0, 1, 1, 2], "new": [2], "seams": [[2, 1, 0]], "stack": "model.layers."}}
@@ -50,7 +51,9 @@ def _train(tmp_path, name, stop_at=None, **changes):
         freeze(network, config, roles(GROWN))
         module = Watching(network, config, schedule, roles(GROWN))
         if config.unfreeze_at is not None:
-            module.waiting = Waiting.of(network, config, roles(GROWN), round(Duration.parse(config.unfreeze_at).amount))
+            module.frozen = FrozenUntil.of(
+                network, config, roles(GROWN), round(Duration.parse(config.unfreeze_at).amount)
+            )
         return module
 
     _, module = train_rows(ROWS, config, folder, tmp_path / name, module=make, stop=stop)

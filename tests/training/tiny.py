@@ -12,11 +12,11 @@ from solar.config.duration import Duration
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.root import LoggerConfig, LoggerName, Strategy, TrainerConfig
 from solar.config.training import Precision, TrainConfig
-from solar.network.cross_entropy import IGNORE
+from solar.data.store.dataset import IGNORED
 from solar.network.loading import load_network
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.modules.step import TrainingModule
 from solar.training.trainer import train
@@ -63,7 +63,7 @@ def row(*lengths: int, seed: int = 0, prompt: float = 0.0, sample: int = 0) -> T
     labels = ids.copy()
     start = 0
     for length in lengths:
-        labels[start : start + max(1, int(prompt * length))] = IGNORE
+        labels[start : start + max(1, int(prompt * length))] = IGNORED
         start += length
     return TinyRow(ids, labels, list(lengths), [sample] * len(lengths))
 
@@ -74,8 +74,8 @@ def pair(prompt: int, chosen: int, rejected: int, seed: int = 0, sample: int = 0
     shared, *answers = (rng.integers(0, VOCABULARY, size) for size in (prompt, chosen, rejected))
     ids = np.concatenate([part for answer in answers for part in (shared, answer)])
     labels = ids.copy()
-    labels[:prompt] = IGNORE
-    labels[prompt + chosen : 2 * prompt + chosen] = IGNORE
+    labels[:prompt] = IGNORED
+    labels[prompt + chosen : 2 * prompt + chosen] = IGNORED
     return TinyRow(ids, labels, [prompt + chosen, prompt + rejected], [sample, sample])
 
 
@@ -85,7 +85,7 @@ class MemoryRows:
     def __init__(self, rows: list[TinyRow]) -> None:
         self.items = rows
         self.row_tokens = np.array([len(item.input_ids) for item in rows])
-        self.row_trained_tokens = np.array([int((item.labels != IGNORE).sum()) for item in rows])
+        self.row_trained_tokens = np.array([int((item.labels != IGNORED).sum()) for item in rows])
 
     def __len__(self) -> int:
         return len(self.items)

@@ -5,6 +5,7 @@ from typing import Any
 from solar.config.training import CONTROL_SUFFIX
 from solar.report.charts import Point
 from solar.report.entries import Entry, Run
+from solar.report.numbers import is_finite
 from solar.report.sections.recovery import Control, Recovery
 
 
@@ -27,7 +28,7 @@ def recoveries(run: Run) -> list[Recovery]:
 def held_out(entry: Entry, over: str = "tokens") -> list[Point]:
     """(tokens, loss) of each reading of held-out text in a training log; or over another count of the log."""
     return [
-        (line[over], line["valid_loss"]) for line in entry.log() if line.get("valid_loss") is not None and over in line
+        (line[over], line["valid_loss"]) for line in entry.log() if is_finite(line.get("valid_loss")) and over in line
     ]
 
 
@@ -72,6 +73,6 @@ def _loss_of_base(run: Run, base: Entry, healed: Entry) -> float | None:
     for entry in run.entries:
         if entry.kind == "evaluate" and data & set(entry.manifest["inputs"].values()):
             for row in entry.read("scores.json"):
-                if row["stage"] == base.stage and "nats_per_token" in row:
+                if row["stage"] == base.stage and is_finite(row.get("nats_per_token")):
                     return float(row["nats_per_token"])
     return None

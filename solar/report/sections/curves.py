@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from solar.report.charts import Chart, Line, Point
 from solar.report.entries import Entry, Run
-from solar.report.numbers import compact, plain
+from solar.report.numbers import compact, is_finite, plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def _line(entry: Entry, key: str, name: str) -> Line:
 
 
 def _points(entry: Entry, key: str) -> list[Point]:
-    return [(line["step"], line[key]) for line in entry.log() if key in line]
+    return [(line["step"], line[key]) for line in entry.log() if is_finite(line.get(key))]
 
 
 def _words(entry: Entry) -> str:

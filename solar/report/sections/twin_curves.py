@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from solar.report.charts import Chart, Line
 from solar.report.entries import Run
+from solar.report.numbers import is_finite
 from solar.report.sections.curves import Curve
 
 TWINS = "twin_divergence/"
@@ -18,7 +19,7 @@ def twin_curves(run: Run) -> list[Curve]:
         if not layers:
             continue
         points = {
-            layer: [(line["step"], line[TWINS + layer]) for line in log if TWINS + layer in line]
+            layer: [(line["step"], line[TWINS + layer]) for line in log if is_finite(line.get(TWINS + layer))]
             for layer in spread(layers)
         }
         styles = zip(points, "abc", strict=False)

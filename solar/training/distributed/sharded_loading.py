@@ -17,14 +17,15 @@ from solar.config.training import Precision
 from solar.errors import StageError, one_line
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.network.attention import NAME as SEGMENT_ATTENTION
+from solar.network.folder import quiet, read_text_config
 from solar.network.head import check_weights_of_head
 from solar.network.isolation import has_sinks, takes_segments
-from solar.network.loading import DTYPES, quiet, read_config
+from solar.network.loading import DTYPES
 
 
 def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
     """The network of a model folder on the meta device: names and shapes, no numbers."""
-    config = read_config(model_dir)
+    config = read_text_config(model_dir)
     if not takes_segments(config):
         raise StageError(
             f"{model_dir}: documents of model type {config.model_type} are run one by one, which processes that share "

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from solar.config.training import NextTokenConfig
 from solar.network.balance import balance_loss
-from solar.training.batches.microbatch import MicroBatch, from_rows
+from solar.network.microbatch import MicroBatch, from_rows
 from solar.training.batches.steps import Step
 from solar.training.modules.step import TrainingModule
 

@@ -1,0 +1,105 @@
+"""A model folder before its weights are loaded: what is refused, and how a library's error becomes one line."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from solar.errors import StageError, one_line
+from solar.growth.unmaterialized import is_unmaterialized
+from solar.weights import folder as weights
+from solar.weights.folder import CONFIG_FILE
+from solar.weights.quantised import refuse_packed, refuse_quantised
+from solar.weights.tied import check_tied_head
+
+HARMLESS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$")
+"""Buffers that old checkpoints store and every network computes for itself."""
+LIBRARY_ERRORS = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
+    *(RuntimeError, ImportError, MemoryError, SafetensorError, StrictDataclassError),
+)
+"""What transformers and safetensors were seen to raise for folders that are damaged or hostile."""
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model folder, read without running code or asking the network.
+
+    Raises `SolarError` for an adapter, a quantised model, and a config.json that `transformers` cannot read.
+    """
+    refuse_quantised(folder, weights.read_config(folder))
+    with refused_in_one_line(folder):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return config
+
+
+def read_text_config(folder: Path) -> PreTrainedConfig:
+    """Like `read_config`. Raises `StageError` for a model that does more than read and write text, too."""
+    config = read_config(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config(decoder=True) is not config:
+        raise StageError(
+            f"{folder}/{CONFIG_FILE}: model type {config.model_type} found, expected a decoder of text alone; solar "
+            "grows and merges models that also see or hear, and trains none of them"
+        )
+    return config
+
+
+def check_files(folder: Path) -> None:
+    """Raises `ArtifactError` unless the weights are safetensors files of plain numbers, each tensor once."""
+    if not is_unmaterialized(folder):
+        model = weights.open_folder(folder)
+        refuse_packed(model)
+        check_tied_head(model)
+
+
+def check_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Raises `StageError` with the name of a weight that is missing, unexpected, or of another shape.
+
+    `report`: what `from_pretrained` returns with `output_loading_info`.
+    """
+    expectations = {
+        "missing_keys": "expected every weight in the files; none is drawn at random",
+        "unexpected_keys": f"the model that {CONFIG_FILE} describes has no such weight",
+        "mismatched_keys": f"{CONFIG_FILE} describes another shape",
+    }
+    for kind, expectation in expectations.items():
+        names = sorted(_name(key) for key in report.get(kind) or () if not HARMLESS.search(_name(key)))
+        if names:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise StageError(f"{folder}: {kind.replace('_', ' ')}: {names[0]}{others}; {expectation}")
+
+
+def _name(key: Any) -> str:
+    """Mismatched keys come with their two shapes."""
+    return str(key[0] if isinstance(key, tuple) else key)
+
+
+@contextmanager
+def refused_in_one_line(folder: Path) -> Iterator[None]:
+    """Turn what a library raises about a folder into a `StageError`."""
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise StageError(
+            f"{folder}: cannot be loaded ({kind}{one_line(error)}); expected a whole Hugging Face model folder"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and warnings; what its loader would warn of is checked here."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
