@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 
 from omegaconf import MISSING
 
@@ -40,10 +41,10 @@ class Format(StrEnum):
 
 FIELDS: dict[Format, tuple[str, ...]] = {
     Format.text: ("text",),
-    Format.messages: ("messages",),
-    Format.prompt_completion: ("prompt", "completion", "system"),
+    Format.messages: ("messages", "tools"),
+    Format.prompt_completion: ("prompt", "completion", "system", "tools"),
     Format.preference: ("prompt", "chosen", "rejected", "system"),
-    Format.sharegpt: ("conversations", "system"),
+    Format.sharegpt: ("conversations", "system", "tools"),
     Format.alpaca: ("instruction", "input", "output", "system"),
     Format.open_orca: ("system_prompt", "question", "response"),
     Format.metamath: ("query", "response", "system"),
@@ -92,7 +93,7 @@ class SourceConfig:
     stage: str | None = reference("text", None)
     """A stage that leaves text; `file` names one of its files."""
     file: str | None = None
-    """The file inside the artifact of `stage`; only with `stage`."""
+    """The file inside the stage's artifact; null: all files of the artifact."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
@@ -145,6 +146,10 @@ class SourceConfig:
             yield "hub: not given, but revision or subset is, which only say what is read from a hub"
         if self.hub is None and not re.fullmatch(r"\w[\w.-]*", self.split):
             yield f"split: found {self.split!r}, expected the name of a split; only a hub cuts parts out of one"
+        if self.file is not None and self.stage is None:
+            yield f"file: found {self.file!r} without a stage, expected the stage in whose artifact the file is"
+        if self.file is not None and (PurePath(self.file).is_absolute() or ".." in PurePath(self.file).parts):
+            yield f"file: found {self.file!r}, expected a file inside the artifact of the stage; `path` reads others"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:
