@@ -33,7 +33,7 @@ class GrowOptions(GrowthPlan):
     threads: int = 2
     dry_run: bool = False
     """Say what would be written, and write nothing."""
-    text: str | None = None
+    text: Path | None = None
     """A file on which `seam=rms_match` measures."""
 
 
@@ -93,7 +93,7 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
     if options.text is None:
         raise PlanError("text: not set, but seam rms_match measures on it; give text=FILE")
     plan = {name: getattr(options, name) for name in ("plan", *options.given_parameters())}
-    request = {"model": str(source), "text": options.text, "plan": plan}
+    request = {"model": str(source), "text": str(options.text), "plan": plan}
     return {int(position): scale for position, scale in ask("solar.diagnosis.seams", request, PlanError).items()}
 
 

@@ -36,7 +36,7 @@ def _merge(names: list[str], options: MergeOptions) -> None:
     settings = {item.name: getattr(options, item.name) for item in fields(MergeConfig)}
     config = MergeConfig(**(settings | {"kind": "merge", "models": names[:-1]}))
     *models, target = map(Path, names)
-    base = None if config.base is None else Path(config.base)
+    base = None if config.base is None else Path(config.base).expanduser()
     if options.dry_run:
         report = prepare(models, target, config, base, options.threads).report
         sys.stdout.write(f"would write {in_words(report, target)}; nothing written\n")

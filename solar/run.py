@@ -47,10 +47,10 @@ def conf_folder() -> Path:
 
 
 def run(composed: DictConfig) -> float | None:
-    """Do what one composed configuration says; returns the objective of a sweep.
+    """Carry out one composed configuration; returns the objective of a sweep.
 
     Raises:
-        SolarError: what the user must mend.
+        SolarError: something that the user must correct.
     """
     config = typed(composed)
     check(config)
@@ -84,12 +84,12 @@ def run(composed: DictConfig) -> float | None:
 
 
 def _overrides() -> list[str]:
-    """What this run's command line said; of a sweep's job, with its own values."""
+    """The overrides of this run's command line; in a job of a sweep, with the job's values."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _growth_in_words(artifacts: Mapping[str, Artifact]) -> list[str]:
-    """What growing cost and what training won back, a line for each grown model that was trained on."""
+    """A line for each grown model that was trained: what growing cost and what training won back."""
     made = [Entry(name, made.manifest.kind, made.path, asdict(made.manifest)) for name, made in artifacts.items()]
     return [recovery.words() for recovery in recoveries(Run(made))]
 
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def _job(composed: DictConfig) -> float | None:
-    """One job of Hydra. What the user must mend ends the process here, before Hydra adds its own words."""
+    """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
     with _one_line_errors(sys.argv[1:]):
         return run(composed)
 
@@ -130,26 +130,26 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        sys.exit(_tell(str(error), RESUMABLE))
+        sys.exit(_print_error(str(error), RESUMABLE))
     except KeyboardInterrupt:
-        sys.exit(_tell("stopped by the keyboard; run the same command to go on", 130))
+        sys.exit(_print_error("stopped by the keyboard; the same command goes on", 130))
     except KNOWN as error:
-        sys.exit(_tell(explain(error, arguments, conf_folder()), 1))
+        sys.exit(_print_error(explain(error, arguments, conf_folder()), 1))
     except (ValueError, yaml.YAMLError) as error:
         line = unreadable(error, arguments) or word_below_a_list(error, arguments)
         if line is None:
             raise
-        sys.exit(_tell(line, 1))
+        sys.exit(_print_error(line, 1))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            sys.exit(_tell(f"{str(error.filename)[:80]}...: {error.strerror}; choose a shorter one", 1))
+            sys.exit(_print_error(f"{str(error.filename)[:80]}...: {error.strerror}; choose a shorter one", 1))
         if (problem := disk_problem(error)) is None:
             raise
-        sys.exit(_tell(problem, 1))
+        sys.exit(_print_error(problem, 1))
 
 
 def _place(argument: str) -> int:
-    """Hydra takes flags only before the first override, and a later group changes what an earlier one says."""
+    """Order of arguments: Hydra takes flags only before overrides, and a later group overrides an earlier group."""
     if argument.startswith("-") or not re.match(r"[+~]|[^=]+=", argument):
         return 0
     return 1 if _EXPERIMENT.match(argument) else 2
@@ -167,7 +167,7 @@ def _as_hydra_takes_it(argument: str) -> str:
     return {"logger=null": "logger=none"}.get(argument, plus + argument)
 
 
-def _tell(lines: str, code: int) -> int:
+def _print_error(lines: str, code: int) -> int:
     for line in lines.splitlines():
         print(f"error: {line}", file=sys.stderr)  # noqa: T201
     return code

@@ -48,10 +48,10 @@ FLOORS = {
         ["show"],
         ["preflight"],
     ],
-    "report": [["entries", "numbers", "command"], ["charts"], ["sections"], ["page", "card", "sweep"]],
+    "report": [["numbers", "command"], ["entries", "charts"], ["sections"], ["page", "card", "sweep"]],
     "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
     "training": [
-        ["checkpoint", "interrupt"],
+        ["checkpoint", "interrupt", "memory"],
         ["distributed"],
         ["optim"],
         ["batches"],

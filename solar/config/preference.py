@@ -1,4 +1,4 @@
-"""Preference optimization: its losses by name, and what one stage is told."""
+"""Preference optimization: the losses by name, and the configuration of its stages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,10 +40,10 @@ READ_BY = {
     "alpha": (PreferenceLoss.rpo, PreferenceLoss.dpo_positive),
     "gamma": (PreferenceLoss.simpo,),
 }
-"""Numbers that not all losses read; any other refuses them, since they would change nothing."""
+"""Number -> losses that read it; other losses refuse it, because it would change nothing."""
 
 ALARMING_SHARE = 0.5
-"""Of pairs whose chosen answer became less likely than under the reference: above it, likelihood displacement."""
+"""Share of pairs whose chosen answer became less likely than under the reference; more is likelihood displacement."""
 
 
 class ChunkBy(StrEnum):
@@ -56,9 +56,9 @@ class ChunkBy(StrEnum):
     margin = "margin"
     """Pair by pair, easy to hard: the largest margin log p(chosen) - log p(rejected) under M_0 comes first."""
     margin_per_token = "margin_per_token"
-    """As `margin`, per token: in sums, a chosen answer that is the shorter one makes a pair easy."""
+    """As `margin`, but per token: with sums, pairs whose chosen answer is the shorter one look easy."""
     accuracy = "accuracy"
-    """A source a step, easy to hard: first the source of which M_0 ranks the most pairs right (arXiv 2403.19270)."""
+    """One source for each step, easy to hard: first the one of which M_0 ranks most pairs right (arXiv 2403.19270)."""
 
 
 BY_MARGIN = (ChunkBy.margin, ChunkBy.margin_per_token)
@@ -108,18 +108,18 @@ class DpoConfig(PreferenceConfig):
     """Direct preference optimization against a frozen reference."""
 
     logps: str | None = reference("logps", None)
-    """The stage that computed the reference's log-probabilities; the plan adds one, which all stages share that have
-    the same reference and data."""
+    """The stage that computed the reference's log-probabilities. The plan adds this stage; all stages with the same
+    reference and data share it."""
     sources: list[str] = field(default_factory=list)
-    """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
+    """Train only on the pairs of these sources of the data; empty: on all. The steps of stepwise DPO differ in this."""
     part: str | None = None
-    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which."""
+    """Train on one of several equal parts (`1/2`) or on a range of shares (`0.2:0.5`); the data decides which pairs."""
     chunks: str | None = reference("chunks", None)
     """The stage that ordered the pairs from easy to hard; `chunk` says which of its chunks is trained."""
     reference: str = reference("model")
-    """The model whose log-probabilities the policy is held to; `${.model}`: where the policy started."""
+    """The model whose log-probabilities the policy is held to; `${.model}`: the model from which the policy starts."""
     chunk: int | None = None
-    """Number of the chunk, from 1 on."""
+    """Number of the chunk that is trained, from 1."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -136,7 +136,7 @@ class StepConfig:
     sources: list[str] = field(default_factory=list)
     """With `chunk_by: sources`: the sources whose pairs are trained."""
     share: float | None = None
-    """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
+    """With `size` and the margins: the share of all pairs; null in all steps: equal shares."""
     beta: float | None = None
     """Instead of the stage's `beta`."""
     lr: float | None = None
@@ -157,11 +157,11 @@ class StepwiseDpoConfig(PreferenceConfig):
     steps: list[StepConfig] = field(default_factory=list)
     """In the order they are trained."""
     parts: int | None = None
-    """So many steps without a word about each, instead of `steps`."""
+    """The number of steps, instead of `steps`, where all steps have the stage's own values."""
 
     @property
     def all_steps(self) -> list[StepConfig]:
-        """The steps, however they were asked for."""
+        """The steps, from `steps` or `parts`."""
         return self.steps or [StepConfig() for _ in range(self.parts or 0)]
 
     @property
@@ -174,8 +174,8 @@ class StepwiseDpoConfig(PreferenceConfig):
         yield from super().problems()
         steps = self.all_steps
         if bool(self.steps) == (self.parts is not None) or not steps:
-            found = f"{len(self.steps)} with parts={self.parts}"
-            yield f"steps: found {found}, expected either steps or parts, at least one"
+            expected = "either steps or parts, at least one"
+            yield f"steps: found {len(self.steps)} with parts={self.parts}, expected {expected}"
             return
         given = [step.share is not None for step in steps]
         if any(given) and (not all(given) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
@@ -219,7 +219,7 @@ class ReferenceLogpsConfig(StageConfig):
 
 @dataclass
 class ChunkPairsConfig(StageConfig):
-    """Preference pairs in chunks from easy to hard, by what a model thinks of them before any step."""
+    """Preference pairs in chunks from easy to hard, by a model's log-probabilities before any step."""
 
     logps: str | None = reference("logps", None)
     """The stage that computed the log-probabilities under `reference`; the plan adds one."""
@@ -232,7 +232,7 @@ class ChunkPairsConfig(StageConfig):
     by: ChunkBy = MISSING
     """What orders the pairs."""
     shares: list[float] = field(default_factory=list)
-    """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
+    """Share of all pairs for each chunk; with `accuracy`, only the number of shares counts, one for each source."""
 
 
 def is_part(text: str) -> bool:
@@ -244,7 +244,7 @@ def is_part(text: str) -> bool:
 
 
 def span_of(text: str) -> tuple[float, float] | None:
-    """From which share of the pairs to which a part goes; None if it is no part.
+    """First and last share of the pairs in a part; None if the text is not a part.
 
     >>> span_of("2/4"), span_of("0:0.3")
     ((0.25, 0.5), (0.0, 0.3))

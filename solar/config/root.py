@@ -1,4 +1,4 @@
-"""The whole configuration: `stages` says what is computed and is hashed; all else says how and where, and is not."""
+"""The whole configuration: `stages` decides what is computed and is hashed; all else decides how and where."""
 
 import re
 from collections.abc import Iterator
@@ -31,48 +31,47 @@ class Strategy(StrEnum):
 
 @dataclass
 class TrainerConfig:
-    """Hardware, and how often it looks up from its work."""
+    """Hardware, and how often training logs and saves."""
 
     accelerator: str = MISSING
     """`cpu` or `gpu`."""
     devices: int = MISSING
-    """Devices a node."""
+    """Devices of each machine."""
     num_nodes: int = MISSING
     """Machines."""
     rendezvous: str | None = None
-    """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
+    """HOST:PORT of this machine, where several machines meet without SLURM; the others run `solar.join`."""
     strategy: Strategy = MISSING
     """How several devices share the work."""
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
-    """Rows a device holds at once; a stage's global batch is made of as many micro-batches as it takes."""
+    """Rows that a device computes at once; a global batch is made of as many micro-batches as needed."""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
-    """The same for single stages, by name."""
+    """`micro_batch_size` of single stages, by name."""
     num_workers: int = 0
     """Processes that load data; the order of samples does not depend on it."""
     threads: int | None = None
-    """CPU threads of torch; its own choice, if not given."""
+    """CPU threads of torch; null: torch chooses."""
     compile: bool = False
-    """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
-    resumed training equals one that ran through to rounding, not in every byte."""
+    """torch.compile: a minute of start-up for faster steps. Its kernels depend on the batches since the start, so a
+    resumed training equals an uninterrupted training up to rounding, not in every byte."""
     log_every_steps: int = MISSING
     """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
-    """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
-    given."""
+    """Steps between measurements of every layer: gradient norm, size of the update, distance of twins; null: never."""
     checkpoint_every_seconds: float = MISSING
-    """How much work a kill may cost."""
+    """Seconds between checkpoints: as much work as a kill may cost."""
     keep_checkpoints: int = 1
     """How many of the newest checkpoints stay while a stage trains."""
 
     @property
     def replicas(self) -> int:
-        """Batches that are computed at a time: devices in all, unless several work on one."""
+        """Batches that are computed at the same time: all devices, divided by those that share a batch."""
         return self.devices * self.num_nodes // self.tensor_parallel
 
     def micro_batch_of(self, stage: str, global_batch_size: int) -> int:
-        """Rows a device holds at once in a stage: what is configured, or its share of the global batch if that is less.
+        """Rows a device holds at once in a stage: the configured number, at most its share of the global batch.
 
         >>> trainer = TrainerConfig(devices=2, num_nodes=1, micro_batch_size=16, micro_batch_sizes={"dpo": 4})
         >>> trainer.micro_batch_of("sft", 8), trainer.micro_batch_of("dpo", 64)
@@ -113,7 +112,7 @@ class TrainerConfig:
 
 
 class LoggerName(StrEnum):
-    """Where curves go besides the artifact's own `logs/`."""
+    """Where curves are sent, in addition to the artifact's `logs/`."""
 
     none = "none"
     """Nowhere else."""
@@ -140,12 +139,12 @@ class LoggerConfig:
 
 
 class Preflight(StrEnum):
-    """What follows from what a machine seems to lack; memory and disk are estimates."""
+    """What happens if this machine seems to lack something for the plan. Memory and disk are estimates."""
 
     refuse = "refuse"
-    """Say all of it, and start no work."""
+    """Print every lack, and start no work."""
     warn = "warn"
-    """Say all of it, and start nevertheless."""
+    """Print every lack, and start nevertheless."""
 
 
 @dataclass
@@ -153,7 +152,7 @@ class PathsConfig:
     """Where things are written."""
 
     root: str = MISSING
-    """Everything that is written lies under it: `artifacts/` and `runs/`."""
+    """The folder of everything that is written: `artifacts/`, `runs/`, `sweeps/`."""
 
 
 @dataclass
@@ -161,22 +160,22 @@ class SolarConfig:
     """One experiment."""
 
     name: str = MISSING
-    """Names the folder of the run."""
+    """Name of the experiment, and of the folder of its runs."""
     seed: int = MISSING
-    """`${seed}` wherever a stage has randomness."""
+    """Recipes use it as `${seed}` wherever a stage draws at random."""
     stages: dict[str, StageConfig] = field(default_factory=dict)
-    """The graph, by name; order comes from the references."""
+    """The graph of stages, by name; the references decide the order."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     objective: str | None = None
-    """`stage.metric` that a sweep optimises; the run returns it."""
+    """`stage.metric` that a sweep optimises and a run returns."""
     until: str | None = None
-    """Stop after this stage and what it needs."""
+    """Run only this stage and the stages that it needs."""
     dry_run: bool = False
     """Print the plan and stop."""
     preflight: Preflight = Preflight.refuse
-    """What to do where this machine seems to lack something for the plan: memory, disk, packages, data."""
+    """What happens if this machine seems to lack memory, disk, packages or data for the plan."""
 
 
 def typed(composed: DictConfig) -> SolarConfig:
@@ -197,7 +196,7 @@ def typed(composed: DictConfig) -> SolarConfig:
     unknown = list(_unknown(OmegaConf.to_container(composed), as_plain(config)))
     if unknown:
         raise ConfigError(
-            "\n".join(f"{key}: no such key; without the plus, a typo is told with what was meant" for key in unknown)
+            "\n".join(f"{key}: no such key; without the plus, the message suggests a key" for key in unknown)
         )
     expand_home(config.stages)
     config.paths.root = str(Path(config.paths.root).expanduser()) if config.paths.root else ""
@@ -205,7 +204,7 @@ def typed(composed: DictConfig) -> SolarConfig:
 
 
 def _unknown(composed: Any, known: Any, prefix: str = "") -> Iterator[str]:
-    """Keys that were added with a plus and that no dataclass has."""
+    """Keys that a plus added and that no dataclass has."""
     if isinstance(composed, dict) and isinstance(known, dict):
         for key, value in composed.items():
             if str(key) not in known:

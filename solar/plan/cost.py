@@ -1,4 +1,4 @@
-"""What a plan will take: tokens, arithmetic, disk, GPU memory. Formulas, not measurements."""
+"""Tokens, FLOPs, disk and GPU memory of a plan: formulas, not measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from solar.plan.plan import PlannedStage
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage; None where it depends on data or weights that are not here yet."""
+    """Cost of one stage; None where it depends on data or weights that do not exist yet."""
 
     train_tokens: float | None = None
     flops: float | None = None
@@ -40,11 +40,9 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: Train
     tokens = _train_tokens(config, stages)
     data = stages[config.data].config
     length = data.sequence_length if isinstance(data, PrepareDataConfig) else 0
-    flops = (
-        None
-        if tokens is None
-        else tokens * flops_per_token(facts, length) * (4 / 3 if isinstance(config, DpoConfig) else 1)
-    )
+    flops = None
+    if tokens is not None and facts.work is not None:
+        flops = tokens * facts.work.flops(length or 1) * (4 / 3 if isinstance(config, DpoConfig) else 1)
     number = 2 if config.precision is Precision.bf16_true else 4
     weights, trained = facts.parameters * number, trainable_parameters(config, facts)
     optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
@@ -63,7 +61,7 @@ OPTIMIZER_NUMBERS = {
 }
 """Numbers in the weights' format that an optimizer keeps for each trained weight."""
 OPTIMIZER_BYTES = dict.fromkeys(OptimizerName, 0) | {OptimizerName.adamw_8bit: 2}
-"""Bytes that it keeps for each trained weight whatever their format."""
+"""Bytes that an optimizer keeps for each trained weight, whatever the weights' format."""
 
 
 def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
@@ -84,29 +82,12 @@ def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
 
 
 def _adapted_rows_and_columns(targets: Sequence[str], sizes: ArchitectureConfig) -> int:
-    """Inputs plus outputs of a layer's matrices that get an adapter: times the rank, the adapters' weights."""
+    """Inputs plus outputs of a layer's adapted matrices; times the rank, this is the number of adapter weights."""
     hidden, inner = sizes.hidden_size, sizes.intermediate_size
     key_value = hidden // sizes.num_attention_heads * sizes.num_key_value_heads
     matrices = {"q_proj": 2 * hidden, "k_proj": hidden + key_value, "v_proj": hidden + key_value, "o_proj": 2 * hidden}
     matrices |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + inner)
     return sum(count for name, count in matrices.items() if not targets or name in targets)
-
-
-def flops_per_token(facts: ModelFacts, sequence_length: int) -> float:
-    """Training FLOPs a token: 6 for each matmul parameter, and causal attention, 6 x layers x hidden x length.
-
-    A 48-layer Mistral at 4,096 tokens:
-
-    >>> from solar.config.model import ArchitectureConfig
-    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
-    >>> f"{flops_per_token(ModelFacts(mistral, 48, 2), 4096):,.0f}"
-    '68,432,166,912'
-    """
-    architecture, layers = facts.architecture, facts.num_hidden_layers
-    assert architecture is not None and layers is not None
-    per_layer = architecture.layer_parameters - 2 * architecture.hidden_size
-    matmul = layers * per_layer + architecture.vocab_size * architecture.hidden_size
-    return 6.0 * matmul + 6.0 * layers * architecture.hidden_size * sequence_length
 
 
 def _train_tokens(config: TrainConfig, stages: Mapping[str, PlannedStage]) -> float | None:

@@ -15,13 +15,13 @@ class Digests:
     """Hashes of local files, remembered by size, inode and time of change."""
 
     memory: Path
-    """A JSON file; deleting it costs time, never truth."""
+    """A JSON file; deleting it costs only time."""
     known: dict[str, list[object]] = field(default_factory=dict)
     changed: bool = False
 
     @classmethod
     def load(cls, memory: Path) -> "Digests":
-        """Start from what is remembered, if anything readable is."""
+        """Read the remembered hashes; none where the file cannot be read."""
         try:
             known = json.loads(memory.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -29,7 +29,7 @@ class Digests:
         return cls(memory, known if isinstance(known, dict) else {})
 
     def save(self) -> None:
-        """Remember what was read."""
+        """Write the hashes, if any changed."""
         if self.changed and self.memory.parent.is_dir():
             write_atomically(self.memory, json.dumps(self.known))
 
@@ -47,7 +47,7 @@ class Digests:
         return _hash([[file.relative_to(path).as_posix(), self._file(file)] for file in files])
 
     def of_source(self, path: Path, key: str) -> str:
-        """Hash of what a source reads: kinds and contents of its files, in the order they are read.
+        """Hash of the kinds and contents of a source's files, in the order they are read.
 
         Raises:
             ConfigError: nothing is there, or nothing that can be read; the message starts with `key`.

@@ -1,4 +1,4 @@
-"""What is known of each stage's model before any exists: depth, sizes, parameters."""
+"""What is known about each stage's model before it exists: depth, sizes, parameters."""
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from solar.config.soup import SoupConfig
 from solar.config.training import TrainConfig
 from solar.errors import PlanError
 from solar.growth.plans import resolve
-from solar.plan.work import ModelWork, work_of_architecture, work_of_folder
+from solar.weights.work import LayerWork, ModelWork, work_of_folder
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's shape, as far as it is known."""
+    """What is known about a model; None for unknown values."""
 
     architecture: ArchitectureConfig | None
     num_hidden_layers: int | None
     bytes_per_parameter: int
-    """As stored."""
+    """Of a stored weight."""
     description: str = ""
     """For a grown model: its layers in words."""
     work: ModelWork | None = None
     """What training costs; None where the shapes are not known yet."""
     depends_on_batches: bool = False
-    """Training it gives other weights with other micro-batches: its config asks for dropout or a balance loss."""
+    """Its config asks for dropout or a balance loss, so that training depends on how batches are cut."""
 
     new_layers: int = 0
-    """Of its layers, those that its last growth added."""
+    """Number of layers that the last growth added."""
 
     @property
     def parameters(self) -> int | None:
@@ -47,7 +47,7 @@ class ModelFacts:
 
 
 def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
-    """Facts of every stage that leaves a model; `stages` in the order they run.
+    """Facts of every stage that leaves a model; `stages` are in the order they run.
 
     Raises:
         PlanError: a growth plan that its base is too shallow for, or models of different shapes to be merged.
@@ -70,8 +70,19 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
     return facts
 
 
+def work_of_architecture(sizes: ArchitectureConfig) -> ModelWork:
+    """Of a Llama.
+
+    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
+    >>> f"{work_of_architecture(mistral).grown([*range(24), *range(8, 32)]).flops(4096):,.0f}"
+    '68,433,346,560'
+    """
+    layer = LayerWork(sizes.layer_parameters - 2 * sizes.hidden_size, sizes.hidden_size)
+    return ModelWork((layer,) * sizes.num_hidden_layers, sizes.vocab_size * sizes.hidden_size)
+
+
 def _merged(name: str, stage: MergeConfig | SoupConfig, facts: Mapping[str, ModelFacts]) -> ModelFacts:
-    """The first model's; refuses what is known to be of another shape."""
+    """Facts of the first model. Raises `PlanError` if another model is known to have another shape."""
     first = stage.models[0]
     base = stage.base if isinstance(stage, MergeConfig) else None
     for other in [*([] if base is None else [base]), *stage.models[1:]]:

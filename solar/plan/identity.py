@@ -18,7 +18,7 @@ from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts
 
 ABSENT = "absent"
-"""Stands for the content of a package that is not installed; such a stage cannot run."""
+"""Version of a package that is not installed; the stage cannot run."""
 
 
 def identity(
@@ -44,7 +44,7 @@ def identity(
 def batches_that_count(
     name: str, stage: StageConfig, facts: Mapping[str, ModelFacts], trainer: TrainerConfig
 ) -> dict[str, int] | None:
-    """How the global batch is cut, where the result depends on it; None elsewhere.
+    """How the global batch is cut, if the result depends on that; otherwise None.
 
     Dropout draws its masks, and the experts' balance loss takes its means, a micro-batch and a replica at a time.
     """
@@ -57,7 +57,7 @@ def batches_that_count(
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value.
+    """JSON with one spelling for each value.
 
     Raises:
         TypeError: for anything without a stable form; a permissive `str()` would let identities drift silently.
@@ -82,7 +82,7 @@ def _content(pointer: Pointer, digests: Digests) -> Any:
 
 
 def absent_packages(stage: StageConfig) -> list[str]:
-    """Distributions that a stage points at and that are not installed."""
+    """Distributions that a stage names and that are not installed."""
     named = [p.value for p in pointers(stage, "content") if p.to in ("package", "documentation")]
     return [name for name in named if not _installed(name)]
 

@@ -105,7 +105,8 @@ def make_plan(config: SolarConfig, store: Store) -> Plan:
     for name, stage in planned.items():
         first = first_of.setdefault(stage.id, name)
         planned[name] = replace(stage, needed=stage.id in needed_ids, same_as=None if first == name else first)
-    return Plan(config.name, planned, _unread(ordered, edges))
+    unread = tuple(name for name in _unread(ordered, edges) if name != config.until)
+    return Plan(config.name, planned, unread)
 
 
 def _identified(

@@ -1,4 +1,4 @@
-"""The plan as a person reads it."""
+"""Prints a plan."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from solar.plan.plan import Plan, PlannedStage
 
 
 def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
-    """Print the headline, a row a stage, and what deserves a remark."""
+    """Print the headline, a row for each stage, and notes."""
     console.print(plan.headline, highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=True)
@@ -44,7 +44,7 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
 
 
 def remarks(plan: Plan) -> Iterator[str]:
-    """What is allowed but may not be meant."""
+    """Notes about things that are allowed but may be mistakes."""
     for name in plan.unread:
         yield f"stages.{name} is read by no stage of this plan"
     for name, stage in plan.stages.items():
@@ -89,7 +89,7 @@ def describe(stage: PlannedStage) -> str:
         case data.PrepareDataConfig() as config:
             return f"{config.task.value} data from {', '.join(config.sources)}"
         case evaluation.EvaluateConfig() as config:
-            return f"score {len(config.models)} models"
+            return f"score {len(config.models)} model{'s' if len(config.models) != 1 else ''}"
         case evaluation.ReportConfig():
             return "one page about the run"
         case other:
@@ -102,7 +102,7 @@ def _training(config: training.TrainConfig) -> str:
 
 
 def quantity(number: float | None, unit: str = "") -> str:
-    """A number as a person says it.
+    """A number with three digits and a unit.
 
     >>> quantity(10_731_524_096), quantity(950), quantity(2.5e21), quantity(None)
     ('10.7 B', '950', '2.5e+21', '')

@@ -21,7 +21,7 @@ def test_m_alone_means_dus_and_every_alone_means_interleave():
     assert parse(["slices=[[0,24],[8,32]]"]).slices == [[0, 24], [8, 32]]
     assert parse(["init=zero_out", "m=1"]).init is Init.zero_out
     assert parse(["m_fraction=0.25", "m=null"]).m_fraction == 0.25
-    assert parse(["m=2", "dry_run=true", "text=a=b"]).text == "a=b"
+    assert parse(["m=2", "dry_run=true", "text=a=b"]).text == Path("a=b")
 
 
 @pytest.mark.parametrize(

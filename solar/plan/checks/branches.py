@@ -1,4 +1,4 @@
-"""A stage that branches off another's training must be able to go on from it: what may differ, and what may not."""
+"""A stage that branches off another training must agree with it in all that the optimizer's state depends on."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, all of it at once, before anything is planned."""
+"""All problems of a configuration at once, before anything is planned."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from solar.plan.checks.preference_data import source_problems
 from solar.plan.checks.values import value_problems
 
 READS_WEIGHT_FILES = ("upscale", "merge", "soup", "synthesize")
-"""Kinds that need a model's weights as files; the others load the model, and can build one that is kept as a plan."""
+"""Kinds that read weight files. Other kinds load the model, and can build a model that is kept as a plan."""
 
 
 def check(config: SolarConfig) -> None:
@@ -74,14 +74,14 @@ def _without_weights(name: str, stage: Any, config: SolarConfig) -> Iterator[str
 
 
 def _selected(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
-    """What a growth needs from the diagnosis that selects its plan."""
+    """Problems between a growth and the diagnosis that selects its plan."""
     by = stage.diagnosis if isinstance(stage, UpscaleConfig) else None
     diagnosis = config.stages.get(by or "")
     if not isinstance(diagnosis, DiagnoseConfig):
         return
     if not diagnosis.plans:
         yield f"stages.{name}.diagnosis: '{by}' has no plans to select from; set stages.{by}.plans"
-    matched = [plan for plan, said in diagnosis.plans.items() if said.seam is SeamInit.rms_match]
+    matched = [name for name, plan in diagnosis.plans.items() if plan.seam is SeamInit.rms_match]
     if matched and stage.data is None:
         yield f"stages.{name}.data: not set, but {', '.join(matched)} of '{by}' measures on it; name tokens"
 
@@ -111,16 +111,16 @@ def _batches(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
 
 
 def _sharded(name: str, stage: Any, config: SolarConfig) -> Iterator[str]:
-    """What sharded weights do not allow."""
+    """Settings that sharded weights do not allow."""
     if not isinstance(stage, TrainConfig) or config.trainer.strategy is not Strategy.fsdp:
         return
-    found = {
+    settings = {
         "adapter.rank": (stage.adapter.rank, 0),
         "optimizer.name": (stage.optimizer.name.value, "adamw"),
         "unfreeze_at": (stage.unfreeze_at, None),
         "average.kind": (stage.average.kind.value, "none"),
     }
-    for key, (value, allowed) in found.items():
+    for key, (value, allowed) in settings.items():
         if value != allowed:
             expected = "null" if allowed is None else allowed
             yield f"stages.{name}.{key}: found {value} with trainer.strategy fsdp, expected {expected}, or trainer=ddp"

@@ -1,4 +1,4 @@
-"""Whether a sweep's objective can be a number at all, found out before the work."""
+"""Whether a stage of the plan will measure the sweep's objective."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,7 +8,7 @@ from solar.errors import ConfigError, hint
 
 
 def check_objective(objective: str | None, until: str | None, stages: Mapping[str, StageConfig]) -> None:
-    """Raises `ConfigError` for what no stage of the plan will say; `stages` are those that the run reaches."""
+    """Raises `ConfigError` for an objective that no stage measures; `stages` are those that the run reaches."""
     if objective is None:
         return
     name, *path = objective.split(".")
@@ -19,7 +19,7 @@ def check_objective(objective: str | None, until: str | None, stages: Mapping[st
         raise ConfigError(f"objective: found '{objective}', expected stage.metric")
     stage = stages[name]
     if not isinstance(stage, EvaluateConfig):
-        return  # what other stages measure is known when they have run
+        return  # the metrics of other kinds are known only after they ran
     if path[0] not in stage.models:
         raise ConfigError(
             f"objective: '{objective}', but {name} does not score '{path[0]}'{hint(path[0], stage.models)}"
@@ -30,7 +30,7 @@ def check_objective(objective: str | None, until: str | None, stages: Mapping[st
 
 
 def measured(stage: EvaluateConfig) -> Collection[str]:
-    """What an evaluation says of each model; `accuracy_<task>` comes with the tasks of its choices."""
+    """Metrics of each model in an evaluation; `accuracy_<task>` depends on the tasks of its choices."""
     known = []
     if stage.data is not None:
         known += ["nats_per_token", "bits_per_byte"]

@@ -1,4 +1,4 @@
-"""What preference stages ask of their data: that these are pairs, and have the sources that are named."""
+"""Preference stages need data that are pairs and have the sources that the stages name."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,7 @@ from solar.errors import hint
 
 
 def source_problems(stage: StageConfig, stages: Mapping[str, StageConfig]) -> Iterator[str]:
-    """Data that are no pairs; sources that a preference stage trains on, but its data do not have."""
+    """Data that are not pairs, and named sources that the data do not have."""
     if not isinstance(stage, DpoConfig | StepwiseDpoConfig):
         return
     data = stages.get(stage.data)

@@ -1,4 +1,4 @@
-"""Ranges that hold for every stage: seeds, and names of files inside a folder."""
+"""Ranges that hold in every stage: seeds, and names of files inside a folder."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass

@@ -1,4 +1,4 @@
-"""Weights and data from the hub that are neither in the local cache nor to be had."""
+"""Weights and data from the hub that are not in the local cache while the hub cannot be reached."""
 
 import os
 import socket

@@ -13,14 +13,14 @@ from solar.plan.show import quantity
 
 
 def missing_resources(plan: Plan, config: SolarConfig) -> Iterator[str]:
-    """A line for each thing that there is too little of, or that cannot be divided."""
+    """A line for each resource that is too small, and for layers that the devices cannot divide."""
     yield from _heads(plan, config)
     yield from _disk(plan, config)
     yield from _gpus(plan, config)
 
 
 def _heads(plan: Plan, config: SolarConfig) -> Iterator[str]:
-    """What devices that share layers cannot cut into equal parts, where the model's shape is known by now."""
+    """Numbers of heads that tensor parallelism cannot divide, where the model's shape is known."""
     parts = config.trainer.tensor_parallel
     for stage in plan.to_run:
         shape = stage.facts.architecture if isinstance(stage.config, TrainConfig) and stage.facts else None

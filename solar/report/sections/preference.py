@@ -1,6 +1,6 @@
-"""What to watch in preference optimization: small pictures for each stage that trained on pairs.
+"""Small charts of preference optimization, for each stage that trained on pairs.
 
-A margin grows also while both answers become less likely; only the absolute log-probabilities tell.
+A margin grows also while both answers become less likely; only the absolute log-probabilities show it.
 """
 
 from collections.abc import Callable

@@ -43,8 +43,10 @@ def score_table(run: Run) -> tuple[list[str], list[tuple[Entry, list[Cell]]]]:
         for column in COLUMNS
         if any(column.key in row or column.key in broken[entry.stage] for entry, row in rows)
     ]
-    asked = dict.fromkeys(key for _, row in rows for key in row if key.startswith("accuracy_"))
-    columns += [Column(key, key.removeprefix("accuracy_"), more_is_better=True, percent=True) for key in asked]
+    tasks_of_choices = dict.fromkeys(key for _, row in rows for key in row if key.startswith("accuracy_"))
+    columns += [
+        Column(key, key.removeprefix("accuracy_"), more_is_better=True, percent=True) for key in tasks_of_choices
+    ]
     tasks = list(dict.fromkeys(task for _, row in rows for task in row.get("details", {}).get("harness", {})))
     columns += [Column(task, task, more_is_better=True, percent=True) for task in tasks]
     if len(tasks) > 1:
@@ -79,7 +81,7 @@ def _cell(column: Column, value: float | None, best: float | None, row: dict[str
 
 
 def chance(run: Run) -> str:
-    """What guessing would score, in words; empty if no choices were asked."""
+    """The score of guessing, in words; empty if no choices were scored."""
     for row in run.scores():
         details = row.get("details", {})
         if "choice_chance" in details:
@@ -106,9 +108,9 @@ def data_table(run: Run) -> list[DataRow]:
         header = entry.read("tokens.json")
         if header is None:
             continue
-        told = entry.manifest["metrics"].get("sources", {})
+        sources = entry.manifest["metrics"].get("sources", {})
         for name, place in header["splits"]["train"]["sources"].items():
-            facts = told.get(name, {})
+            facts = sources.get(name, {})
             dropped = [f"{count:,} {reason}" for reason, count in facts.get("dropped", {}).items()]
             realised = facts.get("realised_share")
             table.append(
@@ -125,7 +127,7 @@ def data_table(run: Run) -> list[DataRow]:
 
 
 def samples(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each prompt with what the models wrote after it; models that wrote the same stand together."""
+    """Each prompt with the models' continuations; models that wrote the same text share an entry."""
     prompts: dict[str, dict[str, list[str]]] = {}
     for row in run.scores():
         for sample in row.get("samples", []):

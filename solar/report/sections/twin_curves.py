@@ -1,4 +1,4 @@
-"""What training did to the layers: whether copies of a layer have gone different ways."""
+"""Distance between copies of a layer over training."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def twin_curves(run: Run) -> list[Curve]:
 
 
 def spread(layers: Sequence[str]) -> list[str]:
-    """The lowest, the middle and the highest: as many as a picture can show.
+    """The lowest, the middle and the highest layer: a chart shows three.
 
     >>> spread(["04", "05", "06", "07"]), spread(["04"])
     (['04', '06', '07'], ['04'])
