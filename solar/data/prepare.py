@@ -1,4 +1,4 @@
-"""From a mixture of sources to tokens on disk: read, tokenise, split, pack, and say what was left out."""
+"""A mixture of sources to tokens on disk: read, tokenise, split, pack, and report what was left out."""
 
 import json
 import time
@@ -25,7 +25,7 @@ from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
 from solar.errors import DataError
 
 DROPPED = "dropped.jsonl"
-"""Examples of what was left out, for review."""
+"""Examples of rows that were left out, for review."""
 _BATCH = 256
 _AHEAD = 3
 _UINT16 = 2**16
@@ -40,13 +40,13 @@ def prepare(
     progress: Callable[[str], None] = lambda line: None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> dict[str, Any]:
-    """Leave a tokens artifact in `output` and return what it holds and what was left out.
+    """Leave a tokens artifact in `output`; return the counts of its samples and of the rows that were left out.
 
-    `stage_folders`: name of a text stage -> its artifact. Raises `DataError` for a source without a single training
-    sample and, unless told to skip them, for a row that cannot be read.
+    `stage_folders`: name of a text stage -> its artifact. Raises `DataError` for a source without a training sample
+    and, unless `on_error` is skip, for a row that cannot be read.
     """
     encoder = Encoder(tokenizer.load(tokenizer_artifact), config.template)
-    encoder.tokenizer.save_pretrained(output / "tokenizer")  # so that the tokens can be read without their maker
+    encoder.tokenizer.save_pretrained(output / "tokenizer")  # the tokens can be decoded without the tokenizer's stage
     sampler = sampler_for(config.task, encoder, config.sequence_length, config.packing)
     intake = Intake(config, sampler, lambda source: stage_folders.get(source.stage or ""))
     header = _header(config, encoder)
@@ -94,7 +94,7 @@ def _write_documents(
     progress: Callable[[str], None],
     shard_tokens: int,
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Tokenise every source into the documents of both splits; split -> source -> where its documents lie."""
+    """Tokenise all sources into both splits; returns split -> source -> (first document, last document + 1)."""
     masked = header.task != Task.pretrain
     writers = {name: DocumentWriter(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
     spans: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in SPLITS}
@@ -123,7 +123,7 @@ def _write_documents(
 
 
 def _encoded(intake: Intake, sampler: Sampler, source: str) -> Iterator[Sample]:
-    """The samples of a source, in order; the tokenizer works on the next batches while the last one is written."""
+    """The samples of a source, in order; the next batches are tokenised while a batch is written."""
 
     def encode(batch: Sequence[Accepted]) -> list[Sample | BadRow]:
         places, splits, parsed = zip(*((row.where, row.split, row.parsed.content) for row in batch), strict=True)

@@ -13,5 +13,5 @@ def run(config: ChunkPairsConfig, inputs: Inputs, output: Path, context: RunCont
     assert config.logps is not None, "the plan names the stage"
     chunks = chunk_pairs(config, inputs[config.logps].path, inputs[config.data].path, output / "pairs.jsonl")
     (output / "chunks.json").write_text(json.dumps(chunks, indent=1) + "\n", encoding="utf-8")
-    told = ", ".join(f"{chunk['accuracy']:.0%} of {chunk['pairs']:,}" for chunk in chunks)
-    return {"chunks": chunks, "summary": f"ranked right: {told}"}
+    ranked_right = ", ".join(f"{chunk['accuracy']:.0%} of {chunk['pairs']:,}" for chunk in chunks)
+    return {"chunks": chunks, "summary": f"ranked right: {ranked_right}"}

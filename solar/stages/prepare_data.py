@@ -19,19 +19,22 @@ def run(config: PrepareDataConfig, inputs: Inputs, output: Path, context: RunCon
 
 
 def _summary(metrics: Metrics) -> str:
-    """Size, rates, what was left out, and what each source of a mixture was to give and gave."""
+    """Size, shares of trained tokens and padding, rows that were left out, and the shares of the sources."""
     train, sources = metrics["splits"]["train"], metrics["sources"]
-    told = (
+    line = (
         f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "
         f"{train['padding_share']:.1%} padding, {metrics['truncated_samples']:,} samples cut"
     )
-    if short := sum(one["too_short"] for one in metrics["evaluation_sets"].values()):
-        told += f", {short:,} evaluation rows too short to compare with"
-    left_out = sum((Counter(one["dropped"]) for one in sources.values()), Counter())
+    if short := sum(evaluation_set["too_short"] for evaluation_set in metrics["evaluation_sets"].values()):
+        line += f", {short:,} evaluation rows too short to compare with"
+    left_out = sum((Counter(source["dropped"]) for source in sources.values()), Counter())
     if left_out:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
-        told += f", {left_out.total():,} of {sum(one['rows'] for one in sources.values()):,} rows left out ({why})"
+        rows = sum(source["rows"] for source in sources.values())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
+        line += f", {left_out.total():,} of {rows:,} rows left out ({reasons})"
     if len(sources) == 1:
-        return told
-    shares = (f"{name} {one['realised_share']:.2%} of {one['requested_share']:.2%}" for name, one in sources.items())
-    return f"{told}; shares: {', '.join(shares)}"
+        return line
+    shares = (
+        f"{name} {source['realised_share']:.2%} of {source['requested_share']:.2%}" for name, source in sources.items()
+    )
+    return f"{line}; shares: {', '.join(shares)}"

@@ -19,7 +19,7 @@ from solar.errors import DataError
 
 
 def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, context: Any) -> dict[str, Any]:
-    """Leaves `instruct.jsonl` and `alignment.jsonl`; goes on where an interrupted run stopped."""
+    """Leaves `instruct.jsonl` and `alignment.jsonl`; continues an interrupted run."""
     counts: Counter[str] = Counter()
     prompts = Prompts.read(*(Path(path) if path else None for path in (config.question_prompt, config.answer_prompt)))
     journal = output / CHECKPOINTS / "written.jsonl"
@@ -37,8 +37,8 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
         context.progress,
     )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in metrics["left_out"].items())
-    told = f"{metrics['kept']:,} new answers to {metrics['seeds']:,} seeds; left out: {left_out or 'none'}"
-    return {**metrics, "summary": told}
+    line = f"{metrics['kept']:,} new answers to {metrics['seeds']:,} seeds; left out: {left_out or 'none'}"
+    return {**metrics, "summary": line}
 
 
 def _writer(config: SynthesizeConfig, inputs: Mapping[str, Any]) -> Writer:

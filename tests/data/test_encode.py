@@ -10,7 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from solar.data.encode import tokenizer
-from solar.data.encode.encode import Encoder, prompt_ids, stop_ids
+from solar.data.encode.encode import Encoder
 from solar.data.encode.render import Renderer
 from solar.data.encode.templates import TEMPLATES
 from solar.data.read.formats import Pair
@@ -95,12 +95,12 @@ def test_only_answers_and_their_end_of_turn_are_trained(encoder):
 
 def test_the_last_trained_token_is_one_that_generation_stops_at(encoder):
     tokens = encoder.conversations([encoder.cut(TALK)])[0]
-    assert tokens.trained[-1] and tokens.ids[-1] in stop_ids(encoder.tokenizer, encoder.renderer.template)
+    assert tokens.trained[-1] and tokens.ids[-1] in encoder.end_of_turn_ids()
 
 
 def test_exactly_one_bos_in_training_and_in_prompts(encoder):
     trained = encoder.conversations([encoder.cut(TALK)])[0].ids
-    asked = prompt_ids(encoder.tokenizer, TALK[:3], encoder.renderer.template)
+    asked = encoder.prompt(TALK[:3])
     document = encoder.documents(["Text."])[0]
     for ids in (trained, asked, document):
         assert ids[0] == encoder.bos_id and ids.count(encoder.bos_id) == 1
@@ -203,14 +203,14 @@ def test_a_conversation_that_a_template_refuses_is_a_bad_row(tokenizers):
 
 def test_a_template_without_its_tokens_is_refused(tokenizers):
     with pytest.raises(DataError, match=r"chatml needs the token <\|im_start\|>"):
-        prompt_ids(tokenizer.load(tokenizers["solar"]), TALK[:1], "chatml")
+        Encoder(tokenizer.load(tokenizers["solar"]), "chatml").prompt(TALK[:1])
 
 
 def test_a_tokenizer_without_template_says_which_there_are(tokenizers):
     loaded = tokenizer.load(tokenizers["solar"])
     loaded.chat_template = None
     with pytest.raises(DataError, match="name one of solar, chatml"):
-        prompt_ids(loaded, TALK[:1])
+        Encoder(loaded).prompt(TALK[:1])
 
 
 def test_an_own_template_may_add_words_that_the_answer_begins_with(tokenizers):
@@ -226,7 +226,7 @@ def test_an_own_template_may_add_words_that_the_answer_begins_with(tokenizers):
 def test_a_template_that_says_the_date_says_the_same_one_for_ever(tokenizers):
     loaded = tokenizer.load(tokenizers["chatml"])
     loaded.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + TEMPLATES["chatml"]
-    assert loaded.decode(prompt_ids(loaded, TALK[:1])).startswith("<s>26 Jul 2024\n<|im_start|>user")
+    assert loaded.decode(Encoder(loaded).prompt(TALK[:1])).startswith("<s>26 Jul 2024\n<|im_start|>user")
 
 
 @pytest.mark.parametrize("question", ["Plain words?", "Two  spaces\nand 日本", " \t"])

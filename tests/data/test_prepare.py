@@ -25,7 +25,7 @@ from solar.config.data import (
 )
 from solar.data.order.order import Order
 from solar.data.prepare import prepare
-from solar.data.store.dataset import IGNORED, TokenDataset, collate, collate_pairs
+from solar.data.store.dataset import IGNORED, TokenDataset, collate
 from solar.errors import DataError
 
 from conftest import run_program, write_rows  # isort: skip
@@ -370,12 +370,12 @@ def _sides(found) -> list[list[tuple[str, str]]]:
     data = TokenDataset(found.folder, "train")
     sides = []
     for i in range(len(data)):
-        batch = collate_pairs([data[i]], 0)
+        row = data[i]
+        border = row.document_lengths[0]
         pair = []
-        for ids, labels, lengths in zip(batch["input_ids"], batch["labels"], batch["document_lengths"], strict=True):
-            trained = (labels[: lengths[0]] != IGNORED).tolist()
-            start = trained.index(True)
-            pair.append((found.tokenizer.decode(ids[:start]), found.tokenizer.decode(ids[start : lengths[0]])))
+        for ids, labels in zip(np.split(row.input_ids, [border]), np.split(row.labels, [border]), strict=True):
+            start = int((labels != IGNORED).argmax())
+            pair.append((found.tokenizer.decode(ids[:start]), found.tokenizer.decode(ids[start:])))
         sides.append(pair)
     return sides
 

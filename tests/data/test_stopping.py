@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from solar.config.data import Format, Packing, Task
-from solar.data.encode.encode import prompt_ids, stop_ids
+from solar.data.encode.encode import Encoder
 from solar.data.store.dataset import TokenDataset, collate
 
 ANSWERS = ["Red.", "A blue one.", "Seven", "No idea, sorry.", "The first of May.", "Left, then right.", "Yes!", "Tea"]
@@ -38,9 +38,10 @@ def test_overfit_eight_samples_and_generation_stops_by_itself(prepared, template
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.02
-    stops = stop_ids(found.tokenizer)
+    encoder = Encoder(found.tokenizer)
+    stops = encoder.end_of_turn_ids()
     for question, answer in zip(questions, ANSWERS, strict=True):
-        prompt = torch.tensor([prompt_ids(found.tokenizer, [{"role": "user", "content": question}])])
+        prompt = torch.tensor([encoder.prompt([{"role": "user", "content": question}])])
         with torch.no_grad():
             written = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False, eos_token_id=stops,

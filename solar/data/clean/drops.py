@@ -1,4 +1,4 @@
-"""What was left out and why: counts by reason, and some examples of each for review."""
+"""Rows that are left out: a count for each reason, and examples for review."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ _CHARACTERS = 300
 
 
 class Drops:
-    """The tally of one source."""
+    """The rows of one source that are left out."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -21,7 +21,7 @@ class Drops:
             known.append((where, detail[:_CHARACTERS]))
 
     def examples(self) -> Iterator[dict[str, str]]:
-        """The first rows that were left out for each reason."""
+        """The first rows of each reason."""
         for reason, known in self._examples.items():
             for where, detail in known:
                 yield {"reason": reason, "where": where, "detail": detail}

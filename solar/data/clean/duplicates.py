@@ -1,4 +1,4 @@
-"""Texts that were seen before: exactly, or nearly."""
+"""Texts that repeat an earlier text, exactly or nearly."""
 
 import hashlib
 import re
@@ -9,17 +9,17 @@ from solar.data.clean.words import plain
 from solar.errors import DataError
 
 Seen = Callable[[str], bool]
-"""Whether a text repeats an earlier one; remembers it if not."""
+"""Whether a text repeats an earlier text; a new text is remembered."""
 
 THRESHOLD = 0.8
 SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
 _BANDS = 32
-"""Texts that agree in one of them are compared: so many that hardly a pair above the threshold goes unseen."""
+"""Only texts that agree in a band are compared; with 32 bands, almost every pair above the threshold is found."""
 
 
 def seen_before(how: Deduplicate) -> Seen | None:
-    """What finds duplicates; None if they are welcome. Raises `DataError` if the library it takes is missing."""
+    """The function that finds duplicates, None for `none`. Raises `DataError` if minhash's library is missing."""
     return {Deduplicate.none: lambda: None, Deduplicate.exact: _exact, Deduplicate.minhash: _nearly}[how]()
 
 

@@ -1,4 +1,4 @@
-"""One source on its way in: rows are read, judged, and given to a split; what is left out is counted."""
+"""Reading a source: rows are read, filtered and assigned to a split; rows that are left out are counted."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -40,17 +40,17 @@ class Intake:
         """`folder_of` gives the artifact of the stage that a source names."""
         self.drops: dict[str, Drops] = {name: Drops() for name in config.sources}
         self.rows = dict.fromkeys(config.sources, 0)
-        """Rows that were read of each source: those that become samples, and those that are left out for a reason."""
+        """Source -> rows read, those that are left out included."""
         self._bad_rows = dict.fromkeys(config.sources, 0)
         self._config = config
         self._sampler = sampler
         self._folder_of = folder_of
         self._seen: Seen | None = seen_before(config.deduplicate)
         self.exams: NgramIndex | None = self._evaluation_sets()
-        """What the evaluation sets hold, if the data is to be free of it."""
+        """The evaluation sets that samples must not overlap, if any."""
 
     def read(self, name: str) -> Iterator[Accepted]:
-        """The rows of a source that become samples. Raises `DataError` for bad ones, if they are not to be skipped."""
+        """The rows of a source that become samples. Raises `DataError` for a bad row, unless `on_error` is skip."""
         source = self._config.sources[name]
         reader = Reader(source.format, source.columns)
         rows = selected(

@@ -1,4 +1,4 @@
-"""Which rows of a source stay: filters by content, then a random draw of `max_samples`."""
+"""The rows of a source that are used: those that pass all filters, or `max_samples` of them, drawn at random."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """Text, conversations and pairs to token ids, with the tokens that are trained.
 
-A conversation is rendered once with marks in place of its contents, so that the template and what people wrote
-can be told apart: special tokens are special only in the former, and roles cannot be forged. It is then cut where each
-answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
+A conversation is rendered once with placeholders for its contents. So the text of the template and the text of people
+can be told apart: special tokens are special only in the text of the template, and no content can forge a role. The
+rendered text is then cut where each answer begins and ends. Each piece is tokenised by itself, as at inference.
 """
 
 import json
@@ -22,7 +22,7 @@ from solar.data.read.messages import BadRow, Message
 from solar.errors import DataError
 
 _GUARDS = ("\n", ".", "0", "x")
-"""Stand for the words before a text, for tokenizers that put a space before any text."""
+"""Texts that are put before a piece, for tokenizers that write a space before the first word of any text."""
 _BRACKETED = re.compile(r"<\S+>|\[\S+\]")
 _THOUGHTS = {"<think>", "</think>"}
 _LONG, _RECENT = 64, 8
@@ -35,11 +35,12 @@ class Piece:
     """A stretch of text that is tokenised by itself."""
 
     text: str
-    """The template's special tokens are in it by their secret names."""
+    """Special tokens of the template stand in the text under their secret names."""
     trained: bool
     behind: str | None = None
-    """The special token (its secret name) before it, "" if it begins its sequence, None if other words are before it:
-    a tokenizer may put a space before a text that begins anew, or take one away."""
+    """The secret name of the special token before the piece, "" at the beginning of a sequence, None after words.
+
+    A tokenizer may add or remove a space where a text begins anew."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Encoder:
         self.renderer = Renderer(tokenizer, template)
         self.eos_id: int = tokenizer.eos_token_id
         added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
-        roles = self._roles(added)  # special, whatever the tokenizer's files call them
+        roles = self._roles(added)  # special tokens, even if the tokenizer's files do not mark them as special
         self._special = {content: i for content, (i, special) in added.items() if special or content in roles}
         self._secret = SecretNames(tokenizer.backend_tokenizer, self._special)
         alone = self._secret.backend.encode("").ids
@@ -74,16 +75,16 @@ class Encoder:
         self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
 
     def _roles(self, added: Iterable[str]) -> set[str]:
-        """Tokens in brackets that the template itself writes, but for the tags of thoughts, which people write, too."""
+        """Tokens in brackets that the template itself writes, except the tags of thoughts, which people also write."""
         if self.renderer.template is None and self.tokenizer.chat_template is None:
             return set()
-        with suppress(DataError):  # one that cannot be used is told where it is used
+        with suppress(DataError):  # a template that cannot be used is reported where it is used
             written = self.renderer.marked(_TURNS, generation_prompt=True)
             return {token for token in added if token in written and _BRACKETED.fullmatch(token)} - _THOUGHTS
         return set()
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of whole documents: one BOS (if the tokenizer has that habit), the text, one EOS."""
+        """Ids of whole documents: BOS (if the tokenizer begins sequences with it), the text, EOS."""
         start = [] if self.bos_id is None else [self.bos_id]
         return [[*start, *ids, self.eos_id] for ids in self._encoded(texts)]
 
@@ -92,7 +93,7 @@ class Encoder:
         return self._encoded([text])[0]
 
     def text_prompt(self, text: str) -> list[int]:
-        """Ids of a text that a model is to continue: one BOS (if the tokenizer has that habit), the text, no EOS."""
+        """Ids of a text that a model is to continue: what the tokenizer puts before a text, the text, and no EOS."""
         return [*self._first_ids, *self.plain_text(text)]
 
     def text_continuation(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -109,16 +110,16 @@ class Encoder:
         return whole[:border] or [first], whole[border:]
 
     def conversations(self, cut: Sequence[Sequence[Piece]]) -> list[Tokens]:
-        """Ids of conversations that `cut` has cut; the last answer ends with a token that says so."""
+        """Ids of conversations that `cut` has cut. EOS follows the last answer, unless a special token closes it."""
         encoded = iter(self._batch([piece for pieces in cut for piece in pieces]))
         return [self._join(pieces, [next(encoded) for _ in pieces]) for pieces in cut]
 
     def text_bytes(self, ids: Sequence[int]) -> int:
-        """UTF-8 bytes of the text that ids stand for, special tokens left out."""
+        """UTF-8 bytes of the text that ids stand for, without special tokens."""
         return len(self._secret.backend.decode(list(ids), skip_special_tokens=True).encode())
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-        """Ids of a prompt, up to and including the words that ask the assistant to speak; cut as in training."""
+        """Ids of a prompt, including the words that ask the assistant for an answer; cut as in training."""
         marked_messages, text, contents = self.renderer.render(messages, True, tools)
         answers = _answers(marked_messages)
         pieces, done = self._cut_at(answers, marked_messages, text, contents, tools)
@@ -127,13 +128,13 @@ class Encoder:
 
     def end_of_turn_ids(self) -> list[int]:
         """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
-        found = [self.eos_id]
-        for said, ask in ((_TURNS[:2], False), (_TURNS, True)):
-            with suppress(BadRow):  # a template may be for a single turn
-                _, answer, tail = self.renderer.marked(said, ask).rpartition(mark(1))
+        ids = [self.eos_id]
+        for messages, ask in ((_TURNS[:2], False), (_TURNS, True)):
+            with suppress(BadRow):  # a template may allow a single turn only
+                _, answer, tail = self.renderer.marked(messages, ask).rpartition(mark(1))
                 closing = self._closing(tail).strip() if answer else ""
-                found += [i for token, i in self._special.items() if token.strip() == closing and i not in found]
-        return found
+                ids += [i for token, i in self._special.items() if token.strip() == closing and i not in ids]
+        return ids
 
     def cut(self, messages: Sequence[Message], last_only: bool = False, tools: Sequence[Any] = ()) -> list[Piece]:
         """A conversation, cut where each answer (`last_only`: the last one) begins and ends.
@@ -229,7 +230,7 @@ class Encoder:
         return begin, len(whole)
 
     def cut_pair(self, pair: Pair) -> tuple[list[Piece], list[Piece]]:
-        """Prompt and chosen, prompt and rejected: the pieces before the answers are the same in both."""
+        """The pieces of the prompt with the chosen answer, and with the rejected one; their prompts are the same."""
         chosen, rejected = (
             self.cut([*pair.prompt, {"role": "assistant", "content": answer}], last_only=True)
             for answer in (pair.chosen, pair.rejected)
@@ -260,19 +261,19 @@ class Encoder:
         return Tokens(ids, trained)
 
     def _batch(self, pieces: Sequence[Piece]) -> list[list[int]]:
-        """Ids of each piece as it stands; the tokenizer's own threads share the work."""
+        """Ids of each piece after what it stands behind; the tokenizer's own threads share the work."""
         results: list[list[int] | None] = [None] * len(pieces)
         guards = [self._guards(piece) for piece in pieces]
-        while places := [place for place, found in enumerate(results) if found is None]:
-            tried = [next(guards[place]) for place in places]
-            texts = [guard + pieces[place].text for place, (guard, _) in zip(places, tried, strict=True)]
-            for place, (_, ids), found in zip(places, tried, self._encoded(texts), strict=True):
-                if found[: len(ids)] == ids:  # the guard did not grow together with the text
-                    results[place] = found[len(ids) :]
+        while missing := [place for place, ids in enumerate(results) if ids is None]:
+            tried = [next(guards[place]) for place in missing]
+            texts = [guard + pieces[place].text for place, (guard, _) in zip(missing, tried, strict=True)]
+            for place, (_, guard_ids), ids in zip(missing, tried, self._encoded(texts), strict=True):
+                if ids[: len(guard_ids)] == guard_ids:  # no token spans the border of guard and text
+                    results[place] = ids[len(guard_ids) :]
         return [ids or [] for ids in results]
 
     def _guards(self, piece: Piece) -> Iterator[tuple[str, list[int]]]:
-        """What may stand before a piece while it is tokenised, and its ids, which are then taken away."""
+        """Texts that may stand before a piece while it is tokenised, with their ids, which are removed afterwards."""
         if piece.behind:
             yield piece.behind, [self._secret.ids[piece.behind]]
         elif piece.behind is None:
@@ -280,10 +281,10 @@ class Encoder:
         yield "", []
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._secret.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._secret.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _placed(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Pieces that know what they stand behind."""
+        """The pieces, each with what it stands behind."""
         placed: list[Piece] = []
         before = ""
         for piece in pieces:
@@ -294,13 +295,3 @@ class Encoder:
 
 def _answers(messages: Sequence[Message]) -> list[int]:
     return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-
-
-def prompt_ids(tokenizer: Any, messages: Sequence[Message], template: str | None = None) -> list[int]:
-    """The ids a model must be given to answer `messages`: exactly what it saw before its answers in training."""
-    return Encoder(tokenizer, template).prompt(messages)
-
-
-def stop_ids(tokenizer: Any, template: str | None = None) -> list[int]:
-    """Ids at which generation ends."""
-    return Encoder(tokenizer, template).end_of_turn_ids()

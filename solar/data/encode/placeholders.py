@@ -1,4 +1,7 @@
-"""Marks in place of what people wrote, so that their words can be found again in what a template makes of them."""
+"""Placeholders for the contents of messages, so that the contents can be found in what a template renders.
+
+In code, a placeholder is a mark: the number of a message between two private characters.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ _MARK = re.compile("\ue000(-?\\d+)\ue001")
 
 
 def thought_and_answer(message: Message) -> tuple[str, str]:
-    """What an assistant thinks between `<think>` and `</think>`, and what it says after that; the rest has no thought.
+    """The thought of an assistant's message, between `<think>` and `</think>`, and its answer.
 
     >>> thought_and_answer({"role": "assistant", "content": "<think>\\nHm.\\n</think>\\n\\nYes."})
     ('Hm.', 'Yes.')
@@ -23,7 +26,7 @@ def thought_and_answer(message: Message) -> tuple[str, str]:
 
 
 def marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Message]:
-    """Messages with a mark for each content, and one counted from the end for each thought."""
+    """Messages with mark n for content n, and mark -1 - n for thought n."""
     marked: list[Message] = [
         {**message, "content": mark(place) if message["content"] or "tool_calls" not in message else ""}
         for place, message in enumerate(messages)
@@ -34,23 +37,23 @@ def marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Me
         elif thought:
             before, _, after = messages[place]["content"].partition("</think>")
             before = before.rpartition("<think>")[2]
-            said = (_in_place(before, mark(-1 - place)), _in_place(after, mark(place)))
-            marked[place]["content"] = "<think>{}</think>{}".format(*said)
+            thought_mark, answer_mark = _in_place(before, mark(-1 - place)), _in_place(after, mark(place))
+            marked[place]["content"] = f"<think>{thought_mark}</think>{answer_mark}"
     return marked
 
 
 def _in_place(text: str, mark: str) -> str:
-    """A mark between the white space that a text stands between."""
+    """The mark in place of a text, with the white space around that text."""
     return text.replace(text.strip(), mark) if text.strip() else text + mark
 
 
 def mark(place: int) -> str:
-    """Stands for the content of a message while a template is rendered: private characters, no white space."""
+    """The placeholder of a message's content: private characters without white space, which no template changes."""
     return f"\ue000{place}\ue001"
 
 
 def fill(marked: str, contents: Sequence[str]) -> str:
-    """Contents back in place of their marks, each looked up once so that a content cannot hold a mark."""
+    """The text with contents in place of marks; marks inside a content are left alone."""
     parts = marked.split("\ue000")
     filled = [parts[0]]
     for part in parts[1:]:
@@ -65,7 +68,7 @@ def places(text: str) -> set[int]:
 
 
 def behind_messages(text: str, end: int | None = None) -> int:
-    """Where the last mark of a message before `end` ends, thoughts left aside; 0 if there is none."""
+    """Where the last mark of a content before `end` ends; 0 if there is none. Marks of thoughts do not count."""
     end = len(text) if end is None else end
     while (begin := text.rfind("\ue000", 0, end)) >= 0:
         if text[begin + 1] != "-":
@@ -75,7 +78,7 @@ def behind_messages(text: str, end: int | None = None) -> int:
 
 
 def fitted(text: str, contents: Sequence[str], rendered: str) -> list[str] | None:
-    """Contents as a template put them in place of their marks, white space around them aside; None if it did more.
+    """Contents as a template wrote them, with or without the white space around them; None if it changed more.
 
     >>> fitted(f"ask {mark(0)}! say {mark(1)}.", ["why ", " so "], "ask why ! say so.")
     ['why ', 'so']

@@ -1,4 +1,4 @@
-"""Conversations to text through a chat template, as they are and with marks in place of their contents."""
+"""Conversations to text through a chat template: as they are, and with placeholders for their contents."""
 
 import json
 import re
@@ -54,9 +54,9 @@ class Renderer:
     def render(
         self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Any] = ()
     ) -> tuple[list[Message], str, list[str]]:
-        """Messages with marks for contents, the text that they render to, and the contents that belong there.
+        """Messages with placeholders for contents, the text they render to, and the contents of the placeholders.
 
-        Raises `BadRow` for what the template does not write as it is: contents, reasoning, tools and their calls.
+        Raises `BadRow` if the template changes a content, or has no place for reasoning, tools or their calls.
         """
         messages = [self._with_place_for_reasoning(message) for message in _without_empty_system(messages)]
         self._check_tools(messages, tools)
@@ -74,15 +74,15 @@ class Renderer:
             if contents is not whole and thoughts[-1] and -len(messages) not in places(text):
                 if "reasoning_content" in messages[-1]:
                     raise BadRow("unsupported_field", "`reasoning_content`, which the template leaves out")
-                # the template expects the thoughts of the last answer from the model: it is put in as it was written
+                # The template leaves the thoughts of the last answer to the model: the answer is put in as written.
                 marked_messages = with_marks(messages, [*thoughts[:-1], ""])
                 text = self.marked(marked_messages, generation_prompt, tools)
                 found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
             return marked_messages, text, found
-        raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
+        raise BadRow("template", "the template rewrites contents, so answers cannot be found in its output")
 
     def marked(self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Any] = ()) -> str:
-        """The text of messages whose contents are marks already."""
+        """The text of messages whose contents are placeholders already."""
         if tools or len(messages) > _CACHED_MESSAGES or any(len(message) > 2 for message in messages):
             return self._apply(messages, generation_prompt, tools)
         return self._rendered(tuple((message["role"], message["content"]) for message in messages), generation_prompt)

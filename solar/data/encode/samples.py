@@ -1,4 +1,4 @@
-"""What one row becomes for each task: a document, a conversation or a pair, cut to the length of a row."""
+"""Rows of a source to samples: a document, a conversation or a pair, cut to the length of a packed row."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,14 +17,14 @@ Document = tuple[list[int], list[bool] | None]
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as it is written."""
+    """A sample as the artifact holds it."""
 
     split: str
     documents: list[Document]
     answer_tokens: int
     """Tokens that can be predicted: trained, and not the first."""
     text_bytes: int
-    """UTF-8 bytes of the text these tokens stand for."""
+    """UTF-8 bytes of the text that `answer_tokens` stand for."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Parsed:
     content: Any
     """What `Sampler.encode` needs."""
     asked: str
-    """The text whose hash decides the split: of a conversation or pair, all before the last answer."""
+    """The text whose hash decides the split: in a conversation or pair, all messages before the last answer."""
     said: str
-    """The whole text, as duplicates and evaluation sets are compared with it."""
+    """The whole text, which is compared with duplicates and evaluation sets."""
 
 
 @dataclass
@@ -63,13 +63,13 @@ class Sampler(ABC):
 
     documents_per_sample = 1
     harmless = frozenset({"no_answer"})
-    """Reasons for which a sound row is of no use: dropped and counted, never an error."""
+    """Reasons for which a valid row is dropped and counted, without being an error."""
 
     def __init__(self, encoder: Encoder, sequence_length: int) -> None:
         self.encoder = encoder
         self.sequence_length = sequence_length
         self.truncated = 0
-        """Samples that were cut, of those that are kept."""
+        """Samples that were cut to the length of a row."""
         self.lengths: dict[str, Lengths] = {}
         """Parts of the samples, and how many tokens they have."""
 
@@ -83,7 +83,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def encode(self, places: Sequence[str], splits: Sequence[str], samples: Sequence[Any]) -> list[Sample | BadRow]:
-        """Tokenise many at once. A sample of which nothing is left to train comes back as a `BadRow`."""
+        """Tokenise many samples at once; a `BadRow` stands in for a sample with nothing left to train."""
 
 
 class Pretraining(Sampler):

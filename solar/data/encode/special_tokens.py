@@ -1,4 +1,4 @@
-"""Special tokens under names that no text can hold, so that what people write is never one, whatever its letters."""
+"""Special tokens under names that no text can hold, so that no content becomes a special token by its letters."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _BEGIN, _END = "\ue002", "\ue003"
 
 
 class SecretNames:
-    """A tokenizer whose special tokens go by secret names: a template's are given them, a text cannot have them."""
+    """A tokenizer whose special tokens have secret names, which are given to those of a template only."""
 
     def __init__(self, backend: tokenizers.Tokenizer, special: Mapping[str, int]) -> None:
         """`special`: token -> id."""
@@ -32,14 +32,14 @@ class SecretNames:
         self._strips = {token["content"] for token in described["added_tokens"] if token["rstrip"]}
         self.backend = tokenizers.Tokenizer.from_str(json.dumps(described))
         """Finds special tokens by their secret names alone."""
-        self.backend.no_truncation()  # a tokenizer that was saved after training may still cut and pad
+        self.backend.no_truncation()  # a tokenizer saved during training may cut and pad
         self.backend.no_padding()
         self._pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
-        self.given = lru_cache(maxsize=4096)(self._given)  # but for contents, most conversations are the same
+        self.given = lru_cache(maxsize=4096)(self._given)  # most conversations differ in their contents alone
 
     def _given(self, text: str) -> str:
-        """A template's text, its special tokens under their secret names."""
-        return self._pattern.sub(lambda found: self._names[found[0]], text)
+        """A template's text with the secret names of its special tokens."""
+        return self._pattern.sub(lambda token: self._names[token[0]], text)
 
     def first(self, text: str, start: int = 0) -> str:
         """The special token that a template's text has at `start`; empty if words stand there."""
@@ -52,14 +52,14 @@ class SecretNames:
         return token[0] if token else ""
 
     def last(self, text: str) -> str | None:
-        """The secret name of the token that a text ends with, behind which the tokenizer begins anew."""
+        """The secret name of the special token that a text ends with; the tokenizer begins anew after it."""
         end = text.rstrip()
         name = end[end.rfind(_BEGIN) :] if end.endswith(_END) else ""
         return name if name in self.ids and (end == text or name in self._strips) else None
 
 
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
-    """Entries of a vocabulary are found in any text: those of special tokens, too, must have a secret name."""
+    """Rename special tokens in the vocabulary, too: the model finds any entry of its vocabulary in a text."""
     if model["type"] == "Unigram":
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
         return

@@ -1,7 +1,7 @@
 """Local files as rows: JSON lines, JSON arrays, CSV, Parquet, Arrow and plain text, also compressed.
 
-A row that cannot be read is yielded as a `BadRow` in its place, with file and line, so that whoever reads decides what
-it costs; the readers of `datasets` stop at the first one and cannot name its line. Memory stays flat.
+A row that cannot be read is yielded as a `BadRow` in its place, with file and line; the caller decides what follows.
+The readers of `datasets` stop at the first such row and cannot name its line. Memory does not grow with the file.
 """
 
 import csv
@@ -26,7 +26,7 @@ from solar.data.read.unpack import open_unpacked
 from solar.errors import DataError
 
 Located = tuple[str, Row | BadRow]
-"""`file:line`, and the row or why there is none."""
+"""`file:line`, and the row or the reason why it cannot be read."""
 
 MAX_LINE_BYTES = 64 * 2**20
 _PARQUET_ROWS = 32
@@ -55,7 +55,7 @@ def find(path: Path, split: str = "train") -> list[Path]:
 
 
 def read(file: Path) -> Iterator[Located]:
-    """The rows of one file. Raises `DataError` for a kind of file that is not known."""
+    """The rows of one file. Raises `DataError` for an unknown kind of file."""
     suffix = kind(file)
     if suffix in (".parquet", ".arrow"):
         yield from _tables(file, _parquet if suffix == ".parquet" else _arrow)
@@ -73,7 +73,7 @@ def read(file: Path) -> Iterator[Located]:
 
 
 def lines(file: Path) -> Iterator[tuple[int, bytes | BadRow]]:
-    """Numbered lines without their ends, the mark that some editors put in front, and blank ones."""
+    """Numbered lines without line ends and byte order mark; blank lines are left out."""
     with open_unpacked(file) as stream:
         number = 0
         while True:
@@ -122,10 +122,10 @@ def parse(line: bytes) -> Row | BadRow:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    row = dict(pairs)
+    if len(row) != len(pairs):
         raise BadRow("duplicate_key", "a key occurs twice")
-    return found
+    return row
 
 
 def _not_finite(literal: str) -> Any:
@@ -145,7 +145,7 @@ def _is_array(file: Path) -> bool:
 
 
 def _json_array(file: Path) -> Iterator[Located]:
-    """A file that is one JSON array; the only kind that is read whole."""
+    """The rows of a JSON array; only such files are read into memory as a whole."""
     with open_unpacked(file) as stream:
         content = stream.read().removeprefix(b"\xef\xbb\xbf")
     value = parse(b'{"rows": ' + content + b"}")
@@ -158,7 +158,7 @@ def _json_array(file: Path) -> Iterator[Located]:
 
 
 def _separated(file: Path, separator: str) -> Iterator[Located]:
-    """Rows under a line of names; every value is text. `file:line` is where a row ends."""
+    """Rows below a line of column names; every value is text. `file:line` is where a row ends."""
     csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB otherwise, and documents are longer
     with open_unpacked(file) as stream:
         table = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=separator, strict=True)
@@ -199,7 +199,7 @@ def _tables(file: Path, batches: Batches) -> Iterator[Located]:
 
 
 def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
-    """Rows one by one where they are huge, or hold what Python has no value for: bytes that are no text, far dates."""
+    """The rows of a batch; one by one where they are huge or hold what Python cannot represent (bytes, far dates)."""
     huge = batch.nbytes > MAX_LINE_BYTES
     if huge and batch.num_rows == 1:
         return [BadRow("too_long", f"a row of more than {MAX_LINE_BYTES // 2**20} MiB")]
@@ -213,10 +213,10 @@ def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
 
 
 def _seekable(file: Path) -> BinaryIO:
-    """The file, or its unpacked copy that vanishes when it is closed: tables are read from several places."""
+    """The file, or an unpacked copy that is deleted when it is closed: readers of tables seek."""
     if compression(file) is None:
         return file.open("rb")
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 (whoever reads the tables closes it)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (the reader of the tables closes it)
     with open_unpacked(file) as packed:
         shutil.copyfileobj(packed, copy)
     copy.seek(0)
@@ -225,7 +225,7 @@ def _seekable(file: Path) -> BinaryIO:
 
 def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
     with pyarrow.parquet.ParquetFile(stream) as table:
-        # Few at a time: a value that is stored once can stand in every row, and no size in the file tells.
+        # Few rows at a time: a value stored once may stand in every row, and no size in the file shows it.
         yield from table.iter_batches(batch_size=_PARQUET_ROWS)
 
 

@@ -82,10 +82,10 @@ class Reader:
         return messages_of(self._value(row, "messages"), "role", "content")
 
     def _sharegpt(self, row: Row) -> list[Message]:
-        return self._told(row, messages_of(self._value(row, "conversations"), "from", "value"))
+        return self._with_system(row, messages_of(self._value(row, "conversations"), "from", "value"))
 
-    def _told(self, row: Row, messages: list[Message], field: str = "system") -> list[Message]:
-        """Messages behind the row's system message, if it has one."""
+    def _with_system(self, row: Row, messages: list[Message], field: str = "system") -> list[Message]:
+        """The messages, after the row's system message if it has one."""
         system = self._optional(row, field)
         if not system or messages[0] == plain_message("system", system):
             return messages
@@ -103,17 +103,19 @@ class Reader:
     def _prompt(self, row: Row) -> list[Message]:
         prompt = self._value(row, "prompt")
         if isinstance(prompt, list):
-            return self._told(row, messages_of(prompt, "role", "content"))
-        return self._told(row, [plain_message("user", checked(prompt, "prompt"))])
+            return self._with_system(row, messages_of(prompt, "role", "content"))
+        return self._with_system(row, [plain_message("user", checked(prompt, "prompt"))])
 
     def _alpaca(self, row: Row) -> list[Message]:
         given = self._optional(row, "input")
         question = self._text(row, "instruction") + (f"\n\n{given}" if given else "")
-        return self._told(row, [plain_message("user", question), plain_message("assistant", self._text(row, "output"))])
+        return self._with_system(
+            row, [plain_message("user", question), plain_message("assistant", self._text(row, "output"))]
+        )
 
     def _asked(self, row: Row, system: str, question: str, answer: str) -> list[Message]:
-        said = [plain_message("user", self._text(row, question)), plain_message("assistant", self._text(row, answer))]
-        return self._told(row, said, system)
+        turns = [plain_message("user", self._text(row, question)), plain_message("assistant", self._text(row, answer))]
+        return self._with_system(row, turns, system)
 
     def _preference(self, row: Row) -> Pair:
         sides = {name: self._value(row, name) for name in ("chosen", "rejected")}
@@ -128,7 +130,9 @@ class Reader:
             raise BadRow("different_prompts", "`chosen` and `rejected` answer different prompts")
         has_prompt = row.get(self._columns.get("prompt", "prompt")) not in (None, "", [])
         before = chosen[:-1]
-        prompt = _joined_prompt(self._prompt(row), before) if has_prompt or not before else self._told(row, before)
+        prompt = (
+            _joined_prompt(self._prompt(row), before) if has_prompt or not before else self._with_system(row, before)
+        )
         return Pair(prompt, chosen[-1]["content"], rejected[-1]["content"])
 
     def _orca_pair(self, row: Row) -> Pair:

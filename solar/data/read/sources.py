@@ -11,7 +11,7 @@ from solar.errors import DataError
 
 
 def rows(source: SourceConfig, stage_folder: Path | None = None) -> Iterator[Located]:
-    """Every row of a source with its place; `stage_folder` is the artifact that `source.stage` names."""
+    """Every row of a source, with its place; `stage_folder` is the artifact that `source.stage` names."""
     if source.hub is not None:
         return _hub(source, source.hub)
     path = _path_of(source, stage_folder)
@@ -25,7 +25,7 @@ def files_name_splits(source: SourceConfig, stage_folder: Path | None = None) ->
 
 
 def folder_of(source: SourceConfig, stage_folder: Path | None = None) -> Path:
-    """The folder that the places of a source's rows lie below: of no meaning on another machine."""
+    """The folder that contains the files of a local source; the same data may lie elsewhere on another machine."""
     path = stage_folder or Path(source.path or "")
     return path if path.is_dir() else named_folder(path.parent)
 
@@ -37,7 +37,7 @@ def _path_of(source: SourceConfig, stage_folder: Path | None) -> Path:
 
 
 def _hub(source: SourceConfig, name: str) -> Iterator[Located]:
-    """Rows as they come over the network; nothing is stored."""
+    """Rows as they arrive over the network; nothing is stored."""
     import datasets  # takes a second, and most runs have no source on a hub
 
     try:

@@ -114,14 +114,3 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
         "document_lengths": [row.document_lengths for row in rows],
         "sample_ids": [row.sample_ids for row in rows],
     }
-
-
-def collate_pairs(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
-    """Preference rows as 2 B rows of one document each: first every chosen answer, then every rejected one."""
-    return collate([_document(row, side) for side in (0, 1) for row in rows], pad_id)
-
-
-def _document(row: Row, number: int) -> Row:
-    start = sum(row.document_lengths[:number])
-    stop = start + row.document_lengths[number]
-    return Row(row.input_ids[start:stop], row.labels[start:stop], [stop - start], [row.sample_ids[number]])
