@@ -72,8 +72,8 @@ def test_a_disk_that_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
         raise PermissionError(13, "Permission denied", "/out/model.safetensors")
 
     assert run(["a"], "usage", Options, ("IN",), body) == 1
-    told = "error: /out/model.safetensors: Permission denied; change its permissions, or choose another folder\n"
-    assert capsys.readouterr().err == told
+    expected = "error: /out/model.safetensors: Permission denied; change its permissions, or choose another folder\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS)
