@@ -21,19 +21,19 @@ class Options:
     """Options of the command line."""
 
     prompt: str | None = None
-    """Answer once and leave; without it, lines on standard input are answered one by one."""
+    """Answer once and end; without it, lines on standard input are answered one by one."""
     max_new_tokens: int = 256
     """At most this many tokens an answer."""
     temperature: float = 0.0
-    """0: always the likeliest token; 0.7 or so: livelier."""
+    """0: always the likeliest token; 0.7: more varied answers."""
     top_p: float = 1.0
     """Sample from the likeliest tokens that together have this probability."""
     seed: int = 0
-    """Of the sampling."""
+    """Seed of the sampling."""
     system: str | None = None
     """System message before the first question."""
     root: Path = Path("outputs")
-    """Where the runs are (`paths.root`)."""
+    """The folder of the runs (`paths.root`)."""
 
     def check(self) -> None:
         """Raises `ConfigError` for a number out of range."""
@@ -44,13 +44,13 @@ class Options:
 
 
 def find_model(name: str, root: Path) -> Path:
-    """The model folder that a path, or the name of a stage of the last run under `root`, stands for.
+    """The model folder that `name` means: a path, or the name of a stage of the last run under `root`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such folder and no such stage.
     """
     for folder in (Path(name), Path(name) / "model"):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return folder
     wrong = "holds no model (no config.json)" if Path(name).exists() else "no such folder"
     latest = last_run(root)
@@ -58,13 +58,13 @@ def find_model(name: str, root: Path) -> Path:
         raise ConfigError(f"{name}: {wrong}, and no run under {root / 'runs'}; give a model's folder or root=DIR")
     models = {stage: folder / "model" for stage, folder in latest.folders.items() if (folder / "model").is_dir()}
     if name not in models:
-        told = ", ".join(models) or "none"
-        raise ConfigError(f"{name}: {wrong}, and no model of the last run ({latest.record}), which has {told}")
+        stages = ", ".join(models) or "none"
+        raise ConfigError(f"{name}: {wrong}, and no model of the last run ({latest.record}), which has {stages}")
     return models[name]
 
 
 class Speaker:
-    """A model that answers."""
+    """A model that answers, and its conversation so far."""
 
     def __init__(self, folder: Path, options: Options) -> None:
         from solar.data.encode.encode import Encoder
@@ -74,36 +74,37 @@ class Speaker:
         self.options = options
         self.encoder = Encoder(self.tokenizer)
         self.has_template = self.tokenizer.chat_template is not None
-        self.said: list[Message] = []
+        self.messages: list[Message] = []
         self.forget()
 
     def forget(self) -> None:
-        """Begin a new conversation."""
-        self.said = [{"role": "system", "content": self.options.system}] if self.options.system else []
+        """Start a new conversation."""
+        self.messages = [{"role": "system", "content": self.options.system}] if self.options.system else []
 
     def answer(self, text: str) -> Iterator[str]:
-        """Words as they come. A model without a chat template goes on with the text, and each text stands alone."""
+        """The answer, part by part. A model without a chat template continues each text, and remembers none."""
         if not self.has_template:
             stop = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
             yield from self._write(self.encoder.text_prompt(text), stop)
             return
-        asked: list[Message] = [*self.said, {"role": "user", "content": text}]
+        messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
         parts: list[str] = []
-        for part in self._write(self.encoder.prompt(asked), self.encoder.end_of_turn_ids()):
+        for part in self._write(self.encoder.prompt(messages), self.encoder.end_of_turn_ids()):
             parts.append(part)
             yield part
-        self.said = [*asked, {"role": "assistant", "content": "".join(parts).strip()}]
+        self.messages = [*messages, {"role": "assistant", "content": "".join(parts).strip()}]
 
     def _write(self, prompt: list[int], stop: list[int]) -> Iterator[str]:
         from solar.evaluation.generate import generate, words
 
-        chosen = self.options
-        sampling = (chosen.temperature, chosen.top_p, chosen.seed)
-        return words(self.tokenizer, generate(self.decoder, prompt, stop, chosen.max_new_tokens, *sampling), prompt)
+        options = self.options
+        sampling = (options.temperature, options.top_p, options.seed)
+        ids = generate(self.decoder, prompt, stop, options.max_new_tokens, *sampling)
+        return words(self.tokenizer, ids, prompt)
 
 
 def talk(speaker: Speaker, texts: Iterator[str]) -> None:
-    """Answer each text on standard output; Ctrl-C stops an answer, which is then not remembered."""
+    """Answer each text on standard output; an answer that Ctrl-C stops is not remembered."""
     for text in texts:
         if text == "/new":
             speaker.forget()
@@ -119,7 +120,7 @@ def talk(speaker: Speaker, texts: Iterator[str]) -> None:
 
 
 def typed() -> Iterator[str]:
-    """What a person types, until Ctrl-D, Ctrl-C or /quit."""
+    """Lines typed at the prompt, until Ctrl-D, Ctrl-C or /quit."""
     import readline  # noqa: F401  (arrow keys and history at the prompt)
 
     while True:
@@ -141,9 +142,9 @@ def _chat(names: list[str], options: Options) -> None:
     if options.prompt is not None:
         talk(speaker, iter([options.prompt]))
     elif sys.stdin.isatty():
-        way = "chat" if speaker.has_template else "no chat template: it goes on with what you write"
+        way = "chat" if speaker.has_template else "no chat template: the model continues what you write"
         count = speaker.decoder.network.num_parameters()
-        sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new forgets, Ctrl-D ends.\n")
+        sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new starts a new conversation, Ctrl-D ends.\n")
         talk(speaker, typed())
     else:
         talk(speaker, (line.strip() for line in sys.stdin if line.strip()))

@@ -1,7 +1,7 @@
 """Measure a model's layers and a few ways to grow it: `python -m solar.diagnose MODEL text=FILE`.
 
-Prints the candidates, best first, and with `output=FOLDER` leaves `diagnosis.json` and `diagnosis.png`. `scan=SECONDS`
-also tries every block of layers twice in a row, short blocks first, until the time is up.
+Prints the candidates, best first. `output=FOLDER` also writes `diagnosis.json` and `diagnosis.png`. `scan=SECONDS` also
+runs every block of layers twice in a row, short blocks first, until the time is up.
 """
 
 import json
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def candidates(num_hidden_layers: int) -> dict[str, GrowthPlan]:
-    """Plans worth comparing for a base of so many layers."""
+    """Plans worth comparing for a base of `num_hidden_layers`."""
     n = num_hidden_layers
     plans = {f"dus m={m}": GrowthPlan(PlanName.dus, m=m) for m in sorted({n // 8, n // 4, 3 * n // 8} - {0})}
     plans["stack twice"] = GrowthPlan(PlanName.stack, times=2)
@@ -69,11 +69,13 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
     n = find_decoder(base.config, shapes).num_hidden_layers
     rows_BT = tokenized(model, chosen.text, chosen.tokens, chosen.sequence_length)
     with TemporaryDirectory() as nowhere:
-        found = diagnose(model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
-    _say(f"{n} layers, loss {found['base_loss']:.4f} nats a token on {found['tokens']} tokens")
-    _say("block influence  " + " ".join(f"{one:.3f}" for one in found["block_influence"]))
+        diagnosis = diagnose(model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
+    _say(f"{n} layers, loss {diagnosis['base_loss']:.4f} nats a token on {diagnosis['tokens']} tokens")
+    _say("block influence  " + " ".join(f"{influence:.3f}" for influence in diagnosis["block_influence"]))
     _say(
-        _table(found["plans"], ["name", "layers", "step0_gap", "kl", "top1_agreement", "seam_cosine", "seam_rms_ratio"])
+        _table(
+            diagnosis["plans"], ["name", "layers", "step0_gap", "kl", "top1_agreement", "seam_cosine", "seam_rms_ratio"]
+        )
     )
     if chosen.scan is not None:
         _scan(model, chosen.scan, chosen.output, n, rows_BT)
@@ -85,11 +87,11 @@ def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: 
     from solar.network.loading import load_model
 
     model = load_model(folder)
-    found = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
-    _say(f"{found['tried']} of {found['possible']} repeats tried; the best:")
-    _say(_table(found["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))
+    scan = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
+    _say(f"{scan['tried']} of {scan['possible']} repeats tried; the best:")
+    _say(_table(scan["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))
     if output is not None:
-        (output / "scan.json").write_text(json.dumps(found, indent=2) + "\n")
+        (output / "scan.json").write_text(json.dumps(scan, indent=2) + "\n")
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ FLOORS = {
     "report": [["numbers", "command"], ["entries", "charts"], ["sections"], ["page", "card", "sweep"]],
     "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
     "training": [
-        ["checkpoint", "interrupt"],
+        ["checkpoint", "interrupt", "memory"],
         ["distributed"],
         ["optim"],
         ["batches"],

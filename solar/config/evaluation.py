@@ -27,17 +27,17 @@ class EvaluateConfig(StageConfig):
     models: list[str] = reference("model")
     """Stages whose models are scored; `["*"]` is every model of the plan."""
     data: str | None = reference("tokens", None)
-    """Tokens whose `valid` split is read: loss in nats a token, bits a byte."""
+    """Tokens whose `valid` split is read: loss in nats per token, and bits per byte."""
     max_tokens: int | None = None
-    """Read at most this many tokens of `data`; all, if not given."""
+    """Read at most this many tokens of `data`; null: read all."""
     choices: str | None = reference("text", None)
     """A text stage with `choices.jsonl`: which of several answers the model finds likeliest."""
     max_choices: int | None = None
     """Ask at most this many questions of each task."""
     harness: dict[str, HarnessTaskConfig] = field(default_factory=dict)
-    """Name in tables -> a task of lm-evaluation-harness (extra `eval`)."""
+    """Name in the table -> a task of lm-evaluation-harness (extra `eval`)."""
     harness_limit: int | None = None
-    """Score only this many examples of each harness task: a rehearsal, not a result."""
+    """Score only this many examples of each harness task, from the first on: a rehearsal, not a result."""
 
     def problems(self) -> Iterator[str]:
         if not self.models:

@@ -66,7 +66,7 @@ def files_of_split(files: Sequence[Path], path: Path, wanted: str) -> tuple[list
     Files that name no split are one split, whatever it is called. So are files that were named one by one or by a
     pattern and belong to one split: `path: data/test-*.parquet` needs no `split: test`.
     """
-    split_of = {file: split_of_file(file, _root(path)) for file in files}
+    split_of = {file: split_of_file(file, named_folder(path)) for file in files}
     names = sorted({name for name in split_of.values() if name is not None})
     nameless = [file.name for file, name in split_of.items() if name is None]
     if not names or (wanted == "train" and len(names) == 1 and not nameless and not path.is_dir()):
@@ -84,7 +84,7 @@ def files_of_split(files: Sequence[Path], path: Path, wanted: str) -> tuple[list
     return [file for file, name in split_of.items() if name == fitting[0]], None
 
 
-def _root(path: Path) -> Path:
+def named_folder(path: Path) -> Path:
     """The folder that a path or pattern names in full."""
     return next((folder for folder in (path, *path.parents) if not has_magic(str(folder))), path)
 

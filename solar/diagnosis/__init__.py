@@ -1,1 +1,1 @@
-"""Grown models measured by running them: candidates ranked, seams matched, results compared with the base."""
+"""Measurements of models that are run: candidate plans are ranked, seams matched, grown models compared."""

@@ -1,11 +1,12 @@
-"""What a model's layers do, and what each candidate plan would cost it, measured on text before anything is trained.
+"""What a model's layers do, and how much loss each candidate plan adds, measured on text before any training.
 
-Candidate plans are run virtually: the same modules in another order, nothing copied, nothing written.
+Candidate plans are run virtually: the same modules in another order; nothing is copied or written.
 
 Shapes: B sequences, T tokens.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from solar.diagnosis.measures import BaseSums, PlanSums
 from solar.diagnosis.plotting import plot
 from solar.diagnosis.seams import seam_scales
 from solar.diagnosis.virtual import Pass, VirtualModel
-from solar.errors import DataError, PlanError
+from solar.errors import DataError, PlanError, StageError
 from solar.growth.plans import LayerPlan, resolve
 from solar.network.loading import load_model
 
@@ -38,8 +39,9 @@ def diagnose(
 ) -> dict[str, Any]:
     """Measure the base and each candidate plan; write `diagnosis.json` and `diagnosis.png` into folder `output`.
 
-    `batches_BT`: token ids, without padding. Returns what the JSON holds; `plans` in it are ranked, best first. Raises
-    `PlanError` for a plan the base is too shallow for, or whose new layers would not be copies or silent.
+    `batches_BT`: token ids, without padding. Returns the content of the JSON file; its `plans` are ranked, best first.
+    Raises `PlanError` for a plan that the base is too shallow for, or whose new layers are neither copies nor silent,
+    and `StageError` for a base whose loss is not finite.
     """
     batches = [torch.as_tensor(batch_BT, dtype=torch.long) for batch_BT in batches_BT]
     if not batches or batches[0].shape[-1] < 2:
@@ -75,10 +77,14 @@ def measure(
         for name, layers in resolved.items():
             progress(f"batch {number}/{len(batches)}  {name}")
             sums[name].add(_run(virtual, plans[name], layers, scales[name]), run, batch_BT)
+    if not math.isfinite(base.loss()):
+        raise StageError(
+            f"diagnose: the base's loss is {base.loss()}, expected a finite number; its weights are damaged"
+        )
     influence = base.influence()
-    measures = [one.measure(name, base.loss(), influence) for name, one in sums.items()]
+    measures = [plan_sums.measure(name, base.loss(), influence) for name, plan_sums in sums.items()]
     by = "step0_loss" if select is Select.step0_loss else "repeated_influence"
-    ranked = sorted(measures, key=lambda one: (getattr(one, by), one.name))
+    ranked = sorted(measures, key=lambda measure: (getattr(measure, by), measure.name))
     return {
         "tokens": base.tokens,
         "base_loss": base.loss(),
@@ -88,15 +94,15 @@ def measure(
         "block_influence": influence,
         "angular_distance": base.angular_distance(),
         "residual_rms": base.residual_rms(),
-        "plans": [asdict(one) for one in ranked],
+        "plans": [asdict(measure) for measure in ranked],
     }
 
 
 def _candidate(name: str, plan: GrowthPlan, num_hidden_layers: int) -> LayerPlan:
     if plan.init not in (Init.copy, Init.zero_out):
         raise PlanError(
-            f"plans.{name}.init: {plan.init.value} found, expected copy or zero_out: others change weights, and "
-            f"candidates are run without any; grow it and evaluate that"
+            f"plans.{name}.init: {plan.init.value} found, expected copy or zero_out: other values make new weights, "
+            "and candidates are run with the base's; grow this plan and evaluate the result"
         )
     try:
         return resolve(plan, num_hidden_layers)
@@ -105,7 +111,7 @@ def _candidate(name: str, plan: GrowthPlan, num_hidden_layers: int) -> LayerPlan
 
 
 def _explicit(plan: GrowthPlan, layers: LayerPlan) -> dict[str, Any]:
-    """The plan layer by layer, with whatever else it says."""
+    """The plan as a list of layers, with its other settings."""
     explicit = asdict(plan) | dict.fromkeys(plan.given_parameters())
     explicit |= {"plan": PlanName.explicit, "layers": list(layers.sources)}
     return {name: value for name, value in explicit.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Sums over batches from which a diagnosis is made.
+"""Sums over batches; their means are the numbers of a diagnosis.
 
 Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 """
@@ -18,48 +18,48 @@ from solar.growth.plans import LayerPlan
 
 @dataclass
 class SeamMeasure:
-    """One boundary of a candidate that the base does not have."""
+    """A boundary between two layers of a candidate that are no neighbours in the base."""
 
     position: int
     below: int
     above: int
     cosine: float
-    """Between what the layer above would read there and what it read in the base, mean over tokens."""
+    """Between the input of the layer above in the candidate and in the base, mean over tokens."""
     rms_ratio: float
-    """How much louder it would be, median over tokens; less what `seam: rms_match` makes up for."""
+    """Root mean square of that input over the base's, median over tokens, after `seam: rms_match` has scaled it."""
 
 
 @dataclass
 class PlanMeasure:
-    """One candidate, on the same tokens as the base."""
+    """Measures of a candidate on the same tokens as the base."""
 
     name: str
     layers: int
     parameters_ratio: float
-    """Decoder layers, relative to the base's."""
+    """Parameters of decoder layers, relative to the base's."""
     step0_loss: float
     """Nats a token, before any training."""
     step0_gap: float
-    """Less the base's loss."""
+    """`step0_loss` minus the base's loss."""
     kl: float
     """KL(base || grown) of the next-token distributions, nats, mean over tokens."""
     top1_agreement: float
     """Share of tokens for which both models find the same next token likeliest."""
     repeated_influence: float
-    """Mean block influence of the layers it repeats."""
+    """Mean block influence of the repeated layers."""
     seam_cosine: float
-    """The worst seam's."""
+    """That of the worst seam."""
     seam_rms_ratio: float
-    """The worst seam's."""
+    """That of the worst seam."""
     description: str
     seams: list[SeamMeasure] = field(default_factory=list)
     residual_rms: list[float] = field(default_factory=list)
-    """Root mean square of the stream before each layer and after the last."""
+    """Root mean square of the residual stream before each layer and after the last."""
     sources: list[int] = field(default_factory=list)
 
 
 class BaseSums:
-    """The base's measures, added up over batches."""
+    """Sums of the base's measures over batches."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -102,7 +102,7 @@ class BaseSums:
 
 
 class PlanSums:
-    """A candidate's measures, added up over batches."""
+    """Sums of a candidate's measures over batches."""
 
     def __init__(self, layers: LayerPlan, scales: Mapping[int, float]) -> None:
         self.layers, self._scales = layers, scales

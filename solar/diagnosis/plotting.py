@@ -1,4 +1,4 @@
-"""Draw a diagnosis: what layers do, how far apart they are, and what each candidate costs."""
+"""Draw a diagnosis: the influence of layers, the distance between them, and the loss each candidate adds."""
 
 from pathlib import Path
 from typing import Any

@@ -1,9 +1,9 @@
 """Trace, in a process of its own, which weights of a layer write to the residual stream.
 
-A layer is run on random weights while every operation is watched. The stream is the layer's input and whatever is added
-to it; each other tensor carries the parameters of the last linear map it went through. What carries parameters when it
-is added to the stream names its writers. Then the claim is tested: with the writers at zero, the layer must return its
-input bit for bit, and none of them may be spared.
+A layer with random weights is run while every operation is watched. The stream is the layer's input and every sum of
+the stream and another tensor. Each other tensor carries the parameters of the last linear map it went through; when it
+is added to the stream, these parameters are writers. Then the result is tested: with all writers at zero, the layer
+must return its input bit for bit, and with any of them left as it was, the layer must not.
 """
 
 import sys
@@ -40,7 +40,7 @@ _TOKENS = 6
 
 
 class ResidualTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches a layer's operations. `writers`: names of the parameters that were seen writing to the stream."""
+    """Watches a layer's operations. `writers`: names of the parameters that write to the stream."""
 
     def __init__(self, layer: nn.Module, stream: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,16 +59,17 @@ class ResidualTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def carried(self, tensor: Tensor) -> frozenset[str]:
-        """Parameters of the last linear maps a tensor went through."""
+        """Parameters of the last linear maps that a tensor went through."""
         return self._carried.get(id(tensor), frozenset())
 
     def is_stream(self, tensor: Tensor) -> bool:
         return id(tensor) in self._stream
 
     def _follow(self, operation: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        parameters = frozenset(self._parameters[id(one)] for one in inputs if id(one) in self._parameters)
-        streams = [one for one in inputs if self.is_stream(one)]
-        carried: frozenset[str] = frozenset().union(*(self.carried(one) for one in inputs if not self.is_stream(one)))
+        parameters = frozenset(self._parameters[id(tensor)] for tensor in inputs if id(tensor) in self._parameters)
+        streams = [tensor for tensor in inputs if self.is_stream(tensor)]
+        others = (self.carried(tensor) for tensor in inputs if not self.is_stream(tensor))
+        carried: frozenset[str] = frozenset().union(*others)
         if operation in _SAME_VALUES | _PICKS and inputs and id(inputs[0]) in self._parameters:
             self._parameters |= {id(output): self._parameters[id(inputs[0])] for output in outputs}
         elif streams and (operation in _SAME_VALUES or self._scales(operation, inputs)):
@@ -85,16 +86,16 @@ class ResidualTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._carried |= {id(output): names for output in outputs}
 
     def _scales(self, operation: str, inputs: list[Tensor]) -> bool:
-        """Multiplication by a number."""
+        """Whether the operation multiplies or divides by a number."""
         return operation in ("mul", "mul_", "div", "div_") and (
-            len(inputs) == 1 or any(one.ndim == 0 for one in inputs)
+            len(inputs) == 1 or any(tensor.ndim == 0 for tensor in inputs)
         )
 
 
 def trace(request: dict[str, Any]) -> dict[str, Any]:
-    """Names in files of the tensors that write to the stream, and whether what they write follows their scale.
+    """Names in files of the tensors that write to the stream, and whether the output grows in proportion to them.
 
-    `config`: the config.json of a small model; `path`: where in it the decoder's own part is.
+    `config`: the config.json of a small model; `path`: the keys that lead to the decoder's part of it.
     """
     model = _random_model(request["config"], request["path"])
     virtual = VirtualModel(model, request["num_hidden_layers"])
@@ -146,9 +147,9 @@ def _random_model(config: dict[str, Any], path: list[str]) -> Any:
 
 @torch.no_grad()
 def _silence(layer: nn.Module, hidden_BTH: Tensor, step: Callable[[Tensor], Tensor]) -> bool:
-    """Set a layer's writers to zero; whether each of them, alone, writes twice as much when it is doubled.
+    """Set a layer's writers to zero. Returns whether doubling any of them, alone, doubles its output.
 
-    Raises `PlanError` if zero writers do not make the layer the identity.
+    Raises `PlanError` if the layer with zero writers is not the identity.
     """
     with ResidualTrace(layer, hidden_BTH) as watched:
         out_BTH = step(hidden_BTH)

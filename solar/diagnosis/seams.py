@@ -1,9 +1,10 @@
-"""Measure how much louder the stream is above a seam than the layers there are used to, and by how much to make up.
+"""Measure how much louder the stream is above a seam than in the base, and the factors that compensate for it.
 
-A pre-norm layer reads a normalised stream, so a louder stream only drowns what the layer writes. Scaling its writes by
-the same factor restores the balance it was trained in, and the final norm takes the common factor out again.
+A pre-norm layer reads a normalised stream, so a louder stream does not change what the layer writes, but drowns it.
+Scaling what the layer writes by the same factor restores the balance of its training; the final norm removes the common
+factor.
 
-Run as a module it answers `solar.grow`, in a process of its own.
+Run as a module, in a process of its own, it answers `solar.grow`.
 """
 
 import sys
@@ -24,10 +25,10 @@ _SEQUENCE_LENGTH = 512
 
 
 def seam_scales(virtual: VirtualModel, layers: LayerPlan, input_ids_BT: Tensor) -> dict[int, float]:
-    """Position -> factor on what the layer there writes; 1 below the first seam, and nowhere where there is none.
+    """Position -> factor on what the layer there writes; 1 below the first seam.
 
-    From each seam on: the stream's loudness there (median over tokens of the ratio of root mean squares) against what
-    the layer above the seam read in the base on the same tokens, with the seams below already made up for.
+    The factor from a seam up to the next: the stream's loudness at the seam, relative to the input of the same layer in
+    the base on the same tokens, after the factors below the seam were applied.
     """
     base = virtual.record(input_ids_BT)
     seams = {seam.position for seam in layers.seams}
@@ -42,7 +43,7 @@ def seam_scales(virtual: VirtualModel, layers: LayerPlan, input_ids_BT: Tensor) 
 
 
 def loudness(hidden_BTH: Tensor, usual_BTH: Tensor) -> float:
-    """Median over tokens of the ratio of root mean squares; single tokens that are very loud do not sway it."""
+    """Median over tokens of the ratio of root mean squares; a few very loud tokens do not change a median."""
     ratio_BT = hidden_BTH.float().norm(dim=-1) / usual_BTH.float().norm(dim=-1).clamp_min(1e-12)
     return float(ratio_BT.median())
 

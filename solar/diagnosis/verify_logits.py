@@ -1,4 +1,4 @@
-"""Judge a grown model by running it, in a process of its own: does it load, and does it compute what the plan says?"""
+"""Judge a grown model by loading and running it, in a process of its own."""
 
 import sys
 from pathlib import Path
@@ -37,26 +37,27 @@ def judge(request: dict[str, Any]) -> dict[str, float]:
     else:
         expected_BTV = _with_made_weights(virtual, grown, request["layers"], input_ids_BT)
     with torch.no_grad():
-        found_BTV = grown(input_ids=input_ids_BT, use_cache=False).logits
-    difference = float((found_BTV - expected_BTV).abs().max())
+        grown_BTV = grown(input_ids=input_ids_BT, use_cache=False).logits
+    difference = float((grown_BTV - expected_BTV).abs().max())
     allowed = 0.0 if request["lossless"] else TOLERANCE * float(expected_BTV.abs().max())
     if not difference <= allowed:
         raise ArtifactError(
             f"verification failed: logits differ by {difference:.3g} from those of the base with its layers in the new "
-            f"order, expected at most {allowed:.3g}; such a model cannot be grown in depth"
+            f"order, expected at most {allowed:.3g}; this model cannot be grown in depth"
         )
     return {"logits_difference": difference}
 
 
 def _with_made_weights(virtual: VirtualModel, grown: Any, sources: list[int], input_ids_BT: Tensor) -> Tensor:
-    """Logits of the base with its layers in the new order, where weights were made and not copied.
+    """Logits of the base with its layers in the new order, where new weights were computed instead of copied.
 
-    Layers take on the grown model's weights, whose bytes were compared as they were written; all else that decides what
-    a layer does is the base's.
+    The base's layers take on the grown model's weights, whose bytes were verified when they were written. Everything
+    else that a layer's output depends on is the base's.
     """
     made = find_layers(grown, len(sources))
-    in_layers = {id(one) for one in (*made.parameters(), *made.buffers())}
-    outside = {name: one for name, one in grown.state_dict(keep_vars=True).items() if id(one) not in in_layers}
+    in_layers = {id(tensor) for tensor in (*made.parameters(), *made.buffers())}
+    weights = grown.state_dict(keep_vars=True).items()
+    outside = {name: tensor for name, tensor in weights if id(tensor) not in in_layers}
     virtual.model.load_state_dict(outside, strict=False)
     virtual.record(input_ids_BT)
     return virtual.run(sources, weights=made).logits_BTV

@@ -1,7 +1,7 @@
-"""Run a model with its layers in another order, in memory: same modules, nothing copied, nothing written.
+"""Run a model with its layers in another order, in memory: the same modules; nothing is copied or written.
 
-Each layer is run with exactly what the base's own forward pass handed it (masks, positions, rotary embeddings): that
-is recorded first. So no configuration of the grown model is needed, and what comes out can judge one.
+The base's own forward pass is recorded first; each layer is then run with the arguments it was recorded with (masks,
+positions, rotary embeddings). So the result does not depend on a configuration of the grown model, and can judge one.
 
 Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 """
@@ -19,7 +19,7 @@ from solar.errors import PlanError
 
 @dataclass(frozen=True)
 class Call:
-    """What the base's forward pass handed a layer besides the stream, and what came back besides it."""
+    """The arguments of a layer in the base's forward pass, without the stream, and its output."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -36,10 +36,7 @@ class Pass:
 
 
 class VirtualModel:
-    """A model whose layers can be run in any order.
-
-    Holds the model's own modules: while it records or runs, the layers' `forward` is exchanged.
-    """
+    """A model whose layers can be run in any order; while it runs, the `forward` of its layers is replaced."""
 
     def __init__(self, model: nn.Module, num_hidden_layers: int) -> None:
         self.model = model.eval()
@@ -50,9 +47,9 @@ class VirtualModel:
 
     @torch.no_grad()
     def record(self, input_ids_BT: Tensor) -> Pass:
-        """The base's own forward pass; what later `run`s are fed with.
+        """The base's own forward pass, whose arguments later calls of `run` use.
 
-        Raises `PlanError` if text alone does not reach every layer, as where some attend to images.
+        Raises `PlanError` if text alone does not reach every layer, for example where some layers attend to images.
         """
         calls: dict[int, Call] = {}
         stream: dict[int, Tensor] = {}
@@ -82,9 +79,10 @@ class VirtualModel:
     def run(
         self, sources: Sequence[int], scales: dict[int, float] | None = None, weights: nn.ModuleList | None = None
     ) -> Pass:
-        """The recorded input again, through base layers `sources`; `scales`: position -> factor on what it writes.
+        """The recorded input through base layers `sources`.
 
-        `weights`: a layer for each position whose weights the base layer there takes on, for good.
+        `scales`: position -> factor on what the layer there writes. `weights`: for each position a layer whose weights
+        the base layer takes on, and keeps.
         """
         assert self._input is not None, "record first"
         stream: list[Tensor] = []
@@ -107,9 +105,9 @@ class VirtualModel:
         return Pass(logits_BTV, tuple(stream))
 
     def step(self, source: int, hidden_BTH: Tensor, scale: float = 1.0) -> Tensor:
-        """One base layer on a stream; what it writes is scaled, as if its last weights were: 0 leaves the stream.
+        """One base layer on a stream, with what it writes scaled; at scale 0 the stream stays as it is.
 
-        A pre-norm layer reads the same from a stream that is scaled as a whole, so the stream is scaled down to it.
+        A pre-norm layer reads the same from a scaled stream, so the stream is scaled down before the layer, up after.
         """
         if scale == 0:
             return hidden_BTH
@@ -125,7 +123,7 @@ class VirtualModel:
 
 
 def find_layers(model: nn.Module, num_hidden_layers: int) -> nn.ModuleList:
-    """The decoder's stack of layers. Raises `PlanError` if the decoder has none of that length."""
+    """The decoder's stack of layers. Raises `PlanError` if the decoder has no stack of that length."""
     get_decoder: Any = getattr(model, "get_decoder", lambda: model)
     decoder: nn.Module = get_decoder()
     for root in (decoder, model):

@@ -1,1 +1,1 @@
-"""A decoder as solar runs it: loaded by one door, documents kept apart, head and losses in chunks."""
+"""Decoders: the only place that loads and runs them, keeps documents apart, and computes losses in chunks."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): trained beside frozen weights, and folded into them in the end."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685): trained beside frozen weights, then folded into these weights."""
 
 from collections.abc import Sequence, Set
 
@@ -23,16 +23,16 @@ def add_adapter(network: PreTrainedModel, config: AdapterConfig, seed: int) -> N
     torch.manual_seed(seed)
     targets = list(config.targets) or "all-linear"
     sizes = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
-    wanted = LoraConfig(**sizes, target_modules=targets)
+    settings = LoraConfig(**sizes, target_modules=targets)
     try:
-        inject_adapter_in_model(wanted, network, adapter_name=NAME)
+        inject_adapter_in_model(settings, network, adapter_name=NAME)
     except ValueError as error:
         raise StageError(f"adapter.targets: found {', '.join(config.targets) or 'none'}; {one_line(error)}") from None
     _check_targets(network)
 
 
 def _check_names(network: PreTrainedModel, targets: Sequence[str]) -> None:
-    """peft refuses only if it finds none of them."""
+    """Refuse every unknown target; peft refuses only if it finds none of the targets."""
     linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     head = network.get_output_embeddings()
     known = sorted({name.rpartition(".")[2] for name in linear if network.get_submodule(name) is not head})
@@ -42,7 +42,7 @@ def _check_names(network: PreTrainedModel, targets: Sequence[str]) -> None:
 
 
 def _check_targets(network: PreTrainedModel) -> None:
-    """Refuse what cannot be folded, or is not called in training: it would be left out of the model without a word."""
+    """Refuse layers that cannot be folded or that training does not call: their adapters would be lost in silence."""
     ends = {id(network.get_input_embeddings()), id(network.get_output_embeddings())}
     for name, module in network.named_modules():
         base = getattr(module, "base_layer", None)
@@ -60,7 +60,7 @@ def transposed_layers(network: PreTrainedModel) -> set[str]:
 
 
 def folded(weights: dict[str, Tensor], config: AdapterConfig, transposed: Set[str] = frozenset()) -> dict[str, Tensor]:
-    """Weights under the names they had before there were adapters: W + alpha / rank B A, computed in float32.
+    """Weights under their names in the model without adapters: W + alpha / rank B A, computed in float32.
 
     `transposed`: the layers of `transposed_layers`.
 
@@ -70,17 +70,17 @@ def folded(weights: dict[str, Tensor], config: AdapterConfig, transposed: Set[st
     >>> folded(parts, config)
     {'q.weight': tensor([[1., 3.]]), 'norm.weight': tensor([1.])}
     """
-    found = {}
+    plain = {}
     for name, weight in weights.items():
         if ".lora_" in name:
             continue
         if not name.endswith(".base_layer.weight"):
-            found[name.replace(".base_layer.", ".")] = weight
+            plain[name.replace(".base_layer.", ".")] = weight
             continue
         place = name.removesuffix(".base_layer.weight")
         down, up = (weights[f"{place}.lora_{part}.{NAME}.weight"].float() for part in "AB")
         change = config.alpha / config.rank * (up @ down)
         if place in transposed:
             change = change.T
-        found[f"{place}.weight"] = (weight.float() + change).to(weight.dtype)
-    return found
+        plain[f"{place}.weight"] = (weight.float() + change).to(weight.dtype)
+    return plain

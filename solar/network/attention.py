@@ -14,14 +14,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "solar_segments"
-"""What `transformers` calls this implementation."""
+"""The name of this implementation in `transformers`."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """`length` tokens that attend to themselves causally, and before that to a prefix which ends elsewhere in the row.
+    """`length` tokens that attend to each other causally, and to a prefix that stands elsewhere in the row.
 
-    `prefix` is (index of the segment that the prefix starts, number of its first tokens that are shared).
+    `prefix`: (index of the segment that begins with the prefix, tokens of the prefix).
     """
 
     length: int
@@ -100,9 +100,9 @@ def _attend(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Segments say who sees whom; a mask over the row would cost T squared."""
+    """Segments replace the mask over the row, whose size would grow with T squared."""
 
 
-# Segments differ in every batch: compiled layers call out for attention.
+# Segments differ in every batch, so attention runs outside the graph of compiled layers.
 AttentionInterface.register(NAME, torch.compiler.disable(segment_attention))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(NAME, _no_mask)

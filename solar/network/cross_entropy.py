@@ -1,4 +1,4 @@
-"""Language-model losses from hidden states, without ever holding the logits of all positions.
+"""Language-model losses from hidden states, computed without holding the logits of all positions at once.
 
 Shapes: N trained positions, D hidden size, V vocabulary.
 """
@@ -14,13 +14,13 @@ from torch.nn.functional import linear
 from solar.network import liger
 
 KEPT_CHUNKS = 2
-"""Chunks of logits that wait for the backward pass: in float32 about 60 MB on a CPU, 512 MB on a GPU."""
+"""Chunks of logits kept for the backward pass: in float32 about 60 MB on a CPU, 512 MB on a GPU."""
 
 
 def chunk_rows(positions: int, vocab_size: int, device: torch.device) -> int:
     """Positions of equal chunks whose float32 logits fill at most 30 MB on a CPU, 256 MB on a GPU; at least 128.
 
-    (From 32 MB on, glibc gives memory back each time, and it has to be fetched again page by page.)
+    glibc returns blocks of 32 MB and more to the system at once, and fetches them again page by page.
 
     >>> chunk_rows(1000, 4096, torch.device("cpu")), chunk_rows(1000, 32000, torch.device("cpu"))
     (1000, 200)
@@ -31,13 +31,13 @@ def chunk_rows(positions: int, vocab_size: int, device: torch.device) -> int:
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """The number format a matrix product takes here: autocast's, or the tensor's own."""
+    """The number format of matrix products with this tensor: autocast's, or the tensor's own."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def cap(logits: Tensor, softcap: float) -> Tensor:
-    """Logits bent under a bound: c tanh(logit / c) (Gemma 2, arXiv 2408.00118, section 2)."""
+    """Logits under a soft bound: c tanh(logit / c) (Gemma 2, arXiv 2408.00118, section 2)."""
     return (logits / softcap).tanh_().mul_(softcap)
 
 
@@ -47,7 +47,7 @@ def _slope(capped: Tensor, softcap: float) -> Tensor:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Both gradients are taken while a chunk's logits are at hand, so the backward pass has no matrix product left."""
+    """All gradients are computed while a chunk's logits are in memory; the backward pass has no matrix product left."""
 
     @staticmethod
     def forward(
@@ -70,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         penalty = hidden_ND.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight, bias = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
-            # all chunks use the same memory: fresh memory costs as much as what is computed in it
+            # All chunks use the same memory; fetching fresh memory takes as long as the computation in it.
             products_CV = hidden_ND.new_empty((min(chunk, len(targets_N)), len(weight)), dtype=dtype)
             logps_CV = torch.empty_like(products_CV, dtype=torch.float32)
             minus_one = logps_CV.new_full((1, 1), -1.0)
@@ -131,9 +131,10 @@ def cross_entropy_sum(
 ) -> tuple[Tensor, Tensor]:
     """Sum over positions of the next-token loss in nats, and of the z-loss that is part of it.
 
-    The logits are `hidden_ND @ weight_VD.T + bias_V` bent under `softcap`, one chunk of positions at a time; every
-    target must be a token id (choose the trained positions first). `z_loss` weighs the squared log-normalizer (PaLM,
-    arXiv 2204.02311, section 5). On CUDA liger's kernel, where it is installed, computes what is a product alone.
+    The logits are `hidden_ND @ weight_VD.T + bias_V` under the soft bound `softcap`, one chunk of positions at a time.
+    Every target must be a token id, so select the trained positions first. `z_loss` weighs the squared log-normalizer
+    (PaLM, arXiv 2204.02311, section 5). On CUDA, liger's kernel (if installed) computes losses without bias, cap and
+    z-loss.
 
     >>> hidden, weight = torch.zeros(3, 2), torch.ones(4, 2)
     >>> cross_entropy_sum(hidden, weight, torch.tensor([0, 1, 3]))[0] / 3  # uniform over 4 tokens: ln 4
@@ -158,9 +159,9 @@ def token_logps(
     softcap: float | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """Log-probability of each target, [N] in float32; for losses that are not linear in these.
+    """Log-probability of each target, [N] in float32; for losses that are not linear in log-probabilities.
 
-    The backward pass needs all logits once more: it keeps those of the first chunks and recomputes the others.
+    The backward pass needs all logits again: those of the first chunks are kept, the others are computed again.
     """
     chunk = chunk or chunk_rows(len(targets_N), len(weight_VD), weight_VD.device)
     logps_N: Tensor = _LinearTokenLogps.apply(hidden_ND, weight_VD, bias_V, targets_N, chunk, softcap)  # type: ignore[no-untyped-call]
@@ -238,7 +239,7 @@ def _product(left_ND: Tensor, right_VD: Tensor, bias_V: Tensor | None, out_NV: T
 
 
 def add_product(total_VD: Tensor, left_VN: Tensor, right_ND: Tensor) -> None:
-    """Add a matrix product to a sum in float32, whatever it was computed in."""
+    """Add a matrix product to a sum in float32, whatever number format the product is computed in."""
     if right_ND.dtype is torch.float32:
         total_VD.addmm_(left_VN, right_ND)
     else:

@@ -12,9 +12,9 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConf
 from transformers.utils import logging as transformers_logging
 
 from solar.errors import StageError, one_line
-from solar.growth.unmaterialized import is_unmaterialized
 from solar.weights import folder as weights
 from solar.weights.folder import CONFIG_FILE
+from solar.weights.json_file import code_keys
 from solar.weights.quantised import refuse_packed, refuse_quantised
 from solar.weights.tied import check_tied_head
 
@@ -32,7 +32,11 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
     Raises `SolarError` for an adapter, a quantised model, and a config.json that `transformers` cannot read.
     """
-    refuse_quantised(folder, weights.read_config(folder))
+    settings = weights.read_config(folder)
+    refuse_quantised(folder, settings)
+    for key in code_keys(settings):
+        if key.endswith("_implementation"):  # transformers would fetch a kernel of that name and run it
+            raise StageError(f"{folder / CONFIG_FILE}: {key} names code of the hub; remove the key")
     with refused_in_one_line(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
@@ -49,12 +53,15 @@ def read_text_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def check_files(folder: Path) -> None:
-    """Raises `ArtifactError` unless the weights are safetensors files of plain numbers, each tensor once."""
-    if not is_unmaterialized(folder):
-        model = weights.open_folder(folder)
-        refuse_packed(model)
-        check_tied_head(model)
+def check_files(folder: Path) -> int:
+    """The number of stored parameters.
+
+    Raises `ArtifactError` unless the weights are safetensors files of plain numbers, each tensor once.
+    """
+    model = weights.open_folder(folder)
+    refuse_packed(model)
+    check_tied_head(model)
+    return model.parameters
 
 
 def check_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The output layer: what a model makes of its hidden states, computed with the loss, a chunk of positions at a time.
+"""The output layer, which turns hidden states into logits; losses compute it a chunk of positions at a time.
 
 Shapes: N positions, D hidden size, V vocabulary.
 """
@@ -20,19 +20,19 @@ MULTIPLIED_BY = ("logit_scale", "lm_head_multiplier")
 DIVIDED_BY = ("logits_scaling", "logits_mup_width_multiplier")
 """Keys of a model's config for a factor on its logits."""
 DIVISOR_THAT_MULTIPLIES = ("hyperclovax",)
-"""Families that multiply by what the others divide by."""
+"""Families that multiply by the factor that others divide by."""
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-"""Keys for a bound c that logits are bent under: c tanh(logit / c)."""
+"""Keys for a soft bound c on logits: c tanh(logit / c)."""
 
 _PROBED = 4
 _ALLOWED = {torch.float32: 1e-5}
 _ALLOWED_ROUNDED = 3e-2
-"""Difference of logits, relative to the largest, that the order of additions and roundings may explain."""
+"""Largest difference of logits, relative to the largest logit, that the order of additions and roundings explains."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """Logits are `scale * (hidden_ND @ weight_VD.T + bias_V)`, bent under `softcap` where there is one."""
+    """Logits are `scale * (hidden_ND @ weight_VD.T + bias_V)`, under the soft bound `softcap` if there is one."""
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
@@ -52,13 +52,13 @@ class Head:
         return token_logps(hidden_ND, self.weight_VD, targets_N, bias_V=bias_V, softcap=self.softcap)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """All of them, in float32: for a few positions."""
+        """Logits of a few positions, [N, V] in float32."""
         hidden_ND, bias_V = self._scaled(hidden_ND)
         logits_NV = torch.nn.functional.linear(hidden_ND, self.weight_VD, bias_V).float()
         return logits_NV if self.softcap is None else cap(logits_NV, self.softcap)
 
     def _scaled(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The factor is put on the narrow side of the product."""
+        """Hidden states and bias times `scale`: hidden states are narrower than logits."""
         if self.scale == 1:
             return hidden_ND, self.bias_V
         return hidden_ND * self.scale, None if self.bias_V is None else self.bias_V * self.scale
@@ -75,15 +75,15 @@ def read_head(network: PreTrainedModel) -> Head:
 
 
 def body_of(network: PreTrainedModel) -> PreTrainedModel:
-    """What makes the hidden states that the head reads. Raises `StageError` for a network that is not made so."""
-    for found in (network.get_decoder(), network.base_model, getattr(network, "model", None)):
-        if isinstance(found, PreTrainedModel) and found is not network:
-            return found
-    raise StageError(f"model type {network.config.model_type} has no body apart from its head to be trained")
+    """The part of a network that computes hidden states. Raises `StageError` for a network without such a part."""
+    for body in (network.get_decoder(), network.base_model, getattr(network, "model", None)):
+        if isinstance(body, PreTrainedModel) and body is not network:
+            return body
+    raise StageError(f"model type {network.config.model_type} has no body apart from its head")
 
 
 class _HiddenStates(BaseModelOutput):  # type: ignore[misc]
-    """What a body returns: hidden states, and None for caches and whatever else its family adds."""
+    """A body's output: hidden states, and None for every other field that a family reads."""
 
     def __getattr__(self, name: str) -> None:
         return None
@@ -91,9 +91,9 @@ class _HiddenStates(BaseModelOutput):  # type: ignore[misc]
 
 @torch.no_grad()
 def check_head(network: PreTrainedModel, model_dir: Path) -> None:
-    """Raises `StageError` where the model's own code makes other logits of the same hidden states.
+    """Raises `StageError` if the model's own code computes other logits from the same hidden states.
 
-    Nothing but a probe can tell: the code runs on a few hidden states drawn at random, its layers left out.
+    The model's code is run on a few random hidden states in place of its layers' output.
     """
     head, body = read_head(network), body_of(network)
     noise = torch.Generator().manual_seed(0)
@@ -104,17 +104,14 @@ def check_head(network: PreTrainedModel, model_dir: Path) -> None:
         logits_TV = network(input_ids=ids_BT, use_cache=False).logits[0].float()
     finally:
         del body.forward
-    found_TV = head.logits(hidden_TD)
+    own_TV = head.logits(hidden_TD)
     allowed = _ALLOWED.get(network.dtype, _ALLOWED_ROUNDED) * float(logits_TV.abs().max())
-    if found_TV.shape != logits_TV.shape or float((found_TV - logits_TV).abs().max()) > allowed:
+    if own_TV.shape != logits_TV.shape or float((own_TV - logits_TV).abs().max()) > allowed:
         raise _unknown(network, model_dir)
 
 
 def check_weights_of_head(network: PreTrainedModel, model_dir: Path) -> None:
-    """What can be said of a network that has no numbers yet: no weight stands between its body and its output layer.
-
-    Raises `StageError` if one does.
-    """
+    """For networks on the meta device. Raises `StageError` if a weight stands between body and output layer."""
     known = {*body_of(network).parameters(), *network.get_output_embeddings().parameters()}
     if any(parameter not in known for parameter in network.parameters()):
         raise _unknown(network, model_dir)
@@ -122,9 +119,9 @@ def check_weights_of_head(network: PreTrainedModel, model_dir: Path) -> None:
 
 def _unknown(network: PreTrainedModel, model_dir: Path) -> StageError:
     return StageError(
-        f"{model_dir}: model type {network.config.model_type} makes its logits in a way that training does not know "
-        "(more than a matrix, a bias, a factor and a soft cap), so its loss would be another; grow it here and train "
-        "it with its own code"
+        f"{model_dir}: model type {network.config.model_type} computes its logits in a way that solar does not know "
+        "(more than a matrix, a bias, a factor and a soft cap), so its loss would be wrong; grow it here, then train "
+        "and evaluate it with its own code"
     )
 
 
@@ -144,8 +141,8 @@ def _number(config: Any, key: str) -> float:
 
 
 def _softcap(config: Any) -> float | None:
-    found = [value for key in SOFTCAPS if (value := getattr(config, key, None))]
-    return float(found[0]) if found else None
+    softcaps = [value for key in SOFTCAPS if (value := getattr(config, key, None))]
+    return float(softcaps[0]) if softcaps else None
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""How the documents of one row are kept apart: by segments, where a family allows it, else each is run by itself.
+"""Keeping the documents of one row apart: by segments where a family allows them, else by a pass for each document.
 
-Segments need every layer to mix tokens through the attention function of `transformers` alone. State-space layers,
-convolutions, position biases that are added to scores, soft caps and attention sinks do not.
+Segments need layers that mix tokens through the attention function of `transformers` alone. They are wrong for
+state-space layers, convolutions, position biases that are added to scores, soft caps and attention sinks.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ from solar.network.attention import NAME, Segment
 from solar.network.head import body_of
 
 BESIDE_ATTENTION = ("attn_logit_softcapping", "attention_chunk_size", "alibi")
-"""Keys of a model's config that change scores in ways that segment attention does not compute."""
+"""Keys of a model's config for changes of scores that segment attention does not compute."""
 ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 LEAK = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
-"""Share of the largest hidden state by which the same document may differ in two places: rounding, not text."""
+"""Share of the largest hidden state by which rounding may change a document from place to place."""
 
 
 def takes_segments(config: Any) -> bool:
-    """Whether the family says that all its layers go through an exchangeable attention function.
+    """Whether the family declares that all its layers use an exchangeable attention function.
 
     A decoder beside an encoder of pictures does not take segments: the encoder would be handed them, too.
     """
@@ -43,7 +43,7 @@ def takes_segments(config: Any) -> bool:
 
 
 def has_sinks(network: PreTrainedModel) -> bool:
-    """Whether scores compete with a learned number beside the keys, which segment attention does not compute."""
+    """Whether attention has learned sinks, which segment attention does not compute."""
     return any(name.endswith("sinks") for name, _ in network.named_parameters())
 
 
@@ -76,7 +76,7 @@ def segments_hold(network: PreTrainedModel) -> bool:
     positions = torch.cat([torch.arange(length, device=network.device) for length in lengths])
     try:
         states_TD = in_segments(body_of(network), ids, positions, [Segment(length) for length in lengths])[0].float()
-    except TypeError:  # a family that does not hand keywords on to its attention
+    except TypeError:  # a family that does not pass keywords to its attention
         return False
     difference = (states_TD[: len(first)] - states_TD[-len(first) :]).abs().max()
     return bool(difference <= LEAK[network.dtype] * states_TD.abs().max())
@@ -92,7 +92,7 @@ def in_segments(body: Callable[..., Any], ids_T: Tensor, positions_T: Tensor, se
 
 
 def one_by_one(body: Callable[..., Any], ids_T: Tensor, segments: list[Segment]) -> Tensor:
-    """Hidden states [1, T, D] of a row, a pass for each document; neighbours of equal length share one.
+    """Hidden states [1, T, D] of a row, by a pass for each document; neighbours of equal length share a pass.
 
     A prefix that two documents share is computed for each of them.
     """

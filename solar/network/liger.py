@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 DEVICE = "cuda"
-"""Where its kernels run."""
+"""The kind of device that the kernels run on."""
 
 
 @cache
@@ -16,12 +16,12 @@ def installed() -> bool:
 
 
 def takes(hidden_ND: Tensor) -> bool:
-    """Whether there is a kernel for this loss. Liger gives the head no gradient where the hidden states have none."""
+    """Whether liger computes this loss. Liger computes no gradient of the head if the hidden states need none."""
     return hidden_ND.device.type == DEVICE and hidden_ND.requires_grad and len(hidden_ND) > 0 and installed()
 
 
 def fused_cross_entropy_sum(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """`losses.cross_entropy_sum` without z-loss; the head's gradient is summed over chunks in float32, as there."""
+    """`cross_entropy.cross_entropy_sum` without z-loss; it, too, sums the head's gradient over chunks in float32."""
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
     loss: Tensor = liger_fused_linear_cross_entropy(

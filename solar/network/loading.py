@@ -5,6 +5,7 @@ takes any class of `transformers`. All three read safetensors alone, run no code
 are quantised, missing, unexpected or of another shape, by the tensor's name.
 """
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ DTYPES = {
     Precision.bf16_true: torch.bfloat16,
 }
 """The number format weights are trained in."""
+MOST_DRAWN = 4
+"""A model may have this many times the weights of its files before it is refused without being loaded."""
 WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "sliding_window_size")
 
 
@@ -116,19 +119,22 @@ def _from_folder(folder: Path, auto_class: Any, options: dict[str, Any]) -> tupl
 
     The folder may hold a plan of growth instead of weights; they are then built from the base's files.
     """
-    check_files(folder)
-    built = weights(folder) if is_unmaterialized(folder) else None
     options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    built = weights(folder) if is_unmaterialized(folder) else None
+    stored = check_files(folder) if built is None else sum(tensor.numel() for tensor in built.values())
     with refused_in_one_line(folder), quiet():
+        with torch.device("meta"):
+            empty = _maker(auto_class)(copy.deepcopy(options["config"]))
+        if (
+            described := empty.num_parameters()
+        ) > MOST_DRAWN * stored:  # transformers would draw them before it reports
+            raise StageError(f"{folder}: config.json describes {described:,} weights, but the files hold {stored:,}")
         if built is None:
             checks = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
             loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(folder, **options, **checks)
             return loaded
-        if hasattr(auto_class, "from_config"):  # an automatic class reads the class from a folder, which has no weights
-            with torch.device("meta"):
-                empty = auto_class.from_config(options["config"])
-            auto_class, options["config"] = type(empty), empty.config
-        network, report = auto_class.from_pretrained(None, state_dict=built, **options)
+        # An automatic class would look for the name of the class in a folder.
+        network, report = type(empty).from_pretrained(None, state_dict=built, **options)
     _separate_twins(network)
     return network, report
 
@@ -146,3 +152,8 @@ def _shorten_windows(text_config: Any, window: int) -> None:
     for key in WINDOW_KEYS:
         if isinstance(getattr(text_config, key, None), int):
             setattr(text_config, key, min(getattr(text_config, key), window))
+
+
+def _maker(auto_class: Any) -> Any:
+    """Automatic classes and the classes of models name the same function differently."""
+    return auto_class.from_config if hasattr(auto_class, "from_config") else auto_class._from_config

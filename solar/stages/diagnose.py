@@ -1,4 +1,4 @@
-"""Measure a model's layers and candidate growth plans on held-out text."""
+"""Stage `diagnose`: measure a model's layers and candidate growth plans on held-out text."""
 
 from pathlib import Path
 
@@ -13,10 +13,17 @@ ROWS_AT_ONCE = 8
 
 
 def run(config: DiagnoseConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `diagnosis.json` (plans ranked, best first) and `diagnosis.png`."""
+    """Write `diagnosis.json`, whose plans are ranked, best first, and `diagnosis.png`."""
     rows_BT = torch.from_numpy(held_out_rows(inputs[config.data].path, config.tokens, config.sequence_length))
     model = inputs[config.model].path / "model"
-    found = diagnose(model, torch.split(rows_BT, ROWS_AT_ONCE), config.plans, output, config.select, context.progress)
-    gaps = {plan["name"]: plan["step0_gap"] for plan in found["plans"]}
+    diagnosis = diagnose(
+        model, torch.split(rows_BT, ROWS_AT_ONCE), config.plans, output, config.select, context.progress
+    )
+    gaps = {plan["name"]: plan["step0_gap"] for plan in diagnosis["plans"]}
     summary = ", ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items())
-    return {"base_loss": found["base_loss"], "best": found["best"], "step0_gaps": gaps, "summary": f"gaps {summary}"}
+    return {
+        "base_loss": diagnosis["base_loss"],
+        "best": diagnosis["best"],
+        "step0_gaps": gaps,
+        "summary": f"gaps {summary}",
+    }

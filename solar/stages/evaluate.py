@@ -1,4 +1,4 @@
-"""Score models side by side."""
+"""Stage `evaluate`: score models side by side."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,21 @@ from solar.evaluation.score import score
 
 
 def run(config: EvaluateConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `scores.json`, a list of one row a model, in the order of `models`."""
+    """Write `scores.json`, a list with one row for each model, in the order of `models`."""
     if config.harness:
         harness.check_installed()
     data = None if config.data is None else inputs[config.data].path
-    asked = [] if config.choices is None else choices.read_questions(inputs[config.choices].path, config.max_choices)
+    questions = (
+        [] if config.choices is None else choices.read_questions(inputs[config.choices].path, config.max_choices)
+    )
     device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
     rows = []
     for number, stage in enumerate(config.models, 1):
         context.progress(f"{stage}, model {number} of {len(config.models)}")
-        rows.append({"stage": stage, **score(inputs[stage].path / "model", config, data, asked, device)})
+        rows.append({"stage": stage, **score(inputs[stage].path / "model", config, data, questions, device)})
     (output / "scores.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    kept = ("nats_per_token", "bits_per_byte", "choice_accuracy", "harness_mean")
+    metrics = ("nats_per_token", "bits_per_byte", "choice_accuracy", "harness_mean")
     return {
-        row["stage"]: {name: row[name] for name in row if name in kept or name.startswith("accuracy_")} for row in rows
+        row["stage"]: {name: row[name] for name in row if name in metrics or name.startswith("accuracy_")}
+        for row in rows
     }

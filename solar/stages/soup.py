@@ -1,23 +1,23 @@
-"""The average of those models that make it better."""
+"""Stage `soup`: average the models that lower the held-out loss."""
 
 from pathlib import Path
 
 from solar.config.soup import SoupConfig
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.evaluation.loading import load
 from solar.evaluation.perplexity import held_out_loss
 from solar.merging.soup import greedy_soup
+from solar.network.loading import load_decoder
 
 
 def run(config: SoupConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/`; the metrics say every loss that was measured and which models were kept."""
+    """Write `model/`; the metrics hold every loss that was measured and the models that were kept."""
     device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
     losses: list[float] = []
 
     def score(folder: Path) -> float:
         context.progress(f"judging merge {len(losses) + 1} of at most {2 * len(config.models) - 1}")
-        model, _ = load(folder, device)
-        losses.append(float(held_out_loss(model, inputs[config.data].path, config.max_tokens)["nats_per_token"]))
+        decoder = load_decoder(folder, device)
+        losses.append(float(held_out_loss(decoder, inputs[config.data].path, config.max_tokens)["nats_per_token"]))
         return -losses[-1]
 
     folders = {name: inputs[name].path / "model" for name in config.models}

@@ -11,7 +11,8 @@ from solar.config.synthesis import SynthesizeConfig
 from solar.data.clean.drops import Drops
 from solar.data.clean.select import keeping, of_split, selected
 from solar.data.read import sources
-from solar.data.read.formats import BadRow, Message, Reader
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow, Message, refuse_fields
 from solar.data.synthesis.synthesize import Prompts, seeds, synthesize
 from solar.data.synthesis.writers import LocalWriter, Sampling, ServerWriter, Writer
 from solar.errors import DataError
@@ -61,7 +62,9 @@ def _conversations(
     read = partial(sources.rows, source, folder)
     for where, row in selected(read, filters, drops, _refuse, source.max_samples, config.seed):
         try:
-            yield reader.conversation(row)
+            messages = reader.conversation(row)
+            refuse_fields(messages, "a seed")
+            yield messages
         except BadRow as error:
             _refuse(where, error)
     counts.update(drops.counts)

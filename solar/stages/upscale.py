@@ -1,4 +1,4 @@
-"""Grow a model in depth."""
+"""Stage `upscale`: grow a model in depth."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ MEASURED_TOKENS = 4096
 
 
 def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/`; the plan is in its `config.json`. Without weights if `materialize` is false."""
+    """Write `model/`, with the plan in its `config.json`; without weights if `materialize` is false."""
     base = inputs[config.model].path / "model"
     plan: GrowthPlan = config if config.diagnosis is None else selected(inputs[config.diagnosis])
     plan = replace(plan, dtype=config.dtype or plan.dtype)
@@ -48,11 +48,10 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
 
 def selected(diagnosis: Artifact) -> GrowthPlan:
     """The explicit plan that a diagnosis selected."""
-    found = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["selected"]
-    plan = OmegaConf.merge(OmegaConf.structured(GrowthPlan), found)
-    made = OmegaConf.to_object(plan)
-    assert isinstance(made, GrowthPlan)
-    return made
+    settings = json.loads((diagnosis.path / DIAGNOSIS_FILE).read_text(encoding="utf-8"))["selected"]
+    plan = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GrowthPlan), settings))
+    assert isinstance(plan, GrowthPlan)
+    return plan
 
 
 def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:

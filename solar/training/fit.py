@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.run_context import RunContext
-from solar.config.training import TrainConfig
+from solar.config.training import SELECTIVE, TrainConfig
 from solar.data.encode.trained_template import save_for_model
 from solar.data.order.order import Order
 from solar.data.store.dataset import Row, TokenDataset
@@ -32,6 +32,7 @@ from solar.training.batches.validation_rows import ValidationRows
 from solar.training.distributed.sharded_loading import empty_network
 from solar.training.interrupt import listening
 from solar.training.lightning import replica_of
+from solar.training.modules.recomputation import recompute_activations
 from solar.training.modules.step import TrainingModule
 from solar.training.modules.unfreezing import FrozenUntil
 from solar.training.optim.optimizers import Roles, freeze
@@ -97,7 +98,7 @@ def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_
         add_adapter(network, config.adapter, config.seed)
     freeze(network, config, role_of)
     if config.activation_checkpointing:
-        network.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(network, config.activation_checkpointing == SELECTIVE)
     if trainer.compile:
         body_of(network).compile(dynamic=True)
     return network

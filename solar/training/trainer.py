@@ -30,6 +30,7 @@ from solar.training.checkpoint.export import gathered, save_adapter, save_model,
 from solar.training.checkpoint.points import Points, newest_whole, step_of
 from solar.training.interrupt import StopRequest
 from solar.training.lightning import make_trainer
+from solar.training.memory import peak_bytes, reset_peak
 from solar.training.modules.step import TrainingModule
 
 Metrics = dict[str, float]
@@ -55,16 +56,19 @@ def train(
     recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, context.progress)
     callbacks = _callbacks(module, steps, held_out, output, settings, recorder, stop)
     trainer = make_trainer(module.config, callbacks, output, context)
+    device = trainer.strategy.root_device
+    reset_peak(device)
     try:
         loader = step_loader(steps, first, settings.num_workers)
         _run(trainer, module, loader, resume)
+        peak = peak_bytes(device)
         weights = trainer.strategy.lightning_module_state_dict()
     finally:
         finish(trainer)
     _save(trainer, module, weights, model_dir, output)
     trainer.strategy.barrier()
     leave_process_group()
-    return recorder.summary | {
+    metrics = recorder.summary | {
         "steps": float(module.steps_done),
         "train_tokens": float(module.tokens_done),
         "train_flops": module.flops_done,
@@ -72,6 +76,7 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
+    return metrics if peak is None else metrics | {"peak_memory_bytes": float(peak)}
 
 
 def _run(trainer: pl.Trainer, module: TrainingModule, loader: DataLoader[Step], resume: Path | None) -> None:

@@ -9,8 +9,8 @@ from solar.errors import ArtifactError, one_line
 MAX_BYTES = 200_000_000
 """The largest tokenizer.json files are some 35 MB."""
 MAX_DEPTH = 100
-CODE_KEYS = ("auto_map", "_attn_implementation", "_attn_implementation_internal", "trust_remote_code")
-"""Keys of a configuration that choose code to run. They never travel, at any depth."""
+CODE_KEYS = ("auto_map", "_attn_implementation_internal", "trust_remote_code")
+"""Keys of a configuration that choose code to run. They never travel, at any depth; nor does a kernel of the hub."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def without_code(value: Any) -> Any:
         return [without_code(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key: without_code(inner) for key, inner in value.items() if key not in CODE_KEYS}
+    return {key: without_code(inner) for key, inner in value.items() if not _chooses_code(key, inner)}
 
 
 def code_keys(value: Any, place: str = "") -> list[str]:
@@ -67,8 +67,13 @@ def code_keys(value: Any, place: str = "") -> list[str]:
         return []
     paths: list[str] = []
     for key, inner in value.items():
-        paths += [f"{place}{key}"] if key in CODE_KEYS else code_keys(inner, f"{place}{key}.")
+        paths += [f"{place}{key}"] if _chooses_code(key, inner) else code_keys(inner, f"{place}{key}.")
     return paths
+
+
+def _chooses_code(key: str, value: Any) -> bool:
+    """Also a kernel: `attn_implementation: owner/name` is fetched and run by `transformers`."""
+    return key in CODE_KEYS or (key.endswith("_implementation") and isinstance(value, str) and "/" in value)
 
 
 def _depth(value: Any) -> int:

@@ -1,8 +1,9 @@
-"""Talking to a model: whole answers as they come, and one clear line where that cannot be."""
+"""A model answers on standard output, and what goes wrong is one clear line."""
 
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,9 +28,7 @@ def talking(stories, tmp_path) -> Path:
     """The same model with a chat template."""
     from solar.data.encode.templates import TEMPLATES
 
-    for path in stories.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "tokenizer_config.json").unlink()
+    shutil.copytree(stories, tmp_path, dirs_exist_ok=True)
     settings = json.loads((stories / "tokenizer_config.json").read_text())
     settings["chat_template"] = TEMPLATES["solar"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -74,12 +73,12 @@ def test_a_stage_is_found_in_the_run_that_ended_last(tmp_path):
 def test_a_conversation_remembers_and_new_forgets(talking):
     speaker = Speaker(talking, Options(max_new_tokens=8, system="Be brief."))
     first = "".join(speaker.answer("Who is Lily?"))
-    assert [message["role"] for message in speaker.said] == ["system", "user", "assistant"]
-    assert speaker.said[-1]["content"] == first.strip()
+    assert [message["role"] for message in speaker.messages] == ["system", "user", "assistant"]
+    assert speaker.messages[-1]["content"] == first.strip()
     list(speaker.answer("And Tom?"))
-    assert len(speaker.said) == 5
+    assert len(speaker.messages) == 5
     chat.talk(speaker, iter(["/new"]))
-    assert [message["role"] for message in speaker.said] == ["system"]
+    assert [message["role"] for message in speaker.messages] == ["system"]
 
 
 def test_the_model_is_asked_in_its_own_template(talking, monkeypatch):
@@ -94,7 +93,7 @@ def test_the_model_is_asked_in_its_own_template(talking, monkeypatch):
 def test_without_a_template_the_text_goes_on_and_nothing_is_remembered(stories):
     speaker = Speaker(stories, Options(max_new_tokens=8))
     first = "".join(speaker.answer("Once upon a time"))
-    assert "".join(speaker.answer("Once upon a time")) == first and speaker.said == []
+    assert "".join(speaker.answer("Once upon a time")) == first and speaker.messages == []
 
 
 def test_stopping_an_answer_forgets_it_and_the_conversation_goes_on(talking, monkeypatch, capsys):
@@ -113,7 +112,7 @@ def test_stopping_an_answer_forgets_it_and_the_conversation_goes_on(talking, mon
 
     chat.talk(speaker, texts())
     assert capsys.readouterr().out.startswith("half [stopped]\n")
-    assert [message["content"] for message in speaker.said if message["role"] == "user"] == ["Lily?"]
+    assert [message["content"] for message in speaker.messages if message["role"] == "user"] == ["Lily?"]
 
 
 @pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
@@ -131,7 +130,7 @@ def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["nowhere"], "error: nowhere: no such folder, and no run under"),
         (["nowhere", "temprature=1"], "error: temprature: no such option; did you mean 'temperature'?"),
@@ -140,11 +139,33 @@ def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
         (["."], "error: .: holds no model (no config.json), and no run under"),
     ],
 )
-def test_errors_are_one_line_and_exit_1(words, says, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_exit_1(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(says) and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+def test_an_adapter_is_refused_as_merge_refuses_it(stories, tmp_path, capsys):
+    shutil.copy(stories / "tokenizer.json", tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert main([str(tmp_path), "prompt=x"]) == 1
+    way_out = "expected a whole model; add it to its base first (peft's merge_and_unload)"
+    assert capsys.readouterr().err == f"error: {tmp_path}: holds an adapter, {way_out}\n"
+
+
+def test_a_token_without_an_embedding_is_refused_in_one_line(stories, tmp_path, capsys):
+    folder = shutil.copytree(stories, tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        {"id": 512, "content": "<extra>", "special": False}
+        | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    )
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert main([str(folder), "prompt=Once <extra>"]) == 1
+    error = capsys.readouterr().err
+    assert "the tokenizer gives token 512, but the model has embeddings for 0 to 511" in error
+    assert error.count("\n") == 1
 
 
 def test_help_needs_no_torch_and_no_words_are_a_mistake(capsys):

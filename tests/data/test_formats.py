@@ -3,7 +3,8 @@
 import pytest
 
 from solar.config.data import Format
-from solar.data.read.formats import BadRow, Pair, Reader
+from solar.data.read.formats import Pair, Reader
+from solar.data.read.messages import BadRow
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 SYSTEM = {"role": "system", "content": "S"}
@@ -189,7 +190,7 @@ def test_a_conversation_may_serve_as_a_document():
     assert Reader(Format.messages, {}).document({"messages": [USER, ANSWER]}) == "Q\n\nA"
 
 
-@pytest.mark.parametrize("role", [["user"], {"name": "user"}, None, 1, "tool"])
+@pytest.mark.parametrize("role", [["user"], {"name": "user"}, None, 1, "robot"])
 def test_a_role_of_any_kind_that_is_none_is_named(role):
     with pytest.raises(BadRow, match=r"`role` is .*, expected one of system"):
         Reader(Format.messages, {}).conversation({"messages": [{"role": role, "content": "x"}]})

@@ -64,62 +64,62 @@ def loss_by_transformers(model, documents):
     return nats / tokens, tokens
 
 
-def test_the_loss_is_that_of_transformers_on_each_document_alone(stories, tmp_path):
-    model, tokenizer = stories
+def test_the_loss_is_that_of_transformers_on_each_document_alone(stories, plain_stories, tmp_path):
+    decoder, tokenizer = stories
     expected, tokens = loss_by_transformers(
-        model, [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in TEXTS]
+        plain_stories, [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in TEXTS]
     )
-    found = held_out_loss(model, write_tokens(tmp_path, tokenizer))
+    found = held_out_loss(decoder, write_tokens(tmp_path, tokenizer))
     assert found["nats_per_token"] == pytest.approx(expected, abs=1e-5)
     assert found["tokens"] == tokens
     size = sum(len(text.encode()) for text in TEXTS)
     assert found["bits_per_byte"] == pytest.approx(expected * tokens / math.log(2) / size, abs=1e-5)
 
 
-def test_documents_that_share_a_row_do_not_see_each_other(stories, tmp_path):
-    model, tokenizer = stories
+def test_documents_that_share_a_row_do_not_see_each_other(stories, plain_stories, tmp_path):
+    decoder, tokenizer = stories
     rows = documents_of(write_tokens(tmp_path, tokenizer, packing="concatenate"))
     assert any(len(row) > 1 for row in rows)
     pieces = [piece.tolist() for row in rows for piece in row if len(piece) > 1]
-    expected, tokens = loss_by_transformers(model, pieces)
-    found = held_out_loss(model, tmp_path)
+    expected, tokens = loss_by_transformers(plain_stories, pieces)
+    found = held_out_loss(decoder, tmp_path)
     assert (found["nats_per_token"], found["tokens"]) == (pytest.approx(expected, abs=1e-5), tokens)
 
 
-def test_the_size_of_a_batch_does_not_matter_and_a_repetition_is_exact(stories, tmp_path, monkeypatch):
-    model, tokenizer = stories
+def test_the_number_of_rows_in_a_pass_does_not_matter_and_a_repetition_is_exact(stories, tmp_path, monkeypatch):
+    decoder, tokenizer = stories
     folder = write_tokens(tmp_path, tokenizer)
-    first = held_out_loss(model, folder)
-    assert held_out_loss(model, folder) == first
-    monkeypatch.setattr(perplexity, "LOGITS_AT_ONCE", 1)
-    assert held_out_loss(model, folder)["nats_per_token"] == pytest.approx(first["nats_per_token"], abs=1e-6)
+    first = held_out_loss(decoder, folder)
+    assert held_out_loss(decoder, folder) == first
+    monkeypatch.setattr(perplexity, "TOKENS_AT_ONCE", 1)
+    assert held_out_loss(decoder, folder)["nats_per_token"] == pytest.approx(first["nats_per_token"], abs=1e-6)
 
 
 def test_reading_stops_after_the_row_that_reaches_the_bound(stories, tmp_path):
-    model, tokenizer = stories
+    decoder, tokenizer = stories
     folder = write_tokens(tmp_path, tokenizer, packing="concatenate")
     first, second = ([sum(len(piece) - 1 for piece in row), sum(map(len, row))] for row in documents_of(folder)[:2])
-    assert held_out_loss(model, folder, 1)["tokens"] == first[0]
-    assert held_out_loss(model, folder, first[1])["tokens"] == first[0]
-    assert held_out_loss(model, folder, first[1] + 1)["tokens"] == first[0] + second[0]
-    assert held_out_loss(model, folder, 10_000)["tokens"] == held_out_loss(model, folder)["tokens"]
+    assert held_out_loss(decoder, folder, 1)["tokens"] == first[0]
+    assert held_out_loss(decoder, folder, first[1])["tokens"] == first[0]
+    assert held_out_loss(decoder, folder, first[1] + 1)["tokens"] == first[0] + second[0]
+    assert held_out_loss(decoder, folder, 10_000)["tokens"] == held_out_loss(decoder, folder)["tokens"]
 
 
 def test_an_empty_split_is_refused_with_a_way_out(stories, tmp_path):
-    model, tokenizer = stories
+    decoder, tokenizer = stories
     with pytest.raises(DataError, match="empty valid split; raise its held_out_fraction"):
-        held_out_loss(model, write_tokens(tmp_path, tokenizer, texts=[]))
+        held_out_loss(decoder, write_tokens(tmp_path, tokenizer, texts=[]))
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"task": "preference"}, "holds preference pairs, expected documents"),
         ({"vocab_size": 600}, "has 600 different tokens, the model knows 512"),
     ],
 )
-def test_data_that_this_model_cannot_read_is_refused(stories, tmp_path, changes, says):
-    model, tokenizer = stories
+def test_data_that_this_model_cannot_read_is_refused(stories, tmp_path, changes, message):
+    decoder, tokenizer = stories
     change_header(write_tokens(tmp_path, tokenizer), **changes)
-    with pytest.raises(DataError, match=says):
-        held_out_loss(model, tmp_path)
+    with pytest.raises(DataError, match=message):
+        held_out_loss(decoder, tmp_path)

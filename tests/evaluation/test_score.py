@@ -1,4 +1,4 @@
-"""One row says all of one model; the stage leaves a row a model."""
+"""Each model has one row of scores."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from solar.config.evaluation import EvaluateConfig
-from solar.errors import StageError
+from solar.errors import ArtifactError, StageError
 from solar.evaluation.loading import load
 from solar.evaluation.score import score
 
@@ -16,8 +16,8 @@ from .test_perplexity import write_tokens
 
 
 def test_a_row_holds_sizes_losses_accuracies_and_samples(stories, tmp_path):
-    model, tokenizer = stories
-    folder = Path(model.name_or_path)
+    decoder, tokenizer = stories
+    folder = Path(decoder.network.name_or_path)
     config = EvaluateConfig(kind="evaluate", models=["base"], data="docs", choices="docs")
     row = score(folder, config, write_tokens(tmp_path, tokenizer), QUESTIONS)
     assert (row["parameters"], row["layers"]) == (260_032, 5)
@@ -30,26 +30,26 @@ def test_a_row_holds_sizes_losses_accuracies_and_samples(stories, tmp_path):
 def test_the_stage_leaves_a_row_for_each_model_in_order(stories, tmp_path):
     from solar.stages.evaluate import run
 
-    folder = Path(stories[0].name_or_path)
+    folder = Path(stories[0].network.name_or_path)
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / "model").symlink_to(folder)
     inputs = {name: SimpleNamespace(path=tmp_path / "stage") for name in ("base", "again")}
     inputs["docs"] = SimpleNamespace(path=write_tokens(tmp_path, stories[1]))
     config = EvaluateConfig(kind="evaluate", models=["base", "again"], data="docs")
-    told = []
-    context = SimpleNamespace(trainer=SimpleNamespace(accelerator="cpu"), progress=told.append)
+    lines = []
+    context = SimpleNamespace(trainer=SimpleNamespace(accelerator="cpu"), progress=lines.append)
     metrics = run(config, inputs, tmp_path, context)
     rows = json.loads((tmp_path / "scores.json").read_text())
     assert [row["stage"] for row in rows] == ["base", "again"]
     assert rows[0]["nats_per_token"] == rows[1]["nats_per_token"] == metrics["again"]["nats_per_token"]
-    assert told == ["base, model 1 of 2", "again, model 2 of 2"]
+    assert lines == ["base, model 1 of 2", "again, model 2 of 2"]
 
 
-def test_a_folder_that_is_no_model_is_told_in_one_line(tmp_path):
+def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path):
     with pytest.raises(StageError, match=r"has no config\.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(StageError, match="cannot be loaded") as caught:
+    with pytest.raises(ArtifactError, match=r"found neither model\.safetensors nor") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -1,10 +1,12 @@
 import json
 import math
+import shutil
 import types
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from solar.config.growth import Select
@@ -14,7 +16,7 @@ from solar.diagnosis.diagnose import diagnose
 from solar.diagnosis.scan import scan_repeats
 from solar.diagnosis.seams import loudness, seam_scales
 from solar.diagnosis.virtual import VirtualModel
-from solar.errors import DataError, PlanError
+from solar.errors import DataError, PlanError, StageError
 from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
 from solar.growth.plans import resolve
@@ -229,3 +231,22 @@ def test_the_command_prints_candidates_best_first_and_the_scan(tmp_path, capsys)
     assert "5 layers, loss" in said and "dus m=1" in said and "15 of 15 repeats tried" in said
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.json", "diagnosis.png", "scan.json"}
     assert main([str(shared), "--text", str(text)]) == 1 and capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_base_whose_loss_is_not_finite_is_refused_in_words(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match="the base's loss is nan, expected a finite number"):
+        diagnose(folder, [IDS_BT], {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_a_weight_is_refused_with_its_name(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match=r"missing keys: model\.layers\.1\.mlp\.up_proj\.weight"):
+        diagnose(folder, [IDS_BT], {}, tmp_path / "out")

@@ -130,7 +130,7 @@ def test_a_branch_goes_on_from_the_weights_and_not_from_their_average(tmp_path):
     assert _digest(tmp_path / "plain-branch") == _digest(tmp_path / "averaged-branch")
 
 
-def test_without_the_optimizer_it_is_another_run(tmp_path):
+def test_a_branch_without_the_optimizer_differs_from_one_run(tmp_path):
     base = llama_folder(tmp_path / "base")
     _train(_config(6, STAYS, keep_optimizer=True), base, tmp_path / "trunk")
     for name, branch in (("branch", True), ("anew", None)):
@@ -138,7 +138,7 @@ def test_without_the_optimizer_it_is_another_run(tmp_path):
     assert _digest(tmp_path / "branch") != _digest(tmp_path / "anew")
 
 
-def test_what_is_kept_holds_no_pickle_and_is_checked(tmp_path):
+def test_the_kept_training_state_holds_no_pickle_and_is_checked(tmp_path):
     base = llama_folder(tmp_path / "base")
     _train(_config(2, STAYS), base, tmp_path / "without")
     with pytest.raises(StageError, match="keep_optimizer"):
@@ -154,7 +154,7 @@ def test_what_is_kept_holds_no_pickle_and_is_checked(tmp_path):
         Trunk.of(tmp_path / "trunk/model")
 
 
-def test_a_branch_that_could_not_go_on_is_refused_before_it_starts():
+def test_a_branch_without_a_usable_state_is_refused_before_it_starts():
     trunk, branch = _config(6, STAYS, keep_optimizer=True), _config(4, DECAYS, branch=True, model="trunk")
     assert list(branch_problems(branch, {"trunk": trunk})) == []
     branch.optimizer = OptimizerConfig(OptimizerName.adamw, 2e-2, [0.9, 0.95], 1e-8, 0.1, 1.0)

@@ -37,7 +37,7 @@ def test_the_source_that_is_ranked_right_most_often_comes_first():
     assert _chunks(ChunkBy.accuracy, [0.5, 0.5]) == [2, 2, 2, 2, 1, 1]
 
 
-def test_as_many_steps_as_sources_are_needed_and_no_chunk_is_empty():
+def test_the_number_of_steps_must_equal_that_of_the_sources_and_no_chunk_is_empty():
     with pytest.raises(ConfigError, match="found 3 for the 2 sources of pairs"):
         _chunks(ChunkBy.accuracy, [1 / 3] * 3)
     with pytest.raises(DataError, match="chunk 1 of 2 has no pair"):
@@ -57,7 +57,7 @@ def passed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("by", [ChunkBy.margin, ChunkBy.margin_per_token])
-def test_pairs_are_ordered_by_what_a_model_alone_says_of_them(passed, tmp_path, by):
+def test_pairs_are_ordered_by_the_log_probabilities_of_the_model_alone(passed, tmp_path, by):
     config = ChunkPairsConfig(by=by, shares=[0.25, 0.75], data="data")
     told = chunk_pairs(config, passed / "logps", passed / "data", tmp_path / "pairs.jsonl")
     model, data = LlamaForCausalLM.from_pretrained(passed / "base").eval(), TokenDataset(passed / "data", "train")

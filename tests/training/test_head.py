@@ -75,7 +75,7 @@ def test_logits_made_in_an_unknown_way_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         torch.nn.Linear, "forward", lambda layer, x: forward(layer, x) * (1.1 if layer.out_features == 96 else 1.0)
     )
-    with pytest.raises(StageError, match="model type llama makes its logits in a way that training does not know"):
+    with pytest.raises(StageError, match="model type llama computes its logits in a way that solar does not know"):
         load_network(folder, Precision.fp32)
 
 
@@ -88,6 +88,6 @@ def test_a_model_that_also_sees_is_refused_by_name(name: str, tmp_path: Path) ->
 
 def test_a_weight_between_body_and_output_layer_is_refused_before_there_are_numbers(tmp_path: Path) -> None:
     """ModernBERT's decoder has a dense layer and a norm there."""
-    with pytest.raises(StageError, match="model type modernbert-decoder makes its logits in a way"):
+    with pytest.raises(StageError, match="model type modernbert-decoder computes its logits in a way"):
         empty_network(make_tiny("modernbert-decoder", tmp_path / "modernbert"), Precision.fp32)
     empty_network(make_tiny("phi", tmp_path / "phi"), Precision.fp32)

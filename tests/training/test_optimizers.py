@@ -119,7 +119,7 @@ def test_muon_moves_the_matrices_of_the_layers_and_adamw_all_else(weight_decay):
     assert moved[1] == set(of.values()) - moved[0]
 
 
-def test_the_shipped_model_is_schedule_frees_average(tmp_path):
+def test_the_saved_model_is_the_average_of_schedule_free(tmp_path):
     """After one step x = z, the point of a plain step; the weights gradients are taken at lie between the two."""
     folder = llama_folder(tmp_path / "base")
     kept = {}
@@ -140,7 +140,7 @@ def test_the_shipped_model_is_schedule_frees_average(tmp_path):
     assert any(not torch.equal(x, kept["y"][name]) for name, x in shipped.items())
 
 
-def test_held_out_text_is_read_with_the_average_and_reading_changes_no_bit():
+def test_validation_uses_the_average_and_changes_no_bit():
     pytest.importorskip("schedulefree")
     network = llama()
     config = _config(OptimizerName.schedule_free)
@@ -162,7 +162,7 @@ def test_schedule_free_with_a_decaying_rate_or_a_second_average_is_refused():
     assert list(config.problems()) == ["schedule.name: found cosine with optimizer schedule_free, expected constant"]
 
 
-def test_adafactor_needs_no_betas_and_the_others_do():
+def test_all_optimizers_but_adafactor_need_betas():
     assert not list(OptimizerConfig(OptimizerName.adafactor, 1e-2, None, None, 0.0, 1.0).problems())
     with pytest.warns(UserWarning, match=r"optimizer.betas, eps: adafactor does not read them"):
         build_optimizers(

@@ -37,18 +37,18 @@ def test_parts_by_shares_hold_every_pair_once():
     assert [len(part) for part in parts] == [2, 4, 5]
 
 
-def test_a_chunk_is_what_another_stage_said():
+def test_a_chunk_holds_the_rows_that_the_other_stage_put_in_it():
     chosen = chosen_rows(DpoConfig(chunks="order", chunk=2), DATA, ORDER, np.array([1, 2, 1, 2] + [3] * 7))
     assert chosen.rows(0, chosen.rows_per_epoch).tolist() == [1, 3]
 
 
-def test_the_whole_is_the_order_itself():
+def test_without_a_selection_the_order_stays_itself():
     assert chosen_rows(DpoConfig(), DATA, ORDER) is ORDER
     assert chosen_rows(PretrainConfig(), DATA, ORDER) is ORDER
     assert _rows(part="1/1") == ORDER.rows(0, 11).tolist()
 
 
-def test_a_source_alone_and_over_and_over():
+def test_a_single_source_is_repeated_epoch_after_epoch():
     chosen = chosen_rows(DpoConfig(sources=["a"]), DATA, ORDER)
     assert chosen.rows_per_epoch == 4
     assert chosen.rows(0, 10).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
@@ -73,7 +73,7 @@ def test_a_part_of_weighted_sources_is_their_order_without_the_others(said):
 
 
 @pytest.mark.parametrize("cap_b,rows", [(2, 8), (None, 8)])
-def test_a_part_whose_sources_are_capped_ends_and_says_so(cap_b, rows):
+def test_a_part_whose_sources_are_capped_ends_with_an_error(cap_b, rows):
     order = _weighted(a=2, **({} if cap_b is None else {"b": cap_b}))
     chosen = chosen_rows(DpoConfig(sources=["a"]), DATA, order)
     assert np.bincount(chosen.rows(0, rows)).tolist() == [2, 2, 2, 2]
@@ -86,13 +86,13 @@ def test_a_part_whose_sources_are_capped_ends_and_says_so(cap_b, rows):
     assert Budget.of(Duration.parse("2 steps"), chosen, 4).rows == rows
 
 
-def test_a_part_that_its_sources_caps_never_let_through_is_refused():
+def test_a_part_that_max_epochs_never_reaches_is_refused():
     order = _weighted(a=1, b=0.01)  # not a row of b
     with pytest.raises(DataError, match="ends after 0 rows"):
         Budget.of(Duration.parse("0.2 epochs"), chosen_rows(DpoConfig(sources=["b"]), DATA, order), 4)
 
 
-def test_two_epochs_of_data_that_may_be_read_twice_are_all_there_is():
+def test_data_that_may_be_read_twice_ends_after_two_epochs():
     """An epoch is 180 tokens: the 8 rows of 10 that a may give, and 5 of b's 20."""
     places = {"a": SourceRows(0, 4, 40), "b": SourceRows(4, 11, 140)}
     row_tokens = np.array([10] * 4 + [20] * 7, np.uint32)
@@ -102,6 +102,6 @@ def test_two_epochs_of_data_that_may_be_read_twice_are_all_there_is():
     assert Budget.of(Duration.parse("360 tokens"), order, 4).rows == 22
 
 
-def test_an_unknown_source_is_named_with_those_there_are():
+def test_an_unknown_source_is_refused_with_the_known_sources():
     with pytest.raises(DataError, match="found c, expected one of a, b"):
         _rows(sources=["c"])

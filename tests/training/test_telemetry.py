@@ -76,7 +76,7 @@ def test_a_copied_layer_starts_as_its_twin_and_moves_away(tmp_path):
     assert not any(name.startswith("twin_divergence/") and name != "twin_divergence/02" for name in lines[0])
 
 
-def test_equal_layers_are_at_no_distance_and_small_ones_are_not_lost_in_rounding():
+def test_equal_layers_have_distance_0_and_small_distances_are_not_lost_in_rounding():
     network = llama(num_hidden_layers=2)
     one, other = network.model.layers
     other.load_state_dict(one.state_dict())
@@ -92,7 +92,7 @@ def test_equal_layers_are_at_no_distance_and_small_ones_are_not_lost_in_rounding
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16_true"])
-def test_looking_at_every_layer_changes_no_weight(tmp_path, precision):
+def test_measuring_every_layer_changes_no_weight(tmp_path, precision):
     folder = _grown_folder(tmp_path / "base")
     config = PretrainConfig(**settings(precision=precision))
     for name, every in (("without", None), ("with", 1)):
@@ -101,7 +101,7 @@ def test_looking_at_every_layer_changes_no_weight(tmp_path, precision):
     assert weights[0] == weights[1] and len(_lines(tmp_path / "with")) == 6
 
 
-def test_a_skipped_step_shows_nothing(tmp_path):
+def test_a_skipped_step_writes_no_layer_metrics(tmp_path):
     class Poisoned(ContinuedPretraining):
         def loss_sum(self, batch):
             loss, others = super().loss_sum(batch)

@@ -68,14 +68,14 @@ def test_old_weights_keep_every_byte_until_their_step_and_move_after_it(tmp_path
         assert moved == expected, step
 
 
-def test_until_then_it_is_the_training_of_the_new_layers_alone(tmp_path):
+def test_before_unfreezing_only_the_new_layers_are_trained(tmp_path):
     joining, alone = _train(tmp_path, "joining"), _train(tmp_path, "alone", unfreeze_at=None)
     for name, weight in joining.history[UNTIL - 1].items():
         assert torch.equal(weight, alone.history[UNTIL - 1][name]), name
     assert not torch.equal(joining.history[-1]["lm_head.weight"], alone.history[-1]["lm_head.weight"])
 
 
-def test_the_optimizers_state_of_what_joins_begins_there(tmp_path):
+def test_the_optimizer_state_of_unfrozen_weights_begins_at_their_step(tmp_path):
     with pytest.raises(Interrupted):
         _train(tmp_path, "early", stop_at=UNTIL)
     early = load_file(checkpoint_path(tmp_path / "early/checkpoints", UNTIL) / TENSORS)
@@ -89,7 +89,7 @@ def test_the_optimizers_state_of_what_joins_begins_there(tmp_path):
 
 
 @pytest.mark.parametrize("stops", [(UNTIL - 1,), (UNTIL,), (UNTIL + 1,), (1, 2, 3, 4, 5)], ids=str)
-def test_a_restart_at_any_side_of_the_step_changes_no_bit(tmp_path, stops):
+def test_a_restart_before_or_after_unfreezing_changes_no_bit(tmp_path, stops):
     _train(tmp_path, "straight")
     for stop_at in stops:
         with pytest.raises(Interrupted):
@@ -99,7 +99,7 @@ def test_a_restart_at_any_side_of_the_step_changes_no_bit(tmp_path, stops):
     assert files[0] == files[1]
 
 
-def test_the_rate_goes_on_as_if_nothing_had_joined(tmp_path):
+def test_unfreezing_does_not_change_the_learning_rate(tmp_path):
     rates = []
     for name, until in (("joining", "3 steps"), ("alone", None)):
         _train(tmp_path, name, unfreeze_at=until)

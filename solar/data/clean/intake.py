@@ -15,7 +15,8 @@ from solar.data.clean.tasks import TaskIndex
 from solar.data.encode.samples import Parsed, Sampler
 from solar.data.read import sources
 from solar.data.read.files import Located
-from solar.data.read.formats import BadRow, Reader, Row
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow, Row
 from solar.errors import DataError
 
 SPLITS = ("train", "valid")

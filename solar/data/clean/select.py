@@ -10,7 +10,7 @@ from solar.config.splits import kind_of_split
 from solar.data.clean.drops import Drops
 from solar.data.order.order import Permutation
 from solar.data.read.files import Located
-from solar.data.read.formats import BadRow, Row
+from solar.data.read.messages import BadRow, Row
 
 Filter = Callable[[Row], str | None]
 """Why a row is dropped, or None if it stays."""

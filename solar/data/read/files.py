@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from solar.config.source_files import ROWS, STATE, TEXTS, compression, kind, listed_files, source_files
 from solar.config.splits import files_of_split
-from solar.data.read.formats import BadRow, Row
+from solar.data.read.messages import BadRow, Row
 from solar.data.read.unpack import open_unpacked
 from solar.errors import DataError
 

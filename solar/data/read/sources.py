@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from solar.config.data import SourceConfig
-from solar.config.splits import split_of_file
+from solar.config.splits import named_folder, split_of_file
 from solar.data.read import files
 from solar.data.read.files import Located
 from solar.errors import DataError
@@ -22,6 +22,12 @@ def files_name_splits(source: SourceConfig, stage_folder: Path | None = None) ->
     """Whether a hub, or the names of local files, say which split the rows of a source belong to."""
     path = _path_of(source, stage_folder)
     return source.hub is not None or any(split_of_file(file, path) for file in files.find(path, source.split))
+
+
+def folder_of(source: SourceConfig, stage_folder: Path | None = None) -> Path:
+    """The folder that the places of a source's rows lie below: of no meaning on another machine."""
+    path = stage_folder or Path(source.path or "")
+    return path if path.is_dir() else named_folder(path.parent)
 
 
 def _path_of(source: SourceConfig, stage_folder: Path | None) -> Path:
