@@ -16,7 +16,7 @@ MISTAKES = {
     "stages.dpo_a.optimizer.lrr=1": "no such key in stages.dpo_a.optimizer; did you mean 'lr'?",
     "stages.dpo_a.beta=-1": "stages.dpo_a.beta: found -1.0, expected more than 0",
     "stages.sft.duration=long": "stages.sft.duration: found 'long', expected a number and a unit such as '200k tokens'",
-    "stages.dpo_a.model=sftt": "stages.dpo_a.model: names the stage 'sftt', which is not in the plan; did you mean 'sft'?",
+    "stages.dpo_a.model=sftt": "stages.dpo_a.model: names the stage 'sftt', which is not in the plan; did you mean 'sf",
     "stages.upscale.model=docs": "stages.upscale.model: 'docs' leaves text, expected a stage that leaves model",
     "stages.init.tokenizer=sft": "read each other in a circle; break one of the references",
     "~stages.tokenizer": "names the stage 'tokenizer', which is not in the plan",
