@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import fields
 from enum import Enum
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -101,7 +102,7 @@ def _split(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
             key, _, value = word.partition("=")
             settings.append((key, value))
         else:
-            names.append(word)
+            names.append(expanduser(word))  # noqa: PTH111  (the name of a stage is no `Path`)
     return settings, names
 
 

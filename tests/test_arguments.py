@@ -36,6 +36,7 @@ def test_names_and_options_may_stand_in_any_order_and_an_option_has_two_spelling
     names, options = read(words, Options, ("IN", "OUT"))
     assert names == ["a/b", "./x=1"]
     assert options == Options(4, 0.001, Colour.blue, True, text_file=Path("~/t").expanduser())
+    assert read(["~/a"], Options, ("IN",))[0] == [str(Path("~/a").expanduser())]
     assert read(["--text-file", "t"], Options)[1].text_file == Path("t")
     assert read(["prompt=a=b", "share=null", "sizes=[1,0.5]"], Options)[1] == Options(prompt="a=b", sizes=[1, 0.5])
 
@@ -72,8 +73,8 @@ def test_a_disk_that_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
         raise PermissionError(13, "Permission denied", "/out/model.safetensors")
 
     assert run(["a"], "usage", Options, ("IN",), body) == 1
-    told = "error: /out/model.safetensors: Permission denied; change its permissions, or choose another folder\n"
-    assert capsys.readouterr().err == told
+    expected = "error: /out/model.safetensors: Permission denied; change its permissions, or choose another folder\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS)

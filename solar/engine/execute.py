@@ -52,7 +52,7 @@ class Executor:
         with self.progress.stage(stage.name) as line:
             output = self._claimed(stage, line)
             if isinstance(output, Artifact):
-                line.ended = "another run made it"
+                line.ended = f"same as {stage.same_as}" if stage.same_as else "found: another run made it"
                 return output
             # Training takes the signal itself and saves; a signal that comes too late for that waits for the artifact.
             with stop.held() if self._takes_signals(stage) else nullcontext():

@@ -137,9 +137,9 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
     while sum(process.poll() is None for process in several) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     (winner,) = [process for process in several if process.poll() is None]
-    told = [process.communicate("")[0 if process is winner else 1] for process in several]
+    outputs = [process.communicate("")[0 if process is winner else 1] for process in several]
     assert [process.returncode for process in several].count(0) == 1 and winner.returncode == 0
-    assert sum("building it" in line or "took the folder first" in line for line in told) == 7
+    assert sum("building it" in line or "took the folder first" in line for line in outputs) == 7
 
 
 def test_the_folder_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SOURCE = "+data/source@stages.some_data.sources.one={}"
 TOLD = {
     "dus_10b_math": ["stages.math.seeds.path=.", "stages.math.base_url=http://host/v1", "stages.math.server_model=m"],
 }
-"""What an experiment must be told on the command line."""
+"""Overrides that an experiment requires."""
 
 
 def _compose(*overrides: str) -> DictConfig:

@@ -157,7 +157,7 @@ def _builder(store: Store, identity: str) -> "subprocess.Popen[str]":
 
 
 def _announcing(executor: Executor, then) -> None:
-    """Call `then` as soon as the executor has said that it waits."""
+    """Call `then` as soon as the executor announces that it waits."""
     text = executor.progress.console.file
 
     def watch() -> None:
@@ -179,8 +179,8 @@ def test_a_second_run_waits_for_the_first_and_uses_its_artifact(
     _announcing(executor, lambda: (builder.stdin.write("go on\n"), builder.stdin.flush()))
     artifacts = executor.run(plan)
     assert launched == [] and (artifacts["docs"].path / "made").read_text() == "by the other run"
-    said = executor.progress.console.file.getvalue()
-    assert said.count("waiting: ") == 1 and f"process {builder.pid} is building it" in said
+    printed = executor.progress.console.file.getvalue()
+    assert printed.count("waiting: ") == 1 and f"process {builder.pid} is building it" in printed
     assert builder.wait() == 0
 
 
@@ -210,7 +210,7 @@ def test_a_run_takes_over_from_a_builder_that_dies(
         (errno.EACCES, "/data/a.jsonl", r"^docs: /data/a\.jsonl: Permission denied; change its permissions"),
     ],
 )
-def test_a_disk_that_refuses_is_told_with_stage_and_file(
+def test_an_error_of_the_disk_names_stage_and_file(
     number: int, filename: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def launch(*_):

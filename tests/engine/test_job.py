@@ -1,4 +1,4 @@
-"""What a rank is told is what the stage was told."""
+"""A job file gives a rank the arguments of the stage."""
 
 from pathlib import Path
 

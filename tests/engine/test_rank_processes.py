@@ -101,7 +101,7 @@ def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeyp
     assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads second line"
 
 
-def test_what_failed_ranks_said_outlives_the_folder_of_the_stage(tmp_path, monkeypatch):
+def test_the_output_of_failed_ranks_outlives_the_folder_of_the_stage(tmp_path, monkeypatch):
     class Failing(Ranks):
         def run(self, progress):
             self.log.parent.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_what_failed_ranks_said_outlives_the_folder_of_the_stage(tmp_path, monke
     assert Path(str(failed.value).rpartition(" is in ")[2]).read_text() == "all of it\n"
 
 
-def test_a_rank_killed_for_memory_is_told_as_that(tmp_path):
+def test_a_rank_killed_for_memory_is_reported_as_killed(tmp_path):
     (tmp_path / CRASH).write_text(json.dumps({"rank": 0, "error": "RuntimeError: Connection closed by peer"}))
     (tmp_path / "log").write_text("traceback : Signal 9 (SIGKILL) received by PID 123\n")
     assert "SIGKILL" in cause(tmp_path, tmp_path / "log", 1)
@@ -149,10 +149,10 @@ def test_two_runs_on_one_machine_do_not_share_a_port(monkeypatch, tmp_path):
     assert len(lines) == 2 and all("--rdzv_endpoint=n1:" in line for line in lines)
 
 
-def test_a_launcher_that_fails_before_its_ranks_is_told_in_its_own_words(tmp_path):
-    said = "W1124 launcher warns\nTraceback (most recent call last):\n  File x\n"
+def test_the_error_of_a_launcher_that_fails_before_its_ranks_is_shown(tmp_path):
+    warnings = "W1124 launcher warns\nTraceback (most recent call last):\n  File x\n"
     error = "torch.distributed.DistNetworkError: The server socket has failed to listen (port: 29500, EADDRINUSE)"
-    (tmp_path / "log").write_text(f"{said}{error}\n")
+    (tmp_path / "log").write_text(f"{warnings}{error}\n")
     assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not start: {error}"
     (tmp_path / "log").write_text("nothing that tells\n")
     assert cause(tmp_path, tmp_path / "log", 1) == "a rank failed (exit code 1)"

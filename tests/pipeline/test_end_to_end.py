@@ -83,7 +83,7 @@ def test_the_model_it_leaves_is_an_ordinary_hugging_face_folder(finished: Path) 
     assert generated.shape[1] > prompt["input_ids"].shape[1]
 
 
-def test_manifest_tells_what_was_told_read_and_left(finished: Path) -> None:
+def test_a_manifest_holds_configuration_inputs_and_files(finished: Path) -> None:
     manifest = _manifest(finished, "dpo_a")
     assert manifest["config"]["beta"] == 0.1
     assert set(manifest["inputs"]) == {"sft", "dpo_data", "sft_logps"}

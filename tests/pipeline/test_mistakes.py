@@ -16,7 +16,7 @@ MISTAKES = {
     "stages.dpo_a.optimizer.lrr=1": "no such key in stages.dpo_a.optimizer; did you mean 'lr'?",
     "stages.dpo_a.beta=-1": "stages.dpo_a.beta: found -1.0, expected more than 0",
     "stages.sft.duration=long": "stages.sft.duration: found 'long', expected a number and a unit such as '200k tokens'",
-    "stages.sft.model=sftt": "stages.sft.model: names the stage 'sftt', which is not in the plan; did you mean 'sft'?",
+    "stages.dpo_a.model=sftt": "stages.dpo_a.model: names the stage 'sftt', which is not in the plan; did you mean 'sf",
     "stages.upscale.model=docs": "stages.upscale.model: 'docs' leaves text, expected a stage that leaves model",
     "stages.init.tokenizer=sft": "read each other in a circle; break one of the references",
     "~stages.tokenizer": "names the stage 'tokenizer', which is not in the plan",
@@ -69,8 +69,8 @@ def test_heads_that_devices_cannot_share_are_known_before_any_work(run: Run, tmp
     cut = ["trainer=tensor_parallel", "trainer.accelerator=cpu", "trainer.devices=4", "trainer.tensor_parallel=4"]
     done = run(tmp_path, *cut, "until=base")
     assert done.returncode == 1
-    told = "expected a divisor of the model's num_attention_heads, 2 (stages.base)"
-    assert f"error: trainer.tensor_parallel: found 4, {told}" in done.stderr.splitlines()
+    message = "expected a divisor of the model's num_attention_heads, 2 (stages.base)"
+    assert f"error: trainer.tensor_parallel: found 4, {message}" in done.stderr.splitlines()
     assert not list(tmp_path.glob("artifacts/*"))
 
 
@@ -85,14 +85,14 @@ def test_mistake_is_one_clear_line(mistake: str, run: Run, tmp_path: Path) -> No
     assert not list((tmp_path / "root").glob("artifacts/*"))
 
 
-def test_an_unknown_key_in_a_list_is_told_with_the_list(run: Run, tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_list_is_reported_with_the_list(run: Run, tmp_path: Path) -> None:
     steps = ["stages.sdpo.parts=null", "stages.sdpo.steps=[{shar: 1}]"]
     done = run(tmp_path, "+experiment=stepwise_dpo", *steps)
-    said = "stages.sdpo.steps: no such key 'shar' in an entry of the list; did you mean 'share'?"
-    assert done.returncode == 1 and done.stderr == f"error: {said}\n"
+    message = "stages.sdpo.steps: no such key 'shar' in an entry of the list; did you mean 'share'?"
+    assert done.returncode == 1 and done.stderr == f"error: {message}\n"
 
 
-def test_all_problems_are_told_together(run: Run, tmp_path: Path) -> None:
+def test_all_problems_are_reported_together(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "stages.dpo_a.beta=-1", "stages.sft.duration=long", "trainer.devices=0")
     assert len(done.stderr.splitlines()) == 3
 
@@ -163,13 +163,13 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_an_experiments_file_that_cannot_be_read_is_one_line(kind: str, run: Run, tmp_path: Path) -> None:
-    content, said = UNREADABLE[kind]
+    content, message = UNREADABLE[kind]
     folder = tmp_path / "conf/experiment"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_bytes(content)
     done = run(tmp_path / "root", "--config-dir", str(tmp_path / "conf"), "+experiment=mine")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("stage", WRITTEN)

@@ -24,7 +24,7 @@ def test_the_model_grows_by_the_plan_with_the_least_of_the_measure(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "grow by what diagnosis selects" in done.stdout
     diagnoses = [json.loads(path.read_text()) for path in tmp_path.glob("artifacts/diagnosis-*/diagnosis.json")]
-    (diagnosis,) = (one for one in diagnoses if one["select"] == measure)
+    (diagnosis,) = (diagnosis for diagnosis in diagnoses if diagnosis["select"] == measure)
     least = min(diagnosis["plans"], key=lambda plan: plan[column])
     (grown,) = tmp_path.glob("artifacts/upscale-*/manifest.json")
     assert diagnosis["best"] == least["name"] and len(diagnosis["selected"]["layers"]) == least["layers"]
@@ -42,7 +42,7 @@ def test_the_model_grows_by_the_plan_with_the_least_of_the_measure(
         (["stages.diagnosis.plans.dus_m2.seam=rms_match"], "data: not set, but dus_m2 of 'diagnosis' measures on it"),
     ],
 )
-def test_what_a_diagnosis_cannot_select_for_is_told_before_anything_runs(
+def test_what_a_diagnosis_cannot_select_for_is_refused_before_anything_runs(
     run: Run, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     done = run(tmp_path, *BY_DIAGNOSIS, *overrides, "dry_run=true")

@@ -29,7 +29,7 @@ def test_two_gloo_processes_give_the_loss_of_one(run: Run, tmp_path: Path) -> No
     assert max(abs(a - b) for a, b in zip(alone, together, strict=True)) < 1e-5
 
 
-def test_a_rank_that_cannot_work_says_so_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_a_rank_that_cannot_work_ends_the_run_in_one_line(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "until=base", *TWO, "stages.tokenizer.vocab_size=500")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: "), done.stderr
@@ -46,8 +46,8 @@ def test_two_machines_that_meet_without_slurm_train_one_model(run: Run, tmp_path
     try:
         done = run(tmp_path, *steps, *nodes, "trainer.strategy=ddp", "trainer.micro_batch_size=2")
         assert done.returncode == 0, done.stdout + done.stderr
-        said, _ = other.communicate(timeout=1200)
-        assert said.endswith(b"done\n")
+        output, _ = other.communicate(timeout=1200)
+        assert output.endswith(b"done\n")
     finally:
         other.kill()
     assert len(_losses(tmp_path)) == 4

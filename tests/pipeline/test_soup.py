@@ -25,8 +25,8 @@ def test_a_soup_is_the_mean_of_what_it_kept_and_at_least_as_good_as_the_best(
     done = run(root, *SOUP, "stages.soup.max_tokens=512", "until=soup")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = root.glob("artifacts/soup-????????????")
-    said = json.loads((folder / "manifest.json").read_text())["metrics"]
-    alone, tried, kept = said["alone"], said["tried"], said["kept"]
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    alone, tried, kept = metrics["alone"], metrics["tried"], metrics["kept"]
     ranking = sorted(alone, key=alone.get)
     assert sorted(alone) == ["dpo_a", "dpo_b", "sft"] and len(set(alone.values())) == 3
     assert kept[0] == ranking[0] and len(tried) == 2
@@ -35,7 +35,7 @@ def test_a_soup_is_the_mean_of_what_it_kept_and_at_least_as_good_as_the_best(
         assert attempt["models"] == [*soup, name]
         if attempt["nats_per_token"] <= best:
             best, soup = attempt["nats_per_token"], attempt["models"]
-    assert (kept, said["nats_per_token"]) == (soup, best)
+    assert (kept, metrics["nats_per_token"]) == (soup, best)
     models = [_weights(root, name) for name in kept]
     for name, weight in _weights(root, "soup").items():
         np.testing.assert_allclose(weight, np.mean([model[name] for model in models], axis=0), rtol=1e-6, atol=1e-8)

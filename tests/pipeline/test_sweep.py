@@ -38,13 +38,13 @@ def test_a_sweep_with_an_objective_lists_what_every_job_came_to(finished: Path, 
     (sweep,) = (root / "sweeps" / "quickstart").iterdir()
     expected = []
     for job in range(3):
-        said = json.loads((sweep / str(job) / "job.json").read_text())
-        weights = said["overrides"]["stages.merge.weights"]
-        folder = sweep / str(job) / said["artifacts"]["evaluation"]
+        record = json.loads((sweep / str(job) / "job.json").read_text())
+        weights = record["overrides"]["stages.merge.weights"]
+        folder = sweep / str(job) / record["artifacts"]["evaluation"]
         metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
         assert list(metrics) == ["merge"]  # no other model is scored again
         loss = metrics["merge"]["nats_per_token"]
-        assert said["objective"] == {"evaluation.merge.nats_per_token": loss}
+        assert record["objective"] == {"evaluation.merge.nats_per_token": loss}
         expected.append(f"sweep   weights={weights}  evaluation.merge.nats_per_token {loss:.4f}")
     assert [line for line in done.stdout.splitlines() if line.startswith("sweep ")][-3:] == expected
     assert [line.partition("=")[2][:9] for line in expected] == ["[0.5,0.5]", "[0.4,0.6]", "[0.6,0.4]"]

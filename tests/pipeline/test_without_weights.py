@@ -55,7 +55,7 @@ def test_evaluation_scores_it_as_if_it_were_written(finished: Path, planned: Pat
         assert written["nats_per_token"] == kept["nats_per_token"]
 
 
-def test_a_base_that_is_gone_is_told_in_one_line(planned: Path, run: Run, tmp_path: Path) -> None:
+def test_a_missing_base_is_one_line(planned: Path, run: Run, tmp_path: Path) -> None:
     shutil.copytree(planned / "artifacts", tmp_path / "artifacts")
     shutil.rmtree(_artifact(tmp_path, "pretrain"))
     (_artifact(tmp_path, "base") / "model" / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")

@@ -66,9 +66,9 @@ def test_the_same_flops_by_hand():
     assert control("heal", stages["heal"], stages)["heal_control"].duration == f"{round(steps)} steps"
 
 
-@pytest.mark.parametrize("said,unit", [("1.5 epochs", "epochs"), ("200k tokens", "tokens")])
-def test_every_unit_of_a_duration_is_scaled(said, unit):
-    stages = _stages(control=Control.same_flops, duration=said)
+@pytest.mark.parametrize("duration,unit", [("1.5 epochs", "epochs"), ("200k tokens", "tokens")])
+def test_every_unit_of_a_duration_is_scaled(duration, unit):
+    stages = _stages(control=Control.same_flops, duration=duration)
     amount, word = control("heal", stages["heal"], stages)["heal_control"].duration.split()
     before = {"epochs": 1.5, "tokens": 200_000}[unit]
     assert word == unit and 1.3 < float(amount) / before < 1.5

@@ -85,7 +85,7 @@ def test_a_model_may_stand_for_its_tokenizer() -> None:
     assert link(expand(stages))["second"] == ("first",)
 
 
-def test_a_circle_is_told_whole() -> None:
+def test_a_circle_is_named_with_all_its_stages() -> None:
     stages = _chain()
     stages["first"].tokenizer = "mean"
     with pytest.raises(PlanError, match=r"first -> mean -> first|mean -> first -> mean"):

@@ -88,15 +88,15 @@ def test_the_name_of_a_stage_does_not_matter(tmp_path: Path) -> None:
 
 def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "solar.run", "dry_run=true", f"paths.root={tmp_path}"]
-    told = [
+    plans = [
         subprocess.run(
             command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
         ).stdout
         for seed in ("0", "1", "12345")
     ]
-    assert told[0] == told[1] == told[2]
-    for one in _ids(tmp_path).values():
-        assert one in told[0]
+    assert plans[0] == plans[1] == plans[2]
+    for own_id in _ids(tmp_path).values():
+        assert own_id in plans[0]
 
 
 def test_a_file_is_known_by_its_content_not_its_name_or_time(tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def _prepared_as(digests: Digests, changed: dict[str, object], of_source: dict[s
     source = SourceConfig(path="rows.jsonl", format=Format.prompt_completion)
     for name, value in of_source.items():
         setattr(source, name, value)
-    told = {"kind": "prepare_data", "tokenizer": "tokenizer", "task": Task.instruct, "sequence_length": 64}
-    told |= {"packing": Packing.best_fit, "held_out_fraction": 0.0, "seed": 0, "sources": {"a": source}} | changed
-    return identity(PrepareDataConfig(**told), {"tokenizer": "0" * 12, "other": "1" * 12}, digests)
+    settings = {"kind": "prepare_data", "tokenizer": "tokenizer", "task": Task.instruct, "sequence_length": 64}
+    settings |= {"packing": Packing.best_fit, "held_out_fraction": 0.0, "seed": 0, "sources": {"a": source}} | changed
+    return identity(PrepareDataConfig(**settings), {"tokenizer": "0" * 12, "other": "1" * 12}, digests)
 
 
 def test_every_word_about_data_is_part_of_its_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,13 +232,13 @@ def test_the_order_of_sources_counts_and_that_of_their_columns_does_not(tmp_path
     assert ids[0] == ids[1]
 
 
-def test_how_fast_a_server_is_asked_is_no_part_of_what_it_writes(tmp_path: Path) -> None:
+def test_the_pace_of_requests_to_a_server_is_no_part_of_the_id(tmp_path: Path) -> None:
     digests = Digests(tmp_path / "memory.json")
-    told = {"kind": "synthesize", "base_url": "http://here/v1", "server_model": "m", "questions_per_seed": 1}
-    told |= {"answers_per_question": 1, "temperature": 0.0, "max_new_tokens": 9, "seed": 0}
+    settings = {"kind": "synthesize", "base_url": "http://here/v1", "server_model": "m", "questions_per_seed": 1}
+    settings |= {"answers_per_question": 1, "temperature": 0.0, "max_new_tokens": 9, "seed": 0}
     seeds = SourceConfig(hub="some/one", revision="a" * 40, format=Format.metamath)
     slow, fast, other = (
-        identity(SynthesizeConfig(**told | changed, seeds=seeds), {}, digests)
+        identity(SynthesizeConfig(**settings | changed, seeds=seeds), {}, digests)
         for changed in ({"connections": 1, "requests_per_minute": 9}, {"connections": 64}, {"seed": 1})
     )
     assert slow == fast != other

@@ -21,7 +21,7 @@ def test_what_will_be_measured_is_accepted(objective):
 
 
 @pytest.mark.parametrize(
-    ("objective", "said"),
+    ("objective", "message"),
     [
         ("evaluation", "expected stage.metric"),
         ("evaluation.pretrian.nats_per_token", "does not score 'pretrian'; did you mean 'pretrain'?"),
@@ -31,8 +31,8 @@ def test_what_will_be_measured_is_accepted(objective):
         ("merge.loss", "needs the stage merge, which does not run; until=pretrain stops before it"),
     ],
 )
-def test_what_nobody_will_say_is_refused(objective, said):
+def test_what_nobody_will_say_is_refused(objective, message):
     with pytest.raises(ConfigError) as refusal:
         check_objective(objective, "pretrain" if "merge" in objective else None, STAGES)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)

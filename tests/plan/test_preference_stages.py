@@ -83,7 +83,7 @@ def test_a_loss_without_a_reference_asks_for_no_pass(tmp_path: Path, loss: str) 
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("overrides", "message"),
     [
         (["stages.sdpo.steps=[{},{}]"], "expected either steps or parts"),
         (["stages.sdpo.parts=null"], "expected either steps or parts"),
@@ -91,9 +91,9 @@ def test_a_loss_without_a_reference_asks_for_no_pass(tmp_path: Path, loss: str) 
         (["stages.sdpo.chunk_by=sources"], "expected names of sources"),
     ],
 )
-def test_steps_that_make_no_sense_are_refused(tmp_path: Path, said: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=rf"stages\.sdpo\.steps.*{told}"):
-        _plan(tmp_path, *said)
+def test_steps_that_make_no_sense_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"stages\.sdpo\.steps.*{message}"):
+        _plan(tmp_path, *overrides)
 
 
 def test_a_stage_that_has_the_name_of_a_step_is_refused(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_margins_per_token_make_chunks_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("overrides", "message"),
     [
         (
             ["stages.merge.models=[dpo_a,base]"],
@@ -140,7 +140,7 @@ def test_margins_per_token_make_chunks_of_their_own(tmp_path: Path) -> None:
     ],
 )
 def test_models_of_different_shapes_are_not_merged_and_that_is_known_before_work(
-    tmp_path: Path, said: list[str], told: str
+    tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(PlanError, match=told):
-        _plan(tmp_path, *said)
+    with pytest.raises(PlanError, match=message):
+        _plan(tmp_path, *overrides)

@@ -15,8 +15,8 @@ def chain(disk) -> RunOnDisk:
     """base -> upscale -> pretrain -> dpo_a, dpo_b -> merge, on one data set, evaluated."""
     small, large = {"num_hidden_layers": 8}, {"num_hidden_layers": 12, "architectures": ["LlamaForCausalLM"]}
     split = {"sources": {"docs": {"start": 0, "stop": 9, "tokens": 1_500_000}}}
-    told = {"docs": {"rows": 1200, "realised_share": 1.0, "dropped": {"too short": 34}}}
-    disk.add("data", "prepare_data", metrics={"sources": told}, tokens_json={"splits": {"train": split}})
+    sources = {"docs": {"rows": 1200, "realised_share": 1.0, "dropped": {"too short": 34}}}
+    disk.add("data", "prepare_data", metrics={"sources": sources}, tokens_json={"splits": {"train": split}})
     disk.add("base", "pretrain", ("data",), model__config_json=small, logs__metrics_jsonl=curve(5.0, 3.0))
     disk.add("upscale", "upscale", ("base",), model__config_json=large | {"solar": GROWN})
     disk.add(

@@ -14,7 +14,7 @@ from .test_page import page
 
 
 @pytest.mark.parametrize("broken", [None, math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_said_so_and_marks_nothing_as_best(chain, broken):
+def test_a_loss_that_is_not_finite_is_shown_as_such_and_is_never_best(chain, broken):
     rows = [scored("base", 9.0, 0.4, 8), scored("upscale", 3.5, 0.3), scored("pretrain", 2.6, 0.5)]
     rows[0] |= {"nats_per_token": broken, "bits_per_byte": broken}
     chain.entries.pop()

@@ -67,7 +67,7 @@ def test_models_that_wrote_the_same_stand_together(disk):
     assert tables.samples(disk.run) == [("What is it?", [("a, b", "I am a."), ("c", "I am c.")])]
 
 
-def test_dropped_rows_are_told_with_their_reason(chain):
+def test_dropped_rows_are_shown_with_their_reason(chain):
     (row,) = tables.data_table(chain.run)
     assert (row.source, row.tokens, row.rows, row.dropped) == ("docs", "1.5M", "1,200", "34 too short")
 
@@ -77,8 +77,8 @@ def test_stages_that_trained_have_a_curve_and_others_none(chain):
 
 
 def test_preference_stages_show_what_to_watch_and_an_alarm_when_chosen_answers_fall(disk):
-    said = {"loss": 0.7, "accuracy": 0.5, "chosen_logps": -9.0, "rejected_logps": -8.0, "chosen_fell": 0.7}
-    disk.add("dpo", "dpo", logs__metrics_jsonl=[said | {"step": step, "tokens": step} for step in (0, 1, 2)])
+    measured = {"loss": 0.7, "accuracy": 0.5, "chosen_logps": -9.0, "rejected_logps": -8.0, "chosen_fell": 0.7}
+    disk.add("dpo", "dpo", logs__metrics_jsonl=[measured | {"step": step, "tokens": step} for step in (0, 1, 2)])
     found = {curve.title: curve.words for curve in preference_curves(disk.run)}
     assert list(found) == ["dpo: answers", "dpo: pairs ranked right", "dpo: chosen answers that fell"]
     assert found["dpo: chosen answers that fell"].startswith("70.0 % of the pairs in the end · displacement")

@@ -73,9 +73,9 @@ def test_whatever_a_run_says_is_text_and_never_markup(disk):
     diagnosis = {evil: [{evil: evil}], "x": [1.0, 2.0], "y": evil}
     disk.add("evaluation", "evaluate", scores_json=[row])
     disk.add("diagnosis", "diagnose", diagnosis_json=diagnosis)
-    told = {evil: {"rows": 1, "dropped": {evil: 2}}}
+    sources = {evil: {"rows": 1, "dropped": {evil: 2}}}
     header = {"splits": {"train": {"sources": {evil: {"tokens": 1}}}}}
-    disk.add("data", "prepare_data", metrics={"sources": told}, tokens_json=header)
+    disk.add("data", "prepare_data", metrics={"sources": sources}, tokens_json=header)
     for entry in disk.entries:
         entry.manifest["config"]["note"] = evil
         entry.manifest["provenance"]["python"] = evil
@@ -93,7 +93,7 @@ def test_light_and_dark_follow_the_reader(chain):
     assert light == dark and len(light) > 6
 
 
-def test_the_story_is_told_in_numbers(chain):
+def test_the_most_important_numbers_come_first(chain):
     _, found = page(chain)
     text = " ".join(found.text.split())
     assert "Growing added 0.500 nats to the loss (3.000 to 3.500) before any training." in text
@@ -128,7 +128,7 @@ def test_the_stage_leaves_the_page_and_a_card_for_each_last_model(chain, tmp_pat
     output.mkdir()
     config = ReportConfig(kind="report", of=list(inputs))
     assert json.loads(json.dumps(run(config, inputs, output, context)))["stages"] == len(inputs)
-    said = "python -m solar.run +experiment=dus &#39;stages.sft.duration=9 steps&#39;</pre>"
-    assert said in (output / "index.html").read_text()
+    command = "python -m solar.run +experiment=dus &#39;stages.sft.duration=9 steps&#39;</pre>"
+    assert command in (output / "index.html").read_text()
     assert "<h1>dus</h1>" in (output / "index.html").read_text()
     assert [path.name for path in (output / "cards").iterdir()] == ["merge.md"]
