@@ -34,7 +34,8 @@ def _line(entry: Entry, key: str, name: str) -> Line:
 
 
 def _points(entry: Entry, key: str) -> list[Point]:
-    return [(line["step"], line[key]) for line in entry.log() if key in line]
+    """The log holds null for a number that is not finite."""
+    return [(line["step"], line[key]) for line in entry.log() if line.get(key) is not None]
 
 
 def _words(entry: Entry) -> str:
@@ -47,4 +48,7 @@ def _words(entry: Entry) -> str:
         parts.append(f"{optimizer.get('name', '')} at {plain(optimizer['lr'])}".strip())
     if "beta" in config:
         parts.append(f"beta {plain(config['beta'])}")
+    for key, name in (("loss", "training loss"), ("valid_loss", "held-out loss")):
+        if missing := sum(key in line and line[key] is None for line in entry.log()):
+            parts.append(f"{name} not finite in {missing} of {len(entry.log())} lines of the log")
     return " · ".join(part for part in parts if part)
