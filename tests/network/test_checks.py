@@ -1,4 +1,4 @@
-"""Data and model that do not fit together are told before the first step."""
+"""Data that do not fit a model are refused before the first pass."""
 
 import re
 import warnings
@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
-from solar.training.batches.checks import check_positions, check_vocabulary
+from solar.network.checks import check_positions, check_vocabulary
 
 PLACES = Path("model"), Path("data")
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -25,8 +25,8 @@ def _rows(longest_document: int) -> SimpleNamespace:
 @pytest.mark.parametrize("network", [GPT2, OPT], ids=["gpt2", "opt"])
 def test_a_document_longer_than_a_table_of_positions_is_refused(network):
     check_positions(network, _rows(64), *PLACES)
-    told = "data: a document of 65 tokens in a row, but model has 64 positions; prepare the data"
-    with pytest.raises(DataError, match=re.escape(told)):
+    message = "data: a document of 65 tokens in a row, but model has 64 positions; prepare the data"
+    with pytest.raises(DataError, match=re.escape(message)):
         check_positions(network, _rows(65), *PLACES)
 
 

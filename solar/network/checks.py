@@ -1,4 +1,4 @@
-"""Refuse a model and tokens that do not belong together, before a step is done."""
+"""Refuse a model and tokens that do not belong together, before the first pass."""
 
 import warnings
 from pathlib import Path
@@ -11,6 +11,7 @@ from solar.errors import DataError
 
 
 def check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path, data_dir: Path) -> None:
+    """Raises `DataError` if the data's vocabulary has tokens without a row in the embeddings."""
     rows = network.get_input_embeddings().weight.shape[0]
     if vocab_size > rows:
         raise DataError(
@@ -20,14 +21,14 @@ def check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path,
 
 
 def check_positions(network: PreTrainedModel, rows: TokenDataset, model_dir: Path, data_dir: Path) -> None:
-    """A table of positions ends; computed ones go on, into what the model has never seen."""
+    """Raises `DataError` if a document is longer than a table of positions; warns if positions are computed."""
     config = network.config.get_text_config(decoder=True)
     most, longest = getattr(config, "max_position_embeddings", None), rows.longest_document
     if not isinstance(most, int) or longest <= most:
         return
-    told = f"{data_dir}: a document of {longest} tokens in a row, but {model_dir} has {most} positions"
+    finding = f"{data_dir}: a document of {longest} tokens in a row, but {model_dir} has {most} positions"
     tables = [module for module in network.modules() if isinstance(module, torch.nn.Embedding)]
-    # OPT and its kin keep two places more than they have positions.
+    # OPT and related families have two rows more than positions.
     if any(most <= table.num_embeddings <= most + 2 for table in tables if table is not network.get_input_embeddings()):
-        raise DataError(f"{told}; prepare the data with sequence_length {most} or less")
-    warnings.warn(f"{told}; it goes on beyond them, untrained", stacklevel=2)
+        raise DataError(f"{finding}; prepare the data with sequence_length {most} or less")
+    warnings.warn(f"{finding}; it goes on beyond them, untrained", stacklevel=2)
