@@ -29,8 +29,8 @@ run: $(READY) ## Run an experiment: make run ARGS="+experiment=quickstart"
 test: $(READY) ## Run the tests (the quick ones)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto $(ARGS)
 
-test-slow: $(READY) ## Run the long tests too
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "" $(ARGS)
+test-slow: $(READY) ## Run the long tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n auto --dist worksteal --durations 10 $(ARGS)
 
 check: $(READY) ## Format, lint and types, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

@@ -1,9 +1,9 @@
 """What preference optimization costs: `python benchmarks/alignment.py [--quick] [--json]`, beside TRL's DPOTrainer.
 
-The same Llama (8 layers, hidden 256, 8 M parameters), pairs, AdamW, clipping and batch for all, float32 on one CPU
-thread, one epoch. Prompts of about 90 and answers of about 80 tokens, log-normal. Whatever a case does for the
-reference (a pass before training, or a second forward in every step) is charged to it. SOLAR_RIVALS names a Python that
-has trl.
+All cases use the same Llama (8 layers, hidden size 256, 8 M parameters), pairs, AdamW, clipping and batch, float32 on
+one CPU thread, one epoch. Prompts have about 90 and answers about 80 tokens, log-normal. What a case does for the
+reference (a pass before training, or a second forward pass in every step) counts as its own work. SOLAR_RIVALS names a
+Python that has trl.
 """
 
 import json
@@ -35,7 +35,7 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 class FromTheReferenceOn(Meter):
-    """Counts from the first work for the reference, or from the first step, to the end of the last step."""
+    """Measures from the first work for the reference, or from the first step, to the end of the last step."""
 
     began = False
 

@@ -1,9 +1,9 @@
 """What preparing and reading data costs: `python benchmarks/data.py [--quick] [--json]`.
 
 `tokenize_ratio`: seconds that `datasets.load_dataset` and `.map` take to tokenise a JSONL file (fast tokenizer, batches
-of 1,000, no packing; one process, in a full run also two: the faster counts), by the seconds that `prepare` takes for
-the whole way from the same file to packed rows with their index. Above 1, `prepare` is faster. Rounds alternate; the
-median ratio counts.
+of 1,000, no packing; one process, in a full run also two: the faster counts), divided by the seconds that `prepare`
+takes from the same file to packed rows with their index. Above 1, `prepare` is faster. Rounds alternate; the median
+ratio counts.
 `tokenize_cpu_ratio`: the same in CPU seconds, which other work on the machine does not change.
 `wait_share`: the share of a training step (Llama of 11 M parameters, fp32, 2 rows of 512 tokens) that is spent waiting
 for its batch from a mixture of two sources, without worker processes.
@@ -63,7 +63,7 @@ print(json.dumps({"seconds": seconds, "cpu_seconds": cpu - begun_cpu, "tokens": 
 
 
 def corpus(folder: Path, megabytes: int) -> Path:
-    """The standard library's own sources as documents: real code and English, in every Python."""
+    """The standard library's own sources as documents: every Python has this real code and English."""
     path, size = folder / "text.jsonl", 0
     with path.open("w", encoding="utf-8") as file:
         for source in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
@@ -77,7 +77,7 @@ def corpus(folder: Path, megabytes: int) -> Path:
 
 
 def in_a_process(program: str, *arguments: object) -> dict[str, Any]:
-    """What a fresh process prints; it starts with warm files and a cold cache."""
+    """What a fresh process prints. The process starts with warm files and a cold cache."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     return dict(json.loads(found.stdout.splitlines()[-1]))
@@ -94,7 +94,7 @@ def tokenize(text: Path, tokenizer: Path, folder: Path, rounds: int, processes_o
         for processes in processes_of_theirs:
             cache = folder / f"theirs{number}-{processes}"
             rival.append(in_a_process(THEIRS, text, tokenizer, cache, processes))
-            # equal but for texts that hold `</s>` and the like: theirs makes special tokens of them
+            # equal except for texts that hold `</s>` and the like: datasets makes special tokens of them
             assert abs(rival[-1]["tokens"] / own["tokens"] - 1) < 1e-4, (rival[-1], own)
             shutil.rmtree(cache)
         best = min(found["seconds"] for found in rival)

@@ -4,7 +4,7 @@ A random Llama checkpoint in bfloat16 (32 layers -> 48, m = 8) is grown by `pyth
 `verify=bytes`, start-up included, and in the same rounds by its rivals: `cp` of the same output bytes, mergekit's
 passthrough with its best flags (`mergekit-yaml` on PATH, or named by SOLAR_MERGEKIT) and the transformers way (load,
 copy layers, save). Ratios are taken within a round, then their median. Warm: what is read is in the page cache. Cold:
-its pages were dropped first, of the base as of what `cp` reads (which is as much as it writes).
+its pages were dropped first, those of the base and those of what `cp` reads (which is as much as it writes).
 
 `cp_ratio` is ours / cp: below 1 is faster than cp. `mergekit_ratio` and `transformers_ratio` are theirs / ours.
 """
@@ -41,7 +41,7 @@ model.save_pretrained(sys.argv[2])
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often everything is run, and in how many of these rounds which slow rivals are."""
+    """How many rounds there are, and in how many of them each of the slow rivals takes part."""
 
     all: int
     rivals: int
@@ -50,7 +50,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Size:
-    """A base's sizes, and how often it is grown with its pages in the cache (warm) and without (cold)."""
+    """A base's sizes, and how often the base is grown with its pages in the cache (warm) and without (cold)."""
 
     model: Llama
     shards: int
@@ -66,7 +66,7 @@ FULL = [Size(SMALL, 3, Rounds(5, 2), Rounds(3, 1)), Size(LARGE, 4, Rounds(3, 1),
 
 
 def write_base(folder: Path, size: Size) -> int:
-    """A checkpoint of random bytes; returns how many."""
+    """Write a checkpoint of random bytes; returns the number of bytes."""
     folder.mkdir()
     shapes = size.model.shapes()
     nbytes = {name: 2 * math.prod(shape) for name, shape in shapes.items()}
@@ -114,7 +114,7 @@ def commands(place: Path) -> dict[str, list[str]]:
 
 
 def drop_pages(folder: Path) -> None:
-    """Ask the system to forget the files' pages, as far as it will."""
+    """Ask the operating system to drop the files' pages from its cache."""
     for path in folder.iterdir():
         file = os.open(path, os.O_RDONLY)
         os.fsync(file)
@@ -154,7 +154,7 @@ def measure_size(size: Size, folder: Path | None) -> dict[str, dict[str, Case]]:
 
 
 def startup_seconds() -> float:
-    """Median wall seconds of a command that only says what it would say: imports and options."""
+    """Median wall seconds of a command that only prints its help: imports and options."""
     case = Case()
     for _ in range(5):
         case.run([sys.executable, "-m", "solar.grow", "--help"])

@@ -2,7 +2,7 @@
 
 Random Llama checkpoints in bfloat16 are merged by `python -m solar.merge`, start-up included, and in the same rounds by
 mergekit (`mergekit-yaml` on PATH, or named by SOLAR_MERGEKIT); `cp` copies both inputs and the output. Ratios are taken
-within a round, then their median; of average and SLERP the less favourable one counts.
+within a round, then their median. The less favourable of average and SLERP counts.
 """
 
 import argparse
@@ -25,7 +25,7 @@ THEIRS = {"average": "linear", "slerp": "slerp"}
 
 @dataclass(frozen=True)
 class Size:
-    """A checkpoint's sizes, how often it is merged, and in how many of these rounds mergekit does which merges."""
+    """A checkpoint's sizes, how often it is merged, and in how many of these rounds mergekit makes which merges."""
 
     model: Llama
     rounds: int
@@ -40,7 +40,7 @@ QUICK = [Size(Llama(18, 1024, 2816), 2, 1, ("average", "slerp"))]
 
 
 def write_checkpoint(folder: Path, model: Llama, seed: int) -> int:
-    """A model whose weights differ by `seed` from what all share; returns the bytes of its weights."""
+    """Write a model whose weights differ by `seed` from a shared part; returns the bytes of its weights."""
     folder.mkdir()
     shared = np.random.default_rng(0).standard_normal(1 << 22, dtype=np.float32)
     own = np.random.default_rng(seed).standard_normal(1 << 22, dtype=np.float32)
@@ -61,7 +61,7 @@ def write_checkpoint(folder: Path, model: Llama, seed: int) -> int:
 
 
 def mergekit_recipe(place: Path, method: str) -> Path:
-    """The same merge in mergekit's words (JSON is YAML)."""
+    """The same merge as a configuration of mergekit (JSON is YAML)."""
     models = [{"model": str(place / name), "parameters": {"weight": 0.5}} for name in "ab"]
     recipe = {"merge_method": method, "models": models, "dtype": "bfloat16"}
     if method == "slerp":
@@ -73,7 +73,7 @@ def mergekit_recipe(place: Path, method: str) -> Path:
 
 def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, Case]:
     """All cases in turn, round by round."""
-    with ProcessPoolExecutor(1) as other:  # the memory this takes must not count as the commands'
+    with ProcessPoolExecutor(1) as other:  # memory used here must not count as the commands'
         nbytes = [other.submit(write_checkpoint, place / name, size.model, seed) for seed, name in enumerate("ab", 1)]
     cases: dict[str, Case] = {}
 
@@ -101,7 +101,7 @@ def measure(size: Size, place: Path, tell: Callable[[str], None]) -> dict[str, C
 
 
 def ratios(cases: dict[str, Case]) -> dict[str, float | None]:
-    """The two figures of one size: how many times faster than mergekit, and how many times as long as cp."""
+    """Two figures for a size: how many times faster than mergekit, and how many times as long as cp."""
     against = [
         ratio(cases[f"mergekit {method}"], cases[f"solar {method}"]) for method in OURS if f"mergekit {method}" in cases
     ]
@@ -110,7 +110,7 @@ def ratios(cases: dict[str, Case]) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small checkpoints, under a minute")
     parser.add_argument(

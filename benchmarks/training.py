@@ -1,9 +1,9 @@
 """What training costs: `python benchmarks/training.py [--quick] [--json]`; beside a bare loop, HF Trainer, TRL.
 
-The same Llama (8 layers, hidden 256, 8 M parameters), data, AdamW, clipping and batch for all, float32 on one CPU
-thread. Continued pretraining on full rows of 512 tokens; SFT on rows of 24 to 512 tokens, log-normal as real answers
-are, whose real (not padding) tokens count. Rivals that are not installed are left out; SOLAR_RIVALS names a Python that
-has them.
+All cases use the same Llama (8 layers, hidden 256, 8 M parameters), data, AdamW, clipping and batch, float32 on one
+CPU thread. Continued pretraining reads full rows of 512 tokens; SFT reads rows of 24 to 512 tokens, log-normal as real
+answers are, and only real tokens count, not padding. Rivals that are not installed are left out; SOLAR_RIVALS names a
+Python that has them.
 """
 
 import json
@@ -65,7 +65,7 @@ def ours(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, float]
 
 
 def bare_loop(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, float]:
-    """What one writes by hand: rows of a batch padded to the longest."""
+    """The loop that people write by hand: rows of a batch are padded to the longest."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -146,7 +146,7 @@ def hf_trainer(folder: Path, meter: Meter, rows: list[np.ndarray]) -> dict[str, 
 
 
 def trl_sft(folder: Path, meter: Meter, rows: list[np.ndarray], packed: bool) -> dict[str, float]:
-    """Real tokens are counted where TRL's own collator makes the batch."""
+    """Counts real tokens where TRL's own collator makes the batch."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
@@ -185,7 +185,7 @@ def run(case: str, folder: Path, quick: bool) -> dict[str, float]:
     short = Meter(1, 3, 4) if "SFT" in case else Meter(2, 5, 2)
     meter = short if quick else Meter(3, 24, 4)
     count = meter.steps * meter.batch
-    if "32k" in case:  # for the peak alone
+    if "32k" in case:  # only the peak is measured
         meter, folder = Meter(0, 1, 4), folder / "32k"
         return (ours if case in OURS else bare_loop)(folder, meter, full_rows(meter.batch))
     if case in TRL:
@@ -216,7 +216,7 @@ def main() -> None:
     ratios = {
         "bare_ratio": found.ratio("ours", "bare loop"),
         "hf_ratio": found.ratio("ours", "HF Trainer"),
-        "litgpt_ratio": None,  # its newest release cannot stand beside a current transformers: docs/benchmarks.md
+        "litgpt_ratio": None,  # its newest release needs an older transformers: docs/benchmarks.md
         "trl_ratio": found.ratio("ours SFT", "TRL SFT, length-grouped"),
         "trl_packed_ratio": found.ratio("ours SFT", "TRL SFT, packed"),
         "padded_ratio": found.ratio("ours SFT", "bare loop SFT, padded"),

@@ -1,63 +1,46 @@
-"""Talk to a model: `python -m solar.chat PATH` or, for a stage of the last run, `python -m solar.chat sft`."""
+"""Talk to a model: `python -m solar.chat MODEL [key=value ...]`.
+
+MODEL is a model folder, a model artifact, or the name of a stage of the last run. In a conversation /new forgets what
+was said; Ctrl-D or /quit ends it, Ctrl-C stops an answer.
+"""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from solar.arguments import run
 from solar.artifacts.last_run import last_run
-from solar.errors import ConfigError, SolarError
+from solar.errors import ConfigError
 
 Message = dict[str, str]
-
-USAGE = """\
-python -m solar.chat MODEL [key=value ...]
-
-MODEL is a model folder, a model artifact, or the name of a stage of the last run.
-  prompt="..."          answer once and end; without it, lines on standard input are answered one by one
-  max_new_tokens=256    at most this many tokens an answer
-  temperature=0         0: always the likeliest token; 0.7: more varied answers
-  top_p=1               sample from the likeliest tokens that together have this probability
-  seed=0                seed of the sampling
-  system="..."          the system message of each conversation
-  root=outputs          the folder of the runs
-/new starts a new conversation; Ctrl-D or /quit ends the program, Ctrl-C stops an answer."""
 
 
 @dataclass
 class Options:
-    """The words after the model's name."""
+    """Options of the command line."""
 
     prompt: str | None = None
+    """Answer once and end; without it, lines on standard input are answered one by one."""
     max_new_tokens: int = 256
+    """At most this many tokens an answer."""
     temperature: float = 0.0
+    """0: always the likeliest token; 0.7: more varied answers."""
     top_p: float = 1.0
+    """Sample from the likeliest tokens that together have this probability."""
     seed: int = 0
+    """Seed of the sampling."""
     system: str | None = None
-    root: str = "outputs"
+    """System message before the first question."""
+    root: Path = Path("outputs")
+    """The folder of the runs (`paths.root`)."""
 
-    @classmethod
-    def parse(cls, words: list[str]) -> "Options":
-        """Raises `ConfigError` for a word that is no option, or a value of the wrong type.
-
-        >>> Options.parse(["temperature=0.7", "prompt=a=b"])
-        Options(prompt='a=b', max_new_tokens=256, temperature=0.7, top_p=1.0, seed=0, system=None, root='outputs')
-        """
-        options, known = cls(), [item.name for item in fields(cls)]
-        for word in words:
-            name, equals, value = word.partition("=")
-            if not equals or name not in known:
-                raise ConfigError(f"{word}: not an option, expected key=value with one of {', '.join(known)}")
-            kind = {"max_new_tokens": int, "seed": int, "temperature": float, "top_p": float}.get(name, str)
-            try:
-                setattr(options, name, kind(value))
-            except ValueError as error:
-                raise ConfigError(f"{name}: found {value!r}, expected a number") from error
-        if options.max_new_tokens < 1 or options.temperature < 0 or not 0 < options.top_p <= 1:
+    def check(self) -> None:
+        """Raises `ConfigError` for a number out of range."""
+        if self.max_new_tokens < 1 or not self.temperature >= 0 or not 0 < self.top_p <= 1:
             raise ConfigError(
                 "expected max_new_tokens of 1 or more, temperature of 0 or more, top_p above 0 and up to 1"
             )
-        return options
 
 
 def find_model(name: str, root: Path) -> Path:
@@ -70,13 +53,13 @@ def find_model(name: str, root: Path) -> Path:
         if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return folder
     wrong = "holds no model (no config.json)" if Path(name).exists() else "no such folder"
-    run = last_run(root)
-    if run is None:
+    latest = last_run(root)
+    if latest is None:
         raise ConfigError(f"{name}: {wrong}, and no run under {root / 'runs'}; give a model's folder or root=DIR")
-    models = {stage: folder / "model" for stage, folder in run.folders.items() if (folder / "model").is_dir()}
+    models = {stage: folder / "model" for stage, folder in latest.folders.items() if (folder / "model").is_dir()}
     if name not in models:
         stages = ", ".join(models) or "none"
-        raise ConfigError(f"{name}: {wrong}, and no model of the last run ({run.record}), which has {stages}")
+        raise ConfigError(f"{name}: {wrong}, and no model of the last run ({latest.record}), which has {stages}")
     return models[name]
 
 
@@ -152,31 +135,27 @@ def typed() -> Iterator[str]:
             yield text
 
 
-def main(words: list[str] | None = None) -> int:
+def _chat(names: list[str], options: Options) -> None:
+    options.check()
+    folder = find_model(names[0], options.root)
+    speaker = Speaker(folder, options)
+    if options.prompt is not None:
+        talk(speaker, iter([options.prompt]))
+    elif sys.stdin.isatty():
+        way = "chat" if speaker.has_template else "no chat template: the model continues what you write"
+        count = speaker.decoder.network.num_parameters()
+        sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new starts a new conversation, Ctrl-D ends.\n")
+        talk(speaker, typed())
+    else:
+        talk(speaker, (line.strip() for line in sys.stdin if line.strip()))
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    words = sys.argv[1:] if words is None else words
-    if not words or words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(USAGE + "\n")
-        return 0 if words else 2
     try:
-        options = Options.parse(words[1:])
-        folder = find_model(words[0], Path(options.root))
-        speaker = Speaker(folder, options)
-        if options.prompt is not None:
-            talk(speaker, iter([options.prompt]))
-        elif sys.stdin.isatty():
-            way = "chat" if speaker.has_template else "no chat template: the model continues what you write"
-            count = speaker.decoder.network.num_parameters()
-            sys.stderr.write(f"{folder}  {count:,} parameters, {way}. /new starts a new conversation, Ctrl-D ends.\n")
-            talk(speaker, typed())
-        else:
-            talk(speaker, (line.strip() for line in sys.stdin if line.strip()))
-    except SolarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return run(words, __doc__ or "", Options, ("MODEL",), _chat)
     except (KeyboardInterrupt, BrokenPipeError):
         return 130
-    return 0
 
 
 if __name__ == "__main__":

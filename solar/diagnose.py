@@ -1,36 +1,40 @@
-"""Measure a model's layers and a few ways to grow it: `python -m solar.diagnose MODEL --text FILE`.
+"""Measure a model's layers and a few ways to grow it: `python -m solar.diagnose MODEL text=FILE`.
 
-Prints the candidates, best first. `--output` also writes `diagnosis.json` and `diagnosis.png`. `--scan SECONDS` also
+Prints the candidates, best first. `output=FOLDER` also writes `diagnosis.json` and `diagnosis.png`. `scan=SECONDS` also
 runs every block of layers twice in a row, short blocks first, until the time is up.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from solar.arguments import run
 from solar.config.growth_plan import GrowthPlan, Init, PlanName
-from solar.errors import DataError, SolarError
+from solar.errors import DataError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m solar.diagnose", description=__doc__)
-    parser.add_argument("model", type=Path, help="a Hugging Face folder")
-    parser.add_argument("--text", type=Path, required=True, help="text that the model has not seen")
-    parser.add_argument("--tokens", type=int, default=4096, help="how much of it is read")
-    parser.add_argument("--sequence-length", type=int, default=256)
-    parser.add_argument("--output", type=Path, help="a folder for diagnosis.json and diagnosis.png")
-    parser.add_argument("--scan", type=float, metavar="SECONDS", help="time for trying every repeat of a block")
-    chosen = parser.parse_args(arguments)
-    try:
-        _diagnose(chosen)
-    except SolarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+@dataclass
+class DiagnoseOptions:
+    """Options of the command line."""
+
+    text: Path | None = None
+    """Text that the model has not seen; required."""
+    tokens: int = 4096
+    """How much of it is read."""
+    sequence_length: int = 256
+    output: Path | None = None
+    """A folder for diagnosis.json and diagnosis.png."""
+    scan: float | None = None
+    """Seconds for trying every repeat of a block, short blocks first."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return run(words, __doc__ or "", DiagnoseOptions, ("MODEL",), _diagnose)
 
 
 def candidates(num_hidden_layers: int) -> dict[str, GrowthPlan]:
@@ -45,24 +49,27 @@ def candidates(num_hidden_layers: int) -> dict[str, GrowthPlan]:
     return plans
 
 
-def _diagnose(chosen: argparse.Namespace) -> None:
+def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
+    if chosen.text is None:
+        raise DataError("text: not set, expected a file with text that the model has not seen")
+    model = Path(names[0])
     import torch
 
     from solar.diagnosis.diagnose import diagnose
     from solar.diagnosis.seams import tokenized
     from solar.growth.remap.decoder import find_decoder
-    from solar.weights.folder import open_checkpoint
+    from solar.weights.folder import open_folder
 
     if chosen.tokens < 16 or chosen.sequence_length < 16:
         raise DataError(
-            f"tokens, sequence-length: {chosen.tokens}, {chosen.sequence_length} found, expected at least 16"
+            f"tokens, sequence_length: found {chosen.tokens} and {chosen.sequence_length}, expected at least 16"
         )
-    base = open_checkpoint(chosen.model)
-    shapes = {name: tensor.entry.shape for name, tensor in base.tensors.items()}
+    base = open_folder(model)
+    shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
-    rows_BT = tokenized(chosen.model, chosen.text, chosen.tokens, chosen.sequence_length)
+    rows_BT = tokenized(model, chosen.text, chosen.tokens, chosen.sequence_length)
     with TemporaryDirectory() as nowhere:
-        diagnosis = diagnose(chosen.model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
+        diagnosis = diagnose(model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
     _say(f"{n} layers, loss {diagnosis['base_loss']:.4f} nats a token on {diagnosis['tokens']} tokens")
     _say("block influence  " + " ".join(f"{influence:.3f}" for influence in diagnosis["block_influence"]))
     _say(
@@ -71,20 +78,20 @@ def _diagnose(chosen: argparse.Namespace) -> None:
         )
     )
     if chosen.scan is not None:
-        _scan(chosen, n, rows_BT)
+        _scan(model, chosen.scan, chosen.output, n, rows_BT)
 
 
-def _scan(chosen: argparse.Namespace, num_hidden_layers: int, rows_BT: Any) -> None:
+def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: int, rows_BT: Any) -> None:
     from solar.diagnosis.scan import scan_repeats
     from solar.diagnosis.virtual import VirtualModel
     from solar.network.loading import load_model
 
-    model = load_model(chosen.model)
-    scan = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], chosen.scan, _live_line)
+    model = load_model(folder)
+    scan = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
     _say(f"{scan['tried']} of {scan['possible']} repeats tried; the best:")
     _say(_table(scan["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))
-    if chosen.output is not None:
-        (chosen.output / "scan.json").write_text(json.dumps(scan, indent=2) + "\n")
+    if output is not None:
+        (output / "scan.json").write_text(json.dumps(scan, indent=2) + "\n")
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""What a user did, found or lacks that solar cannot work with.
+"""Errors that a user can correct.
 
-Every message says where (the key or file:line), what was found, what was expected and a way out, in one line.
-`solar.run` prints them as `error: ...` and exits 1; any other exception is a bug and shows its traceback.
+Every message is one line: where (key or file:line), what was found, what was expected, a way out. The commands print it
+as `error: ...` and exit 1. Any other exception is a bug and shows its traceback.
 """
 
 import difflib
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class SolarError(Exception):
-    """The family; the command-line tools catch this and nothing else."""
+    """Base class; the commands catch it."""
 
 
 class ConfigError(SolarError):
-    """A key or value of the configuration."""
+    """A wrong key or value in the configuration."""
 
 
 class PlanError(SolarError):
@@ -25,7 +25,11 @@ class DataError(SolarError):
 
 
 class ArtifactError(SolarError):
-    """A stage's directory that is incomplete, damaged or in use."""
+    """An artifact folder that is incomplete, damaged or in use."""
+
+
+class ArtifactInUse(ArtifactError):
+    """An artifact folder that another process is building."""
 
 
 class StageError(SolarError):
@@ -33,20 +37,20 @@ class StageError(SolarError):
 
 
 class Interrupted(SolarError):
-    """A signal asked to stop; what was done is saved, and the same command goes on from there (exit code 75)."""
+    """A signal stopped the run; finished work is saved, and the same command resumes (exit code 75)."""
 
 
-def one_line(told: object) -> str:
-    """What a library says, as part of a line of ours.
+def one_line(message: object) -> str:
+    """A library's message as part of one line, 200 characters at most.
 
     >>> one_line("no such\\n  layer")
     'no such layer'
     """
-    return " ".join(str(told).split())[:200]
+    return " ".join(str(message).split())[:200]
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """What may have been meant.
+    """End of a message: the known name that is closest, or all known names.
 
     >>> hint("upscal", ["upscale", "sft"])
     "; did you mean 'upscale'?"

@@ -1,127 +1,74 @@
 """Grow a checkpoint without writing an experiment: `python -m solar.grow BASE OUT m=8`.
 
-Keys are those of `stages.upscale` (`m=8`, `plan=interleave every=4 init=zero_out`, `layers=[0,1,1,2]`), and:
-`dry_run=true` says what would be written; `link=auto` gives files that equal the base's a second name, not a copy;
-`verify=none|bytes|load|logits`; `max_shard_bytes`; `text=FILE`, on which `seam=rms_match` measures.
-`python -m solar.grow convert BASE OUT` turns a folder of .bin files into safetensors. Exit status 0: written and
+Keys are those of `stages.upscale` (`m=8`, `plan=interleave every=4 init=zero_out`, `layers=[0,1,1,2]`) and the options
+below. `python -m solar.grow convert BASE OUT` turns a folder of .bin files into safetensors. Exit status 0: written and
 verified; 1: refused, with one line that says why, and nothing left behind.
 """
 
-import json
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
 
-from solar.config.growth_plan import PARAMETERS, GrowthPlan, PlanName, SeamInit
-from solar.errors import ConfigError, PlanError, SolarError
+from solar.arguments import read, run
+from solar.config.growth_plan import PARAMETERS, GrowthPlan, SeamInit
+from solar.errors import ConfigError, PlanError
 from solar.growth.files.verify import Verify
 from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, Job, grow, work_out
 from solar.growth.process import ask
 
-_IN_WORDS = {
-    str(int): "a whole number",
-    str(float): "a number",
-    str(bool): "true or false",
-    str(list[int]): "a list of layers such as [0,1,1,2]",
-    str(list[list[int]]): "a list of ranges such as [[0,24],[8,32]]",
-}
-
 
 @dataclass
 class GrowOptions(GrowthPlan):
-    """What the command line may say."""
+    """Options of the command line."""
 
     link: Link = Link.never
+    """`auto` gives a file that equals the base's a second name instead of a copy."""
     verify: Verify | None = None
+    """What is checked before the folder gets its name: `none`, `bytes`, `load` or `logits`."""
     max_shard_bytes: int | None = None
+    """Size of a weights file at most."""
     threads: int = 2
     dry_run: bool = False
-    text: str | None = None
+    """Say what would be written, and write nothing."""
+    text: Path | None = None
+    """A file on which `seam=rms_match` measures."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            _say(__doc__ or "")
-        elif arguments[0] == "convert":
-            _convert(arguments[1:])
-        else:
-            _grow(arguments)
-    except SolarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+@dataclass
+class NoOptions:
+    """`convert` has none."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["convert"]:
+        return run(words[1:], __doc__ or "", NoOptions, ("BASE", "OUT"), _convert)
+    return run(words, __doc__ or "", GrowOptions, ("BASE", "OUT"), _grow)
 
 
 def parse(words: Sequence[str]) -> GrowOptions:
-    """`key=value` words as options. Raises `ConfigError` for a key or value that is none."""
-    known = [item.name for item in fields(GrowOptions)]
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word}: found a word without '=', expected key=value such as m=8")
-        if key not in known:
-            from difflib import get_close_matches
+    """`key=value` words as options. Raises `ConfigError` for an unknown key or a wrong value."""
+    return _with_plan(read(words, GrowOptions)[1])
 
-            close = get_close_matches(key, known, 1)
-            raise ConfigError(f"{key}: unknown key; {f'did you mean {close[0]}?' if close else 'see --help'}")
-    kinds = get_type_hints(GrowOptions)
-    options = GrowOptions(**{key: _value(key, text, kinds[key]) for key, _, text in (w.partition("=") for w in words)})
-    options.plan = options.plan or _plan_told_by(options)
+
+def _with_plan(options: GrowOptions) -> GrowOptions:
+    """With the plan's name, where the parameters leave no doubt: `m=8` means dus."""
+    given = set(options.given_parameters())
+    fitting = [plan for plan, parameters in PARAMETERS.items() if given and given <= set(parameters)]
+    options.plan = options.plan or (fitting[0] if len(fitting) == 1 else None)
     return options
 
 
-def _value(key: str, text: str, kind: Any) -> Any:
-    """A word of the command line as what its field holds. Raises `ConfigError` if it is none."""
-    accepted = [one for one in get_args(kind) or (kind,) if one is not type(None)]
-    (wanted,) = accepted if len(accepted) == 1 else (kind,)
-    if isinstance(wanted, type) and issubclass(wanted, Enum):
-        words = [one.value for one in wanted]
-        if text not in words:
-            raise ConfigError(f"{key}: {text} found, expected one of {', '.join(words)}")
-        return wanted(text)
-    if wanted is str:
-        return text
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    if value is None and type(None) in get_args(kind):
-        return None
-    if not _fits(value, wanted):
-        raise ConfigError(f"{key}: {text} found, expected {_IN_WORDS[str(wanted)]}")
-    return value
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    if get_origin(wanted) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is wanted
-
-
-def _plan_told_by(options: GrowOptions) -> PlanName | None:
-    """The plan, where the parameters given leave no doubt: `m=8` means dus."""
-    given = set(options.given_parameters())
-    fitting = [plan for plan, parameters in PARAMETERS.items() if given and given <= set(parameters)]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _grow(arguments: Sequence[str]) -> None:
-    if len(arguments) < 2 or any("=" in word for word in arguments[:2]):
-        raise ConfigError("found no BASE and OUT, expected: python -m solar.grow BASE OUT m=8")
-    source, target = Path(arguments[0]), Path(arguments[1])
-    options = parse(arguments[2:])
+def _grow(names: list[str], options: GrowOptions) -> None:
+    source, target = map(Path, names)
+    options = _with_plan(options)
     for name in ("threads", "max_shard_bytes"):
         if (count := getattr(options, name)) is not None and count < 1:
-            raise ConfigError(f"{name}: {count} found, expected at least 1")
+            raise ConfigError(f"{name}: found {count}, expected at least 1")
     scales = _seam_scales(source, options)
     if options.dry_run:
         job = work_out(source, options, max_shard_bytes=options.max_shard_bytes, seam_scales=scales)
@@ -146,14 +93,12 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
     if options.text is None:
         raise PlanError("text: not set, but seam rms_match measures on it; give text=FILE")
     plan = {name: getattr(options, name) for name in ("plan", *options.given_parameters())}
-    request = {"model": str(source), "text": options.text, "plan": plan}
+    request = {"model": str(source), "text": str(options.text), "plan": plan}
     return {int(position): scale for position, scale in ask("solar.diagnosis.seams", request, PlanError).items()}
 
 
-def _convert(arguments: Sequence[str]) -> None:
-    if len(arguments) != 2:
-        raise ConfigError("found no BASE and OUT, expected: python -m solar.grow convert BASE OUT")
-    source, target = arguments
+def _convert(names: list[str], options: NoOptions) -> None:
+    source, target = names
     done = ask("solar.growth.files.convert", {"source": source, "target": target}, ConfigError)
     _say(f"{target}: {done['tensors']} tensors, {_size(done['bytes'])}, as safetensors")
 

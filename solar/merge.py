@@ -1,91 +1,51 @@
-"""`python -m solar.merge A B OUT method=slerp t=0.5`: merge model folders into a new one.
+"""`python -m solar.merge MODEL... OUT method=slerp t=0.5`: merge model folders into a new one.
 
-Settings are those of the stage (`solar.config.merging`), written `name=value` as on Hydra's command line; `base` is a
-folder. Besides: `threads=N`, and `dry_run=true`, which checks and tells but writes nothing.
+Settings are those of the stage (`solar.config.merging`), written `name=value`; `base` is a folder. Methods:
+method=average|slerp|task_arithmetic|ties|dare|dare_ties|model_stock|window
 """
 
-import difflib
-import re
 import signal
 import sys
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import MISSING
 
+from solar import arguments
 from solar.config.merging import MergeConfig
-from solar.errors import ConfigError, SolarError
+from solar.errors import ConfigError
 from solar.merging.merge import MergeReport, merge, prepare
 
-USAGE = "python -m solar.merge MODEL... OUT method=average|slerp|task_arithmetic|ties|dare|dare_ties|model_stock|window"
-OWN = ("threads", "dry_run")
-"""Settings of the command that are not the stage's."""
-EXPECTED = {
-    "weights": "expected a list, such as weights=[0.5,0.5]",
-    "densities": "expected a list, such as densities=[0.5,0.5]",
-    "t": "expected a number",
-    "scale": "expected a number",
-    "density": "expected a number",
-    "seed": "expected a whole number",
-}
-"""What to say of a value of the wrong type; of other settings OmegaConf's own words."""
+
+@dataclass
+class MergeOptions(MergeConfig):
+    """Options of the command line."""
+
+    threads: int | None = None
+    dry_run: bool = False
+    """Check and say what would be written, and write nothing."""
 
 
-def parse(arguments: list[str]) -> tuple[MergeConfig, Path, dict[str, Any]]:
-    """Command line -> what to merge and how, where to, and the command's own settings."""
-    settings = [argument for argument in arguments if re.match(r"[a-z_]+=", argument)]
-    folders = [argument for argument in arguments if argument not in settings]
-    if len(folders) < 2:
-        raise ConfigError(f"found {len(folders)} folders, expected models and a target; usage: {USAGE}")
-    stage = OmegaConf.structured(MergeConfig(kind="merge", models=folders[:-1]))
-    own: dict[str, Any] = {}
-    for setting in settings:
-        name, _, written = setting.partition("=")
-        check_known(name)
-        if not written or sum(other.startswith(f"{name}=") for other in settings) > 1:
-            raise ConfigError(f"{name}: found {'it twice' if written else 'no value'}, expected one value")
-        try:
-            value = OmegaConf.from_dotlist([setting])
-            if name in OWN:
-                own[name] = value[name]
-            else:
-                stage = OmegaConf.merge(stage, value)
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(f"{setting}: {EXPECTED.get(name, str(error).splitlines()[0])}") from None
-    if OmegaConf.is_missing(stage, "method"):
-        raise ConfigError(f"method: not set; usage: {USAGE}")
-    config: MergeConfig = OmegaConf.to_object(stage)  # type: ignore[assignment]
-    return config, Path(folders[-1]), own
+def _merge(names: list[str], options: MergeOptions) -> None:
+    if options.method == MISSING:
+        raise ConfigError("method: not set; --help names the methods")
+    if options.threads is not None and options.threads < 1:
+        raise ConfigError(f"threads: found {options.threads}, expected at least 1")
+    settings = {item.name: getattr(options, item.name) for item in fields(MergeConfig)}
+    config = MergeConfig(**(settings | {"kind": "merge", "models": names[:-1]}))
+    *models, target = map(Path, names)
+    base = None if config.base is None else Path(config.base).expanduser()
+    if options.dry_run:
+        report = prepare(models, target, config, base, options.threads).report
+        sys.stdout.write(f"would write {in_words(report, target)}; nothing written\n")
+        return
+    report = merge(models, target, config, base, options.threads)
+    sys.stdout.write(f"wrote {in_words(report, target)}, {report.wall_seconds:.1f} s\n")
 
 
-def check_known(name: str) -> None:
-    """Refuse settings that nothing reads."""
-    known = [field.name for field in fields(MergeConfig) if field.name not in ("kind", "models")] + list(OWN)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        raise ConfigError(f"{name}: unknown setting, expected {close[0] if close else ', '.join(known)}")
-
-
-def run(arguments: list[str]) -> str:
-    """Merge, or look; returns the line to print."""
-    config, target, own = parse(arguments)
-    threads, dry_run = own.get("threads"), own.get("dry_run", False)
-    if not (threads is None or (type(threads) is int and threads > 0)):
-        raise ConfigError(f"threads: found {threads}, expected a number of at least 1")
-    if type(dry_run) is not bool:
-        raise ConfigError(f"dry_run: found {dry_run}, expected true or false")
-    models, base = [Path(model) for model in config.models], None if config.base is None else Path(config.base)
-    if dry_run:
-        return f"would write {told(prepare(models, target, config, base, threads).report, target)}; nothing written"
-    report = merge(models, target, config, base, threads)
-    return f"wrote {told(report, target)}, {report.wall_seconds:.1f} s"
-
-
-def told(report: MergeReport, target: Path) -> str:
+def in_words(report: MergeReport, target: Path) -> str:
     """A report in words."""
     return (
         f"{target}: {report.models} models, {report.tensors} tensors, {report.parameters:,} parameters, "
@@ -94,24 +54,14 @@ def told(report: MergeReport, target: Path) -> str:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """A polite kill clears up as any error does."""
+    """SIGTERM removes what was begun, as an error does."""
     sys.exit(128 + number)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0, or 1 after one line that says what was wrong."""
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
     signal.signal(signal.SIGTERM, stop)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"usage: {USAGE}\n\n{__doc__}")
-        return 0
-    try:
-        line = run(arguments)
-    except (SolarError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{line}\n")
-    return 0
+    return arguments.run(words, __doc__ or "", MergeOptions, ("MODEL...", "OUT"), _merge, hidden=("kind", "models"))
 
 
 if __name__ == "__main__":

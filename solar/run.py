@@ -17,18 +17,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import typed
+from solar.config.root import Preflight, typed
 from solar.config.store import register
+from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
 from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
-from solar.plan.checks import check
+from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
-from solar.plan.preflight import lacks
+from solar.plan.preflight.preflight import preflight
 from solar.plan.show import show
 from solar.report.entries import Entry, Run
 from solar.report.sections.controls import recoveries
@@ -37,8 +38,6 @@ from solar.sweep import add_job
 _EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")
 _LIKE_A_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*(e[+-]?\d+)?|inf|nan)|true|false", re.IGNORECASE)
 DEFAULT_EXPERIMENT = "quickstart"
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-"""What the operating system says of a place that cannot take what is written."""
 
 
 def conf_folder() -> Path:
@@ -48,10 +47,10 @@ def conf_folder() -> Path:
 
 
 def run(composed: DictConfig) -> float | None:
-    """Do what one composed configuration says; returns the objective of a sweep.
+    """Carry out one composed configuration; returns the objective of a sweep.
 
     Raises:
-        SolarError: what the user must mend.
+        SolarError: something that the user must correct.
     """
     config = typed(composed)
     check(config)
@@ -61,17 +60,20 @@ def run(composed: DictConfig) -> float | None:
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
-    missing = list(lacks(plan, config))
+    missing = list(preflight(plan, config))
     if config.dry_run:
         for lack in missing:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
-    if missing:
+    if missing and config.preflight is Preflight.refuse:
         raise SolarError("\n".join(missing))
+    for lack in missing:
+        console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
     record = open_run(config, composed, plan, _overrides())
     artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
         console.print(f"growth  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -82,12 +84,12 @@ def run(composed: DictConfig) -> float | None:
 
 
 def _overrides() -> list[str]:
-    """What this run's command line said; of a sweep's job, with its own values."""
+    """The overrides of this run's command line; in a job of a sweep, with the job's values."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _growth_in_words(artifacts: Mapping[str, Artifact]) -> list[str]:
-    """What growing cost and what training won back, a line for each grown model that was trained on."""
+    """A line for each grown model that was trained: what growing cost and what training won back."""
     made = [Entry(name, made.manifest.kind, made.path, asdict(made.manifest)) for name, made in artifacts.items()]
     return [recovery.words() for recovery in recoveries(Run(made))]
 
@@ -105,7 +107,7 @@ def main() -> None:
     if not any(map(_EXPERIMENT.match, arguments)):
         arguments.append(f"+experiment={DEFAULT_EXPERIMENT}")
     sys.argv[1:] = sorted(arguments, key=_place)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us, whole
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its exceptions to us; with 0 it prints and exits itself
     # On a busy machine, threads that spin while they wait for each other cost most of the time; short waits do not.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
@@ -118,7 +120,7 @@ def main() -> None:
 
 
 def _job(composed: DictConfig) -> float | None:
-    """One job of Hydra. What the user must mend ends the process here, before Hydra adds its own words."""
+    """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
     with _one_line_errors(sys.argv[1:]):
         return run(composed)
 
@@ -128,44 +130,44 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        sys.exit(_tell(str(error), RESUMABLE))
+        sys.exit(_print_error(str(error), RESUMABLE))
     except KeyboardInterrupt:
-        sys.exit(_tell("stopped by the keyboard; run the same command to go on", 130))
+        sys.exit(_print_error("stopped by the keyboard; the same command goes on", 130))
     except KNOWN as error:
-        sys.exit(_tell(explain(error, arguments, conf_folder()), 1))
+        sys.exit(_print_error(explain(error, arguments, conf_folder()), 1))
     except (ValueError, yaml.YAMLError) as error:
         line = unreadable(error, arguments) or word_below_a_list(error, arguments)
         if line is None:
             raise
-        sys.exit(_tell(line, 1))
+        sys.exit(_print_error(line, 1))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            sys.exit(_tell(f"{str(error.filename)[:80]}...: {error.strerror}; choose a shorter one", 1))
-        if error.errno not in UNWRITABLE:
+            sys.exit(_print_error(f"{str(error.filename)[:80]}...: {error.strerror}; choose a shorter one", 1))
+        if (problem := disk_problem(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        way_out = "free some space, or choose another folder with paths.root=DIR"
-        sys.exit(_tell(f"{where}{error.strerror}; {way_out}", 1))
+        sys.exit(_print_error(problem, 1))
 
 
 def _place(argument: str) -> int:
-    """Hydra takes flags only before the first override, and a later group changes what an earlier one says."""
+    """Order of arguments: Hydra takes flags only before overrides, and a later group overrides an earlier group."""
     if argument.startswith("-") or not re.match(r"[+~]|[^=]+=", argument):
         return 0
     return 1 if _EXPERIMENT.match(argument) else 2
 
 
 def _as_hydra_takes_it(argument: str) -> str:
-    """People type `experiment=x`, which Hydra wants with a plus; `logger=null` and `trainer=1` make it crash."""
-    key, said, value = argument.partition("=")
-    group = key == "hydra" or is_group(argument, conf_folder())
-    if said and group and _LIKE_A_NUMBER.fullmatch(value):
+    """People type `experiment=x`, which Hydra wants with a plus; at `logger=null`, `trainer=1` and `x=~/y` it fails."""
+    key, equals, value = argument.partition("=")
+    is_choice = key == "hydra" or is_group(argument, conf_folder())
+    if equals and is_choice and _LIKE_A_NUMBER.fullmatch(value):
         argument = f"{key}='{value}'"
+    elif equals and value.startswith("~"):
+        argument = f"{key}={Path(value).expanduser()}"
     plus = "+" if argument.startswith("experiment=") else ""
     return {"logger=null": "logger=none"}.get(argument, plus + argument)
 
 
-def _tell(lines: str, code: int) -> int:
+def _print_error(lines: str, code: int) -> int:
     for line in lines.splitlines():
         print(f"error: {line}", file=sys.stderr)  # noqa: T201
     return code

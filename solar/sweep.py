@@ -1,23 +1,24 @@
 """`python -m solar.sweep FOLDER` draws the plot of a sweep again, from `outputs/sweeps/NAME/TIME`.
 
-A sweep (`python -m solar.run --multirun ...`) draws it by itself after each of its jobs, and lists what its objective
-came to so far.
+A sweep (`python -m solar.run --multirun ...`) draws the plot after each of its jobs, and lists the objective of each
+finished job.
 """
 
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from solar.arguments import run
 from solar.artifacts.manifest import Manifest, write_atomically
 from solar.artifacts.store import Artifact
-from solar.errors import ArtifactError, SolarError
+from solar.errors import ArtifactError
 
 if TYPE_CHECKING:
     from solar.report.sweep import Job
@@ -26,21 +27,21 @@ JOB_FILE = "job.json"
 
 
 def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: float | None) -> list[str]:
-    """If this run is a job of a sweep, remember what it made and its objective, and draw the plot of all jobs so far.
+    """If this run is a job of a sweep, record its artifacts and objective, and draw the plot of all finished jobs.
 
-    Returns what there is to say: the objective of each job so far, and the picture, if there is one.
+    Returns lines to print: the objective of each finished job, and the path of the plot, if there is one.
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
         return []
     folder = Path(HydraConfig.get().runtime.output_dir)
     written = (override.lstrip("+~").partition("=") for override in HydraConfig.get().overrides.task)
-    said = {
+    record = {
         "overrides": {key: value for key, _, value in written},
         "artifacts": {stage: os.path.relpath(artifact.path, folder) for stage, artifact in artifacts.items()},
         "objective": None if objective is None else {objective: value},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / JOB_FILE, json.dumps(said, indent=1) + "\n")
+    write_atomically(folder / JOB_FILE, json.dumps(record, indent=1) + "\n")
     picture = draw(folder.parent)
     return [*objectives(jobs_of(folder.parent)), *([] if picture is None else [str(picture)])]
 
@@ -48,7 +49,7 @@ def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: flo
 def draw(sweep: Path) -> Path | None:
     """Write `<what was swept>.png` and `.json` into the folder of a sweep; None if no two growths can be compared.
 
-    Raises `ArtifactError` if it is no sweep's folder, or if an artifact of a job is gone.
+    Raises `ArtifactError` if the folder is not a sweep's, or if an artifact of a job is gone.
     """
     from solar.report.sweep import write_sweep
 
@@ -60,22 +61,22 @@ def jobs_of(sweep: Path) -> "list[Job]":
     from solar.report.entries import Entry, Run
     from solar.report.sweep import Job
 
-    found = sorted(sweep.glob(f"*/{JOB_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
-    if not found:
+    records = sorted(sweep.glob(f"*/{JOB_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    if not records:
         raise ArtifactError(f"{sweep}: no finished job found, expected a sweep's folder, outputs/sweeps/NAME/TIME")
     jobs = []
-    for path in found:
-        said = json.loads(path.read_text(encoding="utf-8"))
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
         entries = []
-        for stage, place in said["artifacts"].items():
+        for stage, place in record["artifacts"].items():
             manifest = Manifest.read(path.parent / place)
             entries.append(Entry(stage, manifest.kind, path.parent / place, asdict(manifest)))
-        jobs.append(Job(said["overrides"], Run(entries), said.get("objective")))
+        jobs.append(Job(record["overrides"], Run(entries), record.get("objective")))
     return jobs
 
 
 def objectives(jobs: "list[Job]") -> list[str]:
-    """A line for each of several jobs that have an objective: what was swept, and what it came to.
+    """A line for each of several jobs that have an objective: the swept values and the objective.
 
     >>> from solar.report.entries import Run
     >>> from solar.report.sweep import Job
@@ -86,28 +87,29 @@ def objectives(jobs: "list[Job]") -> list[str]:
 
     keys, lines = swept(jobs), []
     for job in jobs if len(jobs) > 1 else []:
-        said = " ".join(f"{key.rpartition('.')[2]}={job.overrides[key]}" for key in keys if key in job.overrides)
-        lines += [f"{said}  {name} {value:.4f}" for name, value in (job.objective or {}).items()]
+        values = " ".join(f"{key.rpartition('.')[2]}={job.overrides[key]}" for key in keys if key in job.overrides)
+        lines += [f"{values}  {name} {value:.4f}" for name, value in (job.objective or {}).items()]
     return lines
 
 
-def main(words: list[str]) -> int:
-    """The command; returns its exit status."""
-    if len(words) != 1 or words[0].startswith("-"):
-        sys.stdout.write(f"{__doc__}\n")
-        return 0 if words and words[0] in ("-h", "--help") else 2
-    try:
-        picture = draw(Path(words[0]))
-        if picture is None:
-            raise ArtifactError(
-                f"{words[0]}: no two growths whose base, step 0 and training are known; sweep with until=evaluation"
-            )
-    except SolarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+@dataclass
+class SweepOptions:
+    """The command has no options."""
+
+
+def _draw(names: list[str], options: SweepOptions) -> None:
+    picture = draw(Path(names[0]))
+    if picture is None:
+        raise ArtifactError(
+            f"{names[0]}: no two growths whose base, step 0 and training are known; sweep with until=evaluation"
+        )
     sys.stdout.write(f"{picture}\n")
-    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return run(words, __doc__ or "", SweepOptions, ("FOLDER",), _draw)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

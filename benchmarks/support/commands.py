@@ -1,4 +1,4 @@
-"""Whole commands side by side, start-up included: what each run used; ratios within a round, then their median."""
+"""Measures whole commands, start-up included. Ratios are taken within a round, then their median."""
 
 import os
 import shutil
@@ -14,14 +14,14 @@ MERGEKIT = os.environ.get("SOLAR_MERGEKIT") or shutil.which("mergekit-yaml")
 
 @dataclass
 class Case:
-    """One command's figures, a round each."""
+    """The figures of one command, one for each round."""
 
     wall_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     peak_mb: list[float] = field(default_factory=list)
 
     def run(self, command: list[str]) -> None:
-        """Once, to its end. Peak memory is at least this process's own when it forks."""
+        """Run the command once. Its peak memory is at least that of this process when it forks."""
         began = time.perf_counter()
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
@@ -35,7 +35,7 @@ class Case:
         self.peak_mb.append(usage.ru_maxrss / 1024)
 
     def row(self, name: str, cp: "Case") -> str:
-        """A line under `HEAD`."""
+        """A line of the table below `HEAD`."""
         wall, cpu = self.wall_seconds, statistics.median(self.cpu_seconds)
         told = f"{statistics.median(wall):.2f} [{min(wall):.2f}-{max(wall):.2f}]"
         return f"| {name} | {told} | {ratio(self, cp):.2f} | {cpu:.2f} | {max(self.peak_mb):.0f} |"
@@ -57,6 +57,6 @@ HEAD = "| case | wall s [min-max] | / cp | CPU s | peak MB |\n| --- | --- | --- 
 
 
 def ratio(over: Case, under: Case, what: str = "wall_seconds") -> float:
-    """In the rounds that both ran."""
+    """Over the rounds that both commands ran."""
     pairs: zip[tuple[float, float]] = zip(getattr(over, what), getattr(under, what), strict=False)
     return statistics.median(a / b for a, b in pairs)

@@ -53,7 +53,7 @@ class Llama:
 
     def write_trainable(self, folder: Path) -> None:
         """Weights in float32 as a model starts with: norms 1, the others normal with deviation 0.02."""
-        import numpy as np  # here, because what a process holds when it starts another counts as that one's peak
+        import numpy as np  # here, because a process's memory counts toward the peak of each process that it starts
         from safetensors.numpy import save_file
 
         random = np.random.default_rng(0)

@@ -1,10 +1,10 @@
-"""Cases in fresh processes of one thread that take turns, a step each; ratios are taken within a round, then their
-median.
+"""Runs cases in fresh processes of one thread that take turns, one step each. Ratios are taken within a round, then
+their median.
 
-Speed is counted per CPU second, which busy neighbours of the machine disturb least; taking turns, all cases are
-disturbed alike. A full run has a process for every case and starts one after the other. A quick run shares processes
-between cases, for a process spends most of its seconds on imports, and starts them at once: there only a process's
-first case tells of its start, and a peak is that of all so far.
+Speed is counted per CPU second, which other work on the machine disturbs least; cases that take turns are disturbed
+alike. A full run has one process for each case and starts them one after the other. A quick run shares processes
+between cases, because a process spends most of its seconds on imports, and starts them all at once: there only the
+first case of a process measures the start, and a peak is that of all cases so far.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = os.environ.get("SOLAR_RIVALS")
-"""A Python that has torch, transformers and trl; this one, if not given."""
+"""A Python that has torch, transformers and trl; this Python, if not given."""
 TURN_IS_OVER = "a step is done"
 
 
 def wait_for_turn() -> None:
-    """Let the other processes do a step each."""
+    """Let each of the other processes do a step."""
     print(TURN_IS_OVER, flush=True)
     sys.stdin.readline()
 
 
 class Meter:
-    """What one case used, from after its `warm` first steps of `batch` rows to the end of its last."""
+    """What a case used, from the end of its `warm` first steps of `batch` rows to the end of its last step."""
 
     def __init__(self, warm: int, steps: int, batch: int) -> None:
         self.warm, self.steps, self.batch, self.done = warm, steps, batch, 0
@@ -49,18 +49,18 @@ class Meter:
             self._cpu = cpu
         if self.done == self.steps:
             self.result["cpu_seconds"] = cpu - self._cpu
-        if self.steps > 1:  # a single step is there for its peak alone
+        if self.steps > 1:  # a single step only measures the peak
             wait_for_turn()
 
     def report(self, units: float) -> dict[str, float]:
-        """`units`: what was done in the counted steps."""
+        """`units`: the work done in the counted steps."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         speed = units / self.result["cpu_seconds"]
         return self.result | {"units": units, "per_cpu_second": speed, "peak_mb": peak}
 
 
 class CaseProcess:
-    """Runs its cases up to the end of a step each time it is told to."""
+    """Runs its cases up to the end of a step at each call."""
 
     def __init__(self, script: str, cases: list[str], quick: bool, folder: Path, rival: bool) -> None:
         print(", ".join(cases), file=sys.stderr)
@@ -78,7 +78,7 @@ class CaseProcess:
         )
 
     def at_turn(self) -> bool:
-        """Wait until it has done a step; whether it will do more."""
+        """Wait until the process has done a step; returns whether steps are left."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.rstrip() == TURN_IS_OVER:
@@ -93,7 +93,7 @@ class CaseProcess:
         return self.at_turn()
 
     def reports(self) -> dict[str, dict[str, float]]:
-        """Of the cases whose packages are installed."""
+        """Case -> figures, for the cases whose packages are installed."""
         if self.process.wait():
             self.errors.seek(0)
             raise SystemExit(f"{', '.join(self.cases)} failed:\n{self.errors.read()[-3000:]}")
@@ -102,7 +102,7 @@ class CaseProcess:
 
 
 def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool, rounds: int, folder: Path) -> "Rounds":
-    """Every case once a round; a quick run keeps each group in one process, whose first case says whose it is."""
+    """Every case once a round. A quick run keeps each group in one process, whose Python the first case decides."""
     found = Rounds()
     for _ in range(rounds):
         if quick:
@@ -122,7 +122,7 @@ def compare(script: str, groups: list[list[str]], rivals: set[str], quick: bool,
 
 
 def report_cases(cases: list[str], needs: dict[str, str], run: Callable[[str], dict[str, float]]) -> None:
-    """What a process prints for `run_process`; `needs`: case -> a package without which it is left out."""
+    """What a process prints for `run_process`. `needs`: case -> a package without which the case is left out."""
     reports = {case: run(case) for case in cases if case not in needs or find_spec(needs[case])}
     for report in [*reports.values()][1:]:
         del report["first_step_cpu_seconds"]
@@ -130,7 +130,7 @@ def report_cases(cases: list[str], needs: dict[str, str], run: Callable[[str], d
 
 
 class Rounds(dict[str, list[dict[str, float]]]):
-    """Reports by case, a round each."""
+    """Reports by case, one for each round."""
 
     def ratio(self, one: str, other: str, what: str = "per_cpu_second") -> float | None:
         """Median over rounds of `one` / `other`; None where either is absent."""
@@ -140,7 +140,7 @@ class Rounds(dict[str, list[dict[str, float]]]):
         return round(statistics.median(left[what] / right[what] for left, right in pairs), 3)
 
     def table(self, unit: str) -> str:
-        """One line a case: medians."""
+        """One line of medians for each case."""
         lines = [f"| case | {unit} / CPU s | peak MB | CPU s to first step |", "| --- | --- | --- | --- |"]
         for case, reports in self.items():
             speed, peak = (

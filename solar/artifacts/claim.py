@@ -1,54 +1,67 @@
-"""Who is building a folder: one process at a time, and a dead one gives way."""
+"""Who is building a folder: one process at a time; the claim of a dead process is removed."""
 
+import errno
 import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from solar.errors import ArtifactError
+from solar.artifacts import process
+from solar.errors import ArtifactError, ArtifactInUse
 
 NAME = "owner.json"
+_claims: dict[tuple[int, int], int] = {}
+"""Device and inode of each owner file of this process -> the open descriptor that holds its lock."""
 
 
 def claim(folder: Path) -> None:
     """Take a folder for this process.
 
-    The owner file appears with its content or not at all, which holds even where file locks do nothing (some network
-    file systems). An owner that no longer runs on this machine is replaced; one on another machine cannot be asked.
+    The owner file appears complete or not at all, even where file locks do nothing (some network file systems). The
+    claim of a process that has ended is replaced.
 
     Raises:
-        ArtifactError: another process is at work in the folder.
+        ArtifactInUse: another process is building the folder.
+        ArtifactError: other processes took the folder three times in a row.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, mine = folder / NAME, folder / f".{NAME}.{os.getpid()}"
-    mine.write_text(json.dumps(_me()), encoding="utf-8")
+    descriptor = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    claimed = False
     try:
+        os.write(descriptor, json.dumps(process.describe() | {"locked": _lock(descriptor, mine)}).encode())
         for _ in range(3):
             try:
                 path.hardlink_to(mine)
+                claimed = True
+                _claims[_inode(path)] = descriptor
                 return
             except FileExistsError:
-                _evict_the_dead(path)
+                _evict_dead_owner(path)
     finally:
         mine.unlink()
+        if not claimed:
+            os.close(descriptor)
     raise ArtifactError(f"{path}: another process took the folder first; wait for it, or run again")
 
 
 def release(folder: Path) -> None:
     """Give a claimed folder back."""
-    (folder / NAME).unlink(missing_ok=True)
+    path = folder / NAME
+    with suppress(FileNotFoundError):
+        descriptor = _claims.pop(_inode(path), None)
+        path.unlink()
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _me() -> dict[str, object]:
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _evict_the_dead(path: Path) -> None:
-    # The lock keeps two newcomers from removing each other's fresh claim in place of the dead one.
-    with _locked(path.parent):
+def _evict_dead_owner(path: Path) -> None:
+    # The lock on the folder keeps two newcomers from removing each other's fresh claim in place of the dead one.
+    with locked(path.parent):
         try:
             owner = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -56,47 +69,66 @@ def _evict_the_dead(path: Path) -> None:
         except ValueError:
             owner = {}
         if owner.get("host") not in (None, socket.gethostname()):
-            raise ArtifactError(
+            raise ArtifactInUse(
                 f"{path.parent}: process {owner.get('pid')} on {owner.get('host')} is building it; "
-                f"wait for it, or delete {path} if it is gone"
+                f"wait for it, or delete {path} if that process has ended"
             )
-        alive = owner.get("boot") == _boot_id() and _started(owner.get("pid", -1)) == owner.get("started") is not None
-        if alive:
-            raise ArtifactError(f"{path.parent}: process {owner['pid']} is building it; wait for it to end, or stop it")
+        if _is_alive(owner, path):
+            raise ArtifactInUse(
+                f"{path.parent}: process {owner['pid']} is building it; wait for it to end, or stop it "
+                f"(if it has ended, delete {path})"
+            )
         path.unlink()
 
 
+def _is_alive(owner: dict[str, Any], path: Path) -> bool:
+    """Whether the owner, on a machine of our host name, still runs.
+
+    A process number means something only in its own PID namespace: containers that share a host name have one each.
+    There the owner file's lock decides, which the system drops when the owner ends.
+    """
+    recorded = "namespace" in owner
+    same_kernel = owner.get("boot") == process.boot_id()
+    if same_kernel and owner.get("namespace", process.pid_namespace()) == process.pid_namespace():
+        return process.started(owner.get("pid", -1)) == owner.get("started") is not None
+    if not recorded:  # a claim without the fields above, from before a restart of the machine
+        return False
+    if not owner["locked"]:
+        return True  # nothing tells; the message says how to go on
+    with path.open("r+b") as file:
+        return not _try_lock(file.fileno())
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock a file as long as this process lives; False where the file system ignores locks."""
+    if not _try_lock(descriptor):
+        return False
+    with path.open("r+b") as other:
+        return not _try_lock(other.fileno())
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Wait for the folder's lock and hold it; no lock where the file system has none."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
-def _boot_id() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot, None if there is none: tells it from a later one of its number."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return _answers(pid)
-
-
-def _answers(pid: int) -> str | None:
-    """Without /proc: whether the process can be signalled."""
-    if Path("/proc/self").exists() or pid <= 0:
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""The stages of the latest run, by name: how commands find what a person just made."""
+"""The artifacts of the latest run by stage name, for commands that look at them."""
 
 import json
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class LastRun:
-    """Where a run is recorded, and the folder of each of its stages; a folder may not be there yet."""
+    """Where a run is recorded, and the artifact folder of each stage, which may not exist yet."""
 
     record: Path
     folders: dict[str, Path]
 
 
 def last_run(root: Path) -> LastRun | None:
-    """The run that was started last under `root` (`paths.root`), or None."""
+    """The run that started last under `root` (`paths.root`), or None."""
     records = sorted((root / "runs").glob("*/*/artifacts.json"), key=lambda path: path.stat().st_mtime_ns)
     if not records:
         return None

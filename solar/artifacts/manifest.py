@@ -1,4 +1,4 @@
-"""What a finished stage says of itself: `manifest.json`, written last, so that its presence means complete."""
+"""The description of an artifact: `manifest.json`, written last, so that its presence means complete."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ _PACKAGES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "datase
 
 @dataclass(frozen=True)
 class Manifest:
-    """A stage, what it was told, what it read, and what it left."""
+    """A finished stage: its configuration, inputs, metrics and files."""
 
     stage: str
     kind: str
     id: str
     version: int
     config: dict[str, Any]
-    """Everything that the id is the hash of, except the inputs; references by the names of the run that made it."""
+    """All that the id is the hash of, except the inputs. References are names of the run that made the artifact."""
     inputs: dict[str, str]
-    """Stage name -> id of what was read."""
+    """Name of a stage that was read -> its id."""
     metrics: dict[str, Any]
     files: dict[str, dict[str, Any]]
     """Relative path -> `size` in bytes and `sha256`."""
@@ -38,7 +38,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Raises `ArtifactError` if it is no manifest."""
+        """The manifest of an artifact folder. Raises `ArtifactError` if it cannot be read."""
         path = folder / NAME
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -46,12 +46,12 @@ class Manifest:
             raise ArtifactError(f"{path}: cannot be read ({error}); delete {folder} to make it again") from error
 
     def write(self, folder: Path) -> None:
-        """Appears whole or not at all, even if the power fails."""
+        """Write `manifest.json`, whole or not at all, even if the power fails."""
         write_atomically(folder / NAME, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=True) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a new one that is on the disk before it has the name."""
+    """Replace a file by one that is on the disk before it takes the name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -62,7 +62,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's entries on the disk."""
+    """Flush a folder's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,7 +71,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def describe_files(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Size and hash of every file below a folder, each synced to the disk; but for `leave_out`, names at its top."""
+    """Size and hash of every file below a folder, each flushed to the disk, except the top-level names `leave_out`."""
     described = {}
     for path in sorted(folder.rglob("*")):
         top = path.relative_to(folder).parts[0]
@@ -84,7 +84,7 @@ def describe_files(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, dic
 
 
 def provenance() -> dict[str, Any]:
-    """The software and machine that make an artifact."""
+    """Versions and machine that make an artifact."""
     versions = {}
     for package in _PACKAGES:
         try:

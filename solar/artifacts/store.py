@@ -1,4 +1,4 @@
-"""Where artifacts live: found by name and id, built aside, published in one step."""
+"""Where artifacts live: found by id, built aside, published in one step. The stage's name in a folder is a label."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from solar.errors import ArtifactError
 
 CHECKPOINTS = "checkpoints"
 """Folder in an unfinished stage that an interrupted training resumes from; gone once it is published."""
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,29 @@ class Store:
     root: Path
 
     def folder(self, stage: str, identity: str) -> Path:
-        """Where a stage of this identity is, or will be."""
-        return self.root / f"{stage}-{identity}"
+        """The finished artifact of this id, under whatever stage's name; else the folder that `stage` will publish.
+
+        Of several folders of one id, the one with the stage's own name comes first.
+        """
+        own = self.root / f"{stage}-{identity}"
+        return next((path for path in [own, *self._labelled(identity)] if path.exists()), own)
 
     def partial(self, stage: str, identity: str) -> Path:
-        """Where it is built; the name is fixed, so that the next run resumes what a killed one left."""
-        return self.root / f"{stage}-{identity}.partial"
+        """The folder in which this id is being built, under whatever stage's name; else the one `stage` will build in.
+
+        The name is fixed, so that the next run resumes from what a killed run left.
+        """
+        own = self.root / f"{stage}-{identity}{PARTIAL}"
+        return next((path for path in [own, *self._labelled(identity + PARTIAL)] if path.exists()), own)
+
+    def _labelled(self, ending: str) -> list[Path]:
+        return sorted(self.root.glob(f"*-{ending}"))
 
     def find(self, stage: str, identity: str) -> Artifact | None:
         """The finished artifact, or None.
 
         Raises:
-            ArtifactError: it is there, and a file of it is missing or has another size than the manifest says.
+            ArtifactError: the manifest is missing, or a file is missing or has another size than the manifest says.
         """
         folder = self.folder(stage, identity)
         if not folder.exists():
@@ -48,18 +60,24 @@ class Store:
         manifest = Manifest.read(folder)
         for name, facts in manifest.files.items():
             path = folder / name
-            found = path.stat().st_size if path.is_file() else None
-            if found != facts["size"]:
-                was = "is missing" if found is None else f"has {found:,} bytes"
+            size = path.stat().st_size if path.is_file() else None
+            if size != facts["size"]:
+                state = "is missing" if size is None else f"has {size:,} bytes"
                 raise ArtifactError(
-                    f"{path}: {was}, expected {facts['size']:,} bytes; delete {folder} to make it again"
+                    f"{path}: {state}, expected {facts['size']:,} bytes; delete {folder} to make it again"
                 )
         return Artifact(folder, manifest)
 
     def begin(self, stage: str, identity: str) -> Path:
-        """Claim the folder to build in: as an interrupted attempt left it if it holds checkpoints, else empty."""
-        partial = self.partial(stage, identity)
-        claim.claim(partial)
+        """Claim the folder to build in: as an interrupted attempt left it if it holds checkpoints, else empty.
+
+        Raises:
+            ArtifactInUse: another process is building this id.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with claim.locked(self.root):  # two runs that label one id differently must choose the same folder
+            partial = self.partial(stage, identity)
+            claim.claim(partial)
         if not _resumable(partial):
             for path in partial.iterdir():
                 if path.name == claim.NAME:
@@ -72,18 +90,20 @@ class Store:
 
     def publish(self, manifest: Manifest) -> Artifact:
         """Turn the built folder into the artifact: describe its files, write the manifest, take the name."""
-        partial, folder = self.partial(manifest.stage, manifest.id), self.folder(manifest.stage, manifest.id)
-        # The claim and the checkpoints stay until the artifact has its name: a stop on the way loses nothing.
+        partial = self.partial(manifest.stage, manifest.id)
+        folder = partial.with_name(f"{manifest.stage}-{manifest.id}")
+        # Claim and checkpoints stay until the artifact has its name: a stop on the way loses nothing.
         manifest.files.update(describe_files(partial, leave_out=(claim.NAME, CHECKPOINTS)))
         manifest.write(partial)
         try:
-            partial.rename(folder)
+            with claim.locked(self.root):  # not while another process looks into the folder, to claim it
+                partial.rename(folder)
         except OSError:
-            # Somebody who did not see our claim was faster; what they made has the same identity.
+            # A process that did not see our claim was faster; its artifact has the same identity.
             finished = self.find(manifest.stage, manifest.id)
             if finished is None:
                 raise
-            shutil.rmtree(partial)
+            _remove(partial)
             return finished
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         claim.release(folder)
@@ -91,13 +111,24 @@ class Store:
         return Artifact(folder, manifest)
 
     def abandon(self, stage: str, identity: str) -> None:
-        """Leave nothing of a failed attempt, unless the next one can resume from its checkpoints."""
+        """Remove a failed attempt, unless the next one can resume from its checkpoints."""
         partial = self.partial(stage, identity)
         if _resumable(partial):
             claim.release(partial)
         else:
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
 
 
 def _resumable(partial: Path) -> bool:
     return any((partial / CHECKPOINTS).glob("*"))
+
+
+def _remove(partial: Path) -> None:
+    """Everything but the claim goes first, so that no other run begins in a folder that is being removed."""
+    for path in partial.iterdir() if partial.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != claim.NAME:
+            path.unlink(missing_ok=True)
+    claim.release(partial)
+    shutil.rmtree(partial, ignore_errors=True)

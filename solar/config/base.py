@@ -1,4 +1,4 @@
-"""The words every stage's configuration is written in: stage, reference, content."""
+"""What every stage's configuration is made of: references to stages, pointers to content, pace."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from omegaconf import MISSING
 def reference(product: str, default: Any = MISSING) -> Any:
     """A field that names the stage (or, as a list, the stages) whose `product` is read.
 
-    The plan turns the name into an edge of the graph, and the hash sees the id of that stage instead of its name.
+    The plan turns the name into an edge of the graph; the id hashes the id of that stage instead of its name.
     A list may be `["*"]`: every stage of the plan that leaves this product.
     """
     if isinstance(default, list):
@@ -19,7 +19,7 @@ def reference(product: str, default: Any = MISSING) -> Any:
 
 
 def content(what: str, default: Any = MISSING) -> Any:
-    """A field whose value points outside the configuration; the hash sees what it points at.
+    """A field whose value points outside the configuration; the id hashes the content behind it.
 
     `what` is `path` (a file or folder: names and contents), `source` (a file, folder or glob: the content of the files
     that a reader of rows takes), `package` (an installed distribution: its version) or `documentation` (the same, and
@@ -31,17 +31,17 @@ def content(what: str, default: Any = MISSING) -> Any:
 
 
 def pace(default: Any) -> Any:
-    """A field that says how fast work is done and changes nothing of what is made; the hash does not see it."""
+    """A field that sets how fast work is done and changes no result; it is not part of the id."""
     return field(default=default, metadata={"pace": True})
 
 
 @dataclass
 class StageConfig:
-    """One stage of an experiment: what it is told. All of it but its `pace` is part of the stage's identity."""
+    """The configuration of one stage. All of it, except fields of `pace`, is part of the stage's id."""
 
     kind: str = MISSING
     """Row of `solar.config.kinds.STAGES`."""
 
     def problems(self) -> Iterator[str]:
-        """Each thing that is wrong with the values, as `key: what was found, what was expected`."""
+        """Each problem with the values, as `key: what was found, what was expected`."""
         yield from ()

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePath
 
 from omegaconf import MISSING
 
@@ -40,10 +41,10 @@ class Format(StrEnum):
 
 FIELDS: dict[Format, tuple[str, ...]] = {
     Format.text: ("text",),
-    Format.messages: ("messages",),
-    Format.prompt_completion: ("prompt", "completion", "system"),
+    Format.messages: ("messages", "tools"),
+    Format.prompt_completion: ("prompt", "completion", "system", "tools"),
     Format.preference: ("prompt", "chosen", "rejected", "system"),
-    Format.sharegpt: ("conversations", "system"),
+    Format.sharegpt: ("conversations", "system", "tools"),
     Format.alpaca: ("instruction", "input", "output", "system"),
     Format.open_orca: ("system_prompt", "question", "response"),
     Format.metamath: ("query", "response", "system"),
@@ -74,8 +75,9 @@ class PythonDocsConfig(StageConfig):
     held_out_fraction: float = MISSING
     """Share of documented objects that no training split ever holds."""
     max_bytes: int | None = None
-    """Stop after this much training text; everything, if not given."""
+    """Stop after this much training text; null: take everything."""
     seed: int = MISSING
+    """Decides which objects are held out, which wrong answers are offered, and what `max_bytes` leaves out."""
 
     def problems(self) -> Iterator[str]:
         if not 0 < self.held_out_fraction < 1:
@@ -89,33 +91,38 @@ class SourceConfig:
     """One source of a mixture: a stage's text, local files or a hub data set at a pinned commit (exactly one)."""
 
     stage: str | None = reference("text", None)
+    """A stage that leaves text; `file` names one of its files."""
     file: str | None = None
-    """The file inside the stage's artifact; nothing without a stage."""
+    """The file inside the stage's artifact; null: all files of the artifact."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
+    """A data set on the Hugging Face hub, `organisation/name`; its rows are streamed."""
     revision: str | None = None
+    """The commit (40 hex digits) of `hub`; a branch name would make the run unrepeatable."""
     subset: str | None = None
+    """The configuration of `hub` to read, where the data set has several."""
     split: str = "train"
+    """The split that is read, of a hub, of files (`test-*.parquet`, `dev/`) or of rows with a column `split`."""
     format: Format = MISSING
     columns: dict[str, str] = field(default_factory=dict)
-    """Our name of a field -> the source's column, where they differ (`text: content`)."""
+    """Field of the format -> column of the source, where the names differ (`text: content`)."""
     weight: float | None = None
-    """Share of the mixture's tokens, relative to the other sources; by size, if none has one."""
+    """Share of the mixture's tokens, relative to the other weights; by size, if no source has a weight."""
     share: float | None = None
     """Share of all tokens, above 0 and below 1 (replay: `share: 0.05`); the others divide the rest by their weights."""
     max_epochs: float | None = None
-    """Read it no oftener than this; the others then take its part. Endless, if not given."""
+    """Read the source at most this often; afterwards the other sources take its share. Null: without end."""
     max_samples: int | None = None
-    """Draw this many rows at random (by the stage's seed); all, if not given."""
+    """Draw this many rows at random (by the stage's seed); null: take all."""
     keep: dict[str, str] = field(default_factory=dict)
-    """Column -> regular expression its value must match from its start; other rows are dropped and counted."""
+    """Column -> regular expression that the value must match from its start; other rows are dropped and counted."""
     drop_tasks: list[str] = field(default_factory=list)
     """FLAN task names whose rows are dropped (paper, Table 8); needs `task_index`."""
     task_index: str | None = None
     """Hub data set `organisation/name@commit` that gives questions (`inputs`) their FLAN task (`_task_name`)."""
     task_index_path: str | None = content("source", None)
-    """The same as local files; one of the two."""
+    """The task index as local files; either this or `task_index`."""
 
     def problems(self) -> Iterator[str]:
         places = [name for name in ("stage", "path", "hub") if getattr(self, name) is not None]
@@ -137,6 +144,12 @@ class SourceConfig:
             yield f"max_samples: found {self.max_samples}, expected at least 1"
         if self.hub is None and (self.revision or self.subset):
             yield "hub: not given, but revision or subset is, which only say what is read from a hub"
+        if self.hub is None and not re.fullmatch(r"\w[\w.-]*", self.split):
+            yield f"split: found {self.split!r}, expected the name of a split; only a hub cuts parts out of one"
+        if self.file is not None and self.stage is None:
+            yield f"file: found {self.file!r} without a stage, expected the stage in whose artifact the file is"
+        if self.file is not None and (PurePath(self.file).is_absolute() or ".." in PurePath(self.file).parts):
+            yield f"file: found {self.file!r}, expected a file inside the artifact of the stage; `path` reads others"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:
@@ -157,15 +170,17 @@ class SourceConfig:
 
 
 OnError = StrEnum("OnError", ["raise", "skip"])
-"""What a row that cannot be read does: stop the run with its file and line, or be counted and left out."""
+"""What happens at a row that cannot be read: `raise` stops the run and names file and line, `skip` counts the row and
+leaves it out."""
 
 
 class Deduplicate(StrEnum):
     """Which repetitions among the samples of all sources are left out; the first one stays."""
 
     none = "none"
+    """Every repetition stays."""
     exact = "exact"
-    """The same text, but for white space and case."""
+    """The same text, except for white space and case."""
     minhash = "minhash"
     """Nearly the same text: estimated Jaccard similarity of word 5-grams above 0.8 (extra `dedup`)."""
 
@@ -175,9 +190,10 @@ class DecontaminateConfig:
     """Leave out samples that share a run of words with an evaluation set."""
 
     against: dict[str, SourceConfig] = MISSING
-    """The evaluation sets; what is said in their rows (questions and answers) is compared."""
+    """The evaluation sets; the questions and answers in their rows are compared."""
     ngram: int = 13
-    """Words in a row that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); rows of 8 or more count whole."""
+    """Consecutive words that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); shorter texts of at least 8
+    words count whole."""
 
     def problems(self) -> Iterator[str]:
         if not self.against:
@@ -193,7 +209,7 @@ class SwitchConfig:
     """Other weights from a moment of training on."""
 
     at_tokens: int = MISSING
-    """Tokens read by then."""
+    """Tokens that are read before the switch."""
     weights: dict[str, float] = MISSING
     """Source -> weight; a source that is not named is no longer read."""
 
@@ -203,21 +219,23 @@ class PrepareDataConfig(StageConfig):
     """Turn a mixture of sources into tokens on disk."""
 
     sources: dict[str, SourceConfig] = MISSING
+    """The mixture, by name. Where samples repeat, those of earlier sources stay."""
     tokenizer: str = reference("tokenizer")
     """A tokenizer stage, or a model stage (its tokenizer)."""
     task: Task = MISSING
     template: str | None = None
-    """A chat template by name (`solar.data.encode.templates`); the tokenizer's own, if not given."""
+    """A chat template by name (`solar.data.encode.templates`); null: the tokenizer's own."""
     sequence_length: int = MISSING
-    """Tokens a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
+    """Tokens of a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
     packing: Packing = MISSING
     held_out_fraction: float = MISSING
     """Share of samples, chosen by the hash of their text, that form the `valid` split.
 
-    A row with a column `split` (`train` or `valid`) has chosen already."""
+    A row whose column `split` says `train` or `valid` (or the like) has chosen already; other splits are left out."""
     seed: int = MISSING
+    """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None
-    """Draw sources by size ** (1 / temperature): above 1, small sources are read oftener. Excludes weights."""
+    """Draw sources by size ** (1 / temperature): above 1, small sources are read more often. Not with weights."""
     switches: list[SwitchConfig] = field(default_factory=list)
     """Other weights later in training, in order of `at_tokens`."""
     deduplicate: Deduplicate = Deduplicate.none

@@ -1,4 +1,4 @@
-"""How long a stage trains: a number with its unit, in one word of configuration."""
+"""How long a stage trains: a number with its unit."""
 
 import re
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
-        """Raises `ConfigError` for anything but `<number>[k|M|B|T] <tokens|steps|epochs>`."""
+        """Raises `ConfigError` unless the text is `<number>[k|M|B|T] <tokens|steps|epochs>`."""
         match = _PATTERN.fullmatch(str(text))
         if match is None:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What is measured of a model, and what of a run is shown."""
+"""What is measured of models, and what a report shows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,8 +13,9 @@ class HarnessTaskConfig:
     """One task of lm-evaluation-harness."""
 
     task: str = MISSING
-    """Its name there."""
+    """Name of the task in the harness."""
     num_fewshot: int = MISSING
+    """Solved examples in front of each question."""
     metric: str = MISSING
     """Key of the score in the harness's results."""
 
@@ -26,17 +27,17 @@ class EvaluateConfig(StageConfig):
     models: list[str] = reference("model")
     """Stages whose models are scored; `["*"]` is every model of the plan."""
     data: str | None = reference("tokens", None)
-    """Tokens whose `valid` split is read: loss in nats a token, bits a byte."""
+    """Tokens whose `valid` split is read: loss in nats per token, and bits per byte."""
     max_tokens: int | None = None
-    """Read at most this much of `data`; all, if not given."""
+    """Read at most this many tokens of `data`; null: read all."""
     choices: str | None = reference("text", None)
     """A text stage with `choices.jsonl`: which of several answers the model finds likeliest."""
     max_choices: int | None = None
-    """Ask at most so many questions of each task."""
+    """Ask at most this many questions of each task."""
     harness: dict[str, HarnessTaskConfig] = field(default_factory=dict)
-    """Name we show -> a task of lm-evaluation-harness (extra `eval`)."""
+    """Name in the table -> a task of lm-evaluation-harness (extra `eval`)."""
     harness_limit: int | None = None
-    """Score only the first so many examples of each harness task: a rehearsal, not a result."""
+    """Score only this many examples of each harness task, from the first on: a rehearsal, not a result."""
 
     def problems(self) -> Iterator[str]:
         if not self.models:
@@ -57,4 +58,4 @@ class ReportConfig(StageConfig):
     """One HTML page about a run."""
 
     of: list[str] = reference("any", ["*"])
-    """Stages it shows; `["*"]` is every other stage."""
+    """Stages that the page shows; `["*"]` is every other stage."""

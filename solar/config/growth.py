@@ -16,7 +16,7 @@ class Select(StrEnum):
     step0_loss = "step0_loss"
     """The grown model's loss before any training; less is better."""
     block_influence = "block_influence"
-    """Mean block influence of the layers it repeats; less is better: they change the stream least."""
+    """Mean block influence of the repeated layers; less is better: these layers change the stream least."""
 
 
 @dataclass
@@ -24,13 +24,14 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     """Grow a model in depth."""
 
     model: str = reference("model")
+    """The base."""
     diagnosis: str | None = reference("diagnosis", None)
-    """Grow by the plan that this stage selected, instead of one written here."""
+    """Grow by the plan that this stage selected, instead of a plan written here."""
     data: str | None = reference("tokens", None)
     """Tokens on which `seam: rms_match` measures the stream."""
     materialize: bool = True
-    """Write the grown weights. If false, only configuration and plan are kept, and whoever loads the model builds it
-    from the files of `model`, bit for bit the same; that artifact must then stay where it is."""
+    """Write the grown weights. If false, only configuration and plan are written, and loading the model builds the
+    weights from the files of `model`, bit for bit the same; the artifact of `model` must then stay where it is."""
 
     def problems(self) -> Iterator[str]:
         if self.diagnosis is not None:
@@ -49,15 +50,17 @@ class DiagnoseConfig(StageConfig):
     """Measure a model's layers and candidate plans on held-out text, before anything is trained or written."""
 
     model: str = reference("model")
+    """The base that is measured; it is not changed."""
     data: str = reference("tokens")
     """Tokens whose `valid` split is read."""
     plans: dict[str, GrowthPlan] = field(default_factory=dict)
     """Candidates, by name."""
     tokens: int = MISSING
-    """How much text is read."""
+    """Tokens of held-out text that are read."""
     sequence_length: int = MISSING
+    """Tokens of a row of that text."""
     select: Select = Select.step0_loss
-    """Ranks the candidates; the first is selected, and written down as an explicit plan."""
+    """Ranks the candidates; the first candidate is selected and written down as an explicit plan."""
 
     def problems(self) -> Iterator[str]:
         for name in ("tokens", "sequence_length"):

@@ -1,4 +1,4 @@
-"""Which base layer runs where in a grown model, and what the new layers start from. Imports nothing but Python."""
+"""Which base layer runs where in a grown model, and what the new layers start from. Imports only Python's library."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class Init(StrEnum):
     """What the new layers start from; a layer is new where its base layer has already run below it."""
 
     copy = "copy"
+    """An exact copy of the base layer."""
     zero_out = "zero_out"
     """A copy that writes nothing to the residual stream: the grown model computes exactly what the base does."""
     mean = "mean"
@@ -37,19 +38,23 @@ class Init(StrEnum):
 
 
 class SeamInit(StrEnum):
-    """What is done where two layers meet that were no neighbours in the base."""
+    """What is done where two layers meet that are not neighbours in the base."""
 
     none = "none"
+    """Nothing."""
     rms_match = "rms_match"
-    """Above the seam, what layers write is scaled by how much louder the stream is than it was in the base."""
+    """Above the seam, what layers write is scaled by how much louder the stream is there than in the base."""
 
 
 class WeightDtype(StrEnum):
     """Number formats weights can be stored in."""
 
     float32 = "float32"
+    """32 bits."""
     bfloat16 = "bfloat16"
+    """16 bits, with the range of float32."""
     float16 = "float16"
+    """16 bits, largest number 65,504."""
 
 
 PARAMETERS: dict[PlanName, tuple[str, ...]] = {
@@ -61,7 +66,7 @@ PARAMETERS: dict[PlanName, tuple[str, ...]] = {
     PlanName.explicit: ("layers",),
     PlanName.slices: ("slices",),
 }
-"""What each plan is told."""
+"""Plan -> its parameters."""
 
 _WAYS_TO_SAY_DUS = (["m"], ["m_fraction"], ["target_layers"], ["p", "q"])
 _DUS_WAYS = "m, m_fraction, target_layers, or p and q"
@@ -73,12 +78,13 @@ class GrowthPlan:
     """Which base layer runs where, and what the new layers start from. n is the base's `num_hidden_layers`."""
 
     plan: PlanName | None = None
+    """The plan; each plan reads its own parameters."""
     m: int | None = None
     """dus: layers dropped from the end of the first copy and the start of the second; 0 to n/2 (paper, section 2)."""
     m_fraction: float | None = None
     """dus: m as a share of n, 0 to 0.5; rounded to whole layers."""
     target_layers: int | None = None
-    """dus: m by the layers wanted, 2(n - m): even, n to 2n."""
+    """dus: m from the wanted number of layers, 2(n - m): even, n to 2n."""
     p: int | None = None
     """dus, with `q`: layers dropped from the end of the first copy."""
     q: int | None = None
@@ -96,16 +102,18 @@ class GrowthPlan:
     slices: list[list[int]] | None = None
     """slices: `[start, stop]` ranges of base layers, without `stop`; bottom to top."""
     init: Init = Init.copy
+    """What new layers start from."""
     noise_std: float | None = None
     """noise: standard deviation, as a share of the root mean square of the tensor it is added to."""
     seed: int | None = None
-    """noise: what it is drawn from."""
+    """noise: the noise is drawn from this seed."""
     seam: SeamInit = SeamInit.none
+    """What is done where two layers meet that are not neighbours in the base."""
     dtype: WeightDtype | None = None
-    """Store the weights in this format; as they come, if not given."""
+    """Store the weights in this format; null: as in the base."""
 
     def problems(self) -> Iterator[str]:
-        """Whatever is wrong at any depth; what depends on n is for `solar.growth.plans.resolve`."""
+        """Problems at any depth; `solar.growth.plans.resolve` finds those that depend on n."""
         if self.plan is None:
             yield f"plan: not set, expected one of {', '.join(PlanName)}"
             return

@@ -1,4 +1,4 @@
-"""The kinds of stages there are. Adding one: a dataclass, a function, a row here, a YAML, a test."""
+"""All kinds of stages. A new kind is a dataclass, a function, a row here, a YAML and a test."""
 
 from dataclasses import dataclass
 
@@ -16,21 +16,21 @@ from solar.config.training import PretrainConfig, SftConfig
 
 @dataclass(frozen=True)
 class Kind:
-    """One row: what the stage is told, what it leaves, and where the function is."""
+    """One kind: its configuration, its product, and the version of its code."""
 
     config: type[StageConfig]
     produces: str
     version: int
-    """Part of the identity: raise it when the code makes something else from the same configuration."""
+    """Part of the id: raise it when the code makes another result from the same configuration."""
     trains: bool = False
-    """Runs on every device, in processes of its own when there is more than one."""
+    """Runs on every device; on more than one, in processes of its own."""
 
 
 STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
     "synthesize": Kind(SynthesizeConfig, "text", 3),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
-    "prepare_data": Kind(PrepareDataConfig, "tokens", 5),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 6),
     "init_model": Kind(InitModelConfig, "model", 1),
     "import_model": Kind(ImportModelConfig, "model", 1),
     "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),
@@ -48,11 +48,11 @@ STAGES: dict[str, Kind] = {
 }
 
 FITS: dict[str, tuple[str, ...]] = {"tokenizer": ("tokenizer", "model")}
-"""What may stand where a product is asked for, if not only itself: a model folder carries its tokenizer."""
+"""Product asked for -> products that serve: a model folder also holds its tokenizer."""
 
 
 def function_of(kind: str) -> str:
-    """Dotted name of the function that does a kind's work; resolved where the stage runs.
+    """Dotted name of a kind's function; imported only where the stage runs.
 
     >>> function_of("sft")
     'solar.stages.sft.run'
@@ -61,7 +61,7 @@ def function_of(kind: str) -> str:
 
 
 def fits(product: str, wanted: str) -> bool:
-    """Whether what a stage leaves can be read where `wanted` is asked for.
+    """Whether a stage's product can be read where `wanted` is asked for.
 
     >>> fits("model", "tokenizer"), fits("tokens", "model"), fits("scores", "any")
     (True, False, True)

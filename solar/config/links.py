@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from os.path import expanduser
 from typing import Any
 
 from solar.config.plain import as_plain
@@ -19,12 +20,12 @@ class Pointer:
     role: str
     """`reference` or `content`."""
     to: str
-    """The product that a reference asks for, or what kind of content it is."""
+    """The product that a reference asks for, or the kind of content."""
     value: str
 
 
 def pointers(config: Any, role: str, prefix: str = "") -> Iterator[Pointer]:
-    """Every pointer of one role in a configuration, in the order of its fields."""
+    """All pointers of one role in a configuration, in the order of its fields."""
     if isinstance(config, dict):
         for name, value in config.items():
             yield from pointers(value, role, f"{prefix}{name}.")
@@ -41,14 +42,16 @@ def pointers(config: Any, role: str, prefix: str = "") -> Iterator[Pointer]:
 
 
 def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") -> Any:
-    """The configuration as plain data, each pointer replaced; the stage's identity is a hash of this.
+    """The configuration as plain data with each pointer replaced; the stage's id is a hash of the result.
 
-    A field that is null is left out, so that a setting added later, and not used, changes no identity; so is `pace`.
-    Entries by name (sources of data, say) are a list, for their order counts: of duplicates, the first one stays.
+    Null fields are left out, so that adding a field with a null default changes no id; so are fields of `pace`.
+    Entries by name (such as sources of data) become a list, because their order counts: the first of duplicates stays.
     """
     if isinstance(config, dict):
         plain = {str(name): rewrite(value, replace, f"{prefix}{name}.") for name, value in config.items()}
         return [*map(list, plain.items())] if any(map(is_dataclass, config.values())) else plain
+    if isinstance(config, list) and any(map(is_dataclass, config)):
+        return [rewrite(element, replace, f"{prefix}{position}.") for position, element in enumerate(config)]
     if not is_dataclass(config):
         return as_plain(config)
     plain = {}
@@ -65,8 +68,22 @@ def rewrite(config: Any, replace: Callable[[Pointer], Any], prefix: str = "") ->
     return {name: value for name, value in plain.items() if value is not None}
 
 
+def expand_home(config: Any) -> None:
+    """Replace a leading `~` in the paths that a configuration points at, in place."""
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            expand_home(value)
+    elif is_dataclass(config):
+        for item in fields(config):
+            value = getattr(config, item.name)
+            if item.metadata.get("content") not in ("path", "source"):
+                expand_home(value)
+            elif isinstance(value, str):
+                setattr(config, item.name, expanduser(value))  # noqa: PTH111  (a glob is no `Path`)
+
+
 def redirect(config: Any, names: Mapping[str, str]) -> None:
-    """Let references to a stage mean another one, in place: `names` is old name -> new name."""
+    """Rename the stages that references name, in place: `names` is old name -> new name."""
     if isinstance(config, dict):
         for value in config.values():
             redirect(value, names)

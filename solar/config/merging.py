@@ -1,4 +1,4 @@
-"""How several models become one: the method and the numbers it takes."""
+"""How several models become one: the method and its numbers."""
 
 import math
 from collections.abc import Iterator
@@ -52,13 +52,13 @@ TAKES = {
     MergeMethod.model_stock: {"base"},
     MergeMethod.window: {"decay"},
 }
-"""The settings each method reads; any other is refused, since it would change nothing."""
+"""Method -> settings that it reads; a setting that changes nothing is refused."""
 
 SETTINGS = ("base", "weights", "t", "scale", "density", "densities", "seed", "decay")
-"""All that any method reads."""
+"""All settings of all methods."""
 
 OPTIONAL = {"weights", "scale", "densities"}
-"""Settings that a method which takes them can do without."""
+"""Settings with a default in the methods that read them."""
 
 
 @dataclass
@@ -66,22 +66,24 @@ class MergeConfig(StageConfig):
     """Merge models of one shape into one, tensor by tensor. Tokenizer and configuration are the first model's."""
 
     models: list[str] = reference("model")
+    """The models that are merged, in the order of `weights` and `densities`."""
     method: MergeMethod = MISSING
+    """How each tensor is computed."""
     base: str | None = reference("model", None)
     """The model that all `models` were trained from; never one of them."""
     weights: list[float] | None = None
-    """One a model, equal if not given. `average` divides them by their sum, TIES by the sum of those that agree;
-    task arithmetic and DARE take them as they are (and 1 if not given)."""
+    """One weight for each model; null: equal weights. `average` divides the weights by their sum, TIES by the sum of
+    those that agree; task arithmetic and DARE take them as they are (null: 1)."""
     t: float | None = None
     """Share of the way from the first model (0) to the second (1)."""
     scale: float | None = None
-    """Factor on the merged change before it is added to the base (the papers' lambda); 1 if not given."""
+    """Factor on the merged change before it is added to the base (the papers' lambda); null: 1."""
     density: float | None = None
     """Share of each model's change that is kept, more than 0 to 1."""
     densities: list[float] | None = None
-    """The same, one a model, in place of `density`."""
+    """The density of each model, instead of one `density` for all."""
     seed: int | None = None
-    """Of the changes that DARE drops."""
+    """Seed of the changes that DARE drops."""
     decay: Decay | None = None
     """The learning-rate decay that `window` stands in for."""
 
@@ -92,12 +94,12 @@ class MergeConfig(StageConfig):
         >>> MergeConfig(method=MergeMethod.average, models=["a", "b"], weights=[0.4, 0.6]).in_words
         'average, weights 0.4 0.6'
         """
-        said = [self.method.value]
+        words = [self.method.value]
         for name in SETTINGS:
             value = getattr(self, name)
             if value is not None:
-                said.append(f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-        return ", ".join(said)
+                words.append(f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+        return ", ".join(words)
 
     def problems(self) -> Iterator[str]:
         takes = TAKES[self.method]
@@ -118,9 +120,9 @@ class MergeConfig(StageConfig):
         if not self.models:
             yield "models: found none, expected at least one"
         if self.weights is not None and len(self.weights) != len(self.models):
-            yield f"weights: found {len(self.weights)} for {len(self.models)} models, expected one a model"
+            yield f"weights: found {len(self.weights)} for {len(self.models)} models, expected one for each model"
         if self.densities is not None and len(self.densities) != len(self.models):
-            yield f"densities: found {len(self.densities)} for {len(self.models)} models, expected one a model"
+            yield f"densities: found {len(self.densities)} for {len(self.models)} models, expected one for each model"
         if self.base in self.models:
             yield f"base: found {self.base}, also one of the models; leave it out of them"
 

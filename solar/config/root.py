@@ -1,22 +1,28 @@
-"""The whole configuration: `stages` says what is computed and is hashed; all else says how and where, and is not."""
+"""The whole configuration: `stages` decides what is computed and is hashed; all else decides how and where."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from solar.config.base import StageConfig
+from solar.config.links import expand_home
 from solar.config.plain import as_plain
 from solar.errors import ConfigError
+
+_MOST_PROCESSES = 1024
+"""Threads or workers; far more make torch or the system crash."""
 
 
 class Strategy(StrEnum):
     """How several devices share the work."""
 
     single = "single"
+    """One device."""
     ddp = "ddp"
     """Every device holds the whole model."""
     fsdp = "fsdp"
@@ -25,44 +31,47 @@ class Strategy(StrEnum):
 
 @dataclass
 class TrainerConfig:
-    """Hardware, and how often it looks up from its work."""
+    """Hardware, and how often training logs and saves."""
 
     accelerator: str = MISSING
     """`cpu` or `gpu`."""
     devices: int = MISSING
-    """Devices a node."""
+    """Devices of each machine."""
     num_nodes: int = MISSING
+    """Machines."""
     rendezvous: str | None = None
-    """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
+    """HOST:PORT of this machine, where several machines meet without SLURM; the others run `solar.join`."""
     strategy: Strategy = MISSING
+    """How several devices share the work."""
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
-    """Rows a device holds at once; a stage's global batch is made of as many micro-batches as it takes."""
+    """Rows that a device computes at once; a global batch is made of as many micro-batches as needed."""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
-    """The same for single stages, by name."""
+    """`micro_batch_size` of single stages, by name."""
     num_workers: int = 0
     """Processes that load data; the order of samples does not depend on it."""
     threads: int | None = None
-    """CPU threads of torch; its own choice, if not given."""
+    """CPU threads of torch; null: torch chooses."""
     compile: bool = False
-    """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
-    resumed training equals one that ran through to rounding, not in every byte."""
+    """torch.compile: a minute of start-up for faster steps. Its kernels depend on the batches since the start, so a
+    resumed training equals an uninterrupted training up to rounding, not in every byte."""
     log_every_steps: int = MISSING
+    """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
-    """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
-    given."""
+    """Steps between measurements of every layer: gradient norm, size of the update, distance of twins; null: never."""
     checkpoint_every_seconds: float = MISSING
-    """How much work a kill may cost."""
+    """Seconds between checkpoints: as much work as a kill may cost."""
     keep_checkpoints: int = 1
+    """How many of the newest checkpoints stay while a stage trains."""
 
     @property
     def replicas(self) -> int:
-        """Batches that are computed at a time: devices in all, unless several work on one."""
+        """Batches that are computed at the same time: all devices, divided by those that share a batch."""
         return self.devices * self.num_nodes // self.tensor_parallel
 
     def micro_batch_of(self, stage: str, global_batch_size: int) -> int:
-        """Rows a device holds at once in a stage: what is configured, or its share of the global batch if that is less.
+        """Rows a device holds at once in a stage: the configured number, at most its share of the global batch.
 
         >>> trainer = TrainerConfig(devices=2, num_nodes=1, micro_batch_size=16, micro_batch_sizes={"dpo": 4})
         >>> trainer.micro_batch_of("sft", 8), trainer.micro_batch_of("dpo", 64)
@@ -84,13 +93,14 @@ class TrainerConfig:
         ):
             if getattr(self, name) < 1:
                 yield f"{name}: found {getattr(self, name)}, expected at least 1"
-        for name in ("threads", "telemetry_every_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: found {value}, expected at least 1 or null"
-        for name in ("num_workers", "checkpoint_every_seconds"):
-            if getattr(self, name) < 0:
-                yield f"{name}: found {getattr(self, name)}, expected 0 or more"
+        if self.telemetry_every_steps is not None and self.telemetry_every_steps < 1:
+            yield f"telemetry_every_steps: found {self.telemetry_every_steps}, expected at least 1 or null"
+        if self.threads is not None and not 1 <= self.threads <= _MOST_PROCESSES:
+            yield f"threads: found {self.threads}, expected 1 to {_MOST_PROCESSES} or null"
+        if not 0 <= self.num_workers <= _MOST_PROCESSES:
+            yield f"num_workers: found {self.num_workers}, expected 0 to {_MOST_PROCESSES}"
+        if not self.checkpoint_every_seconds >= 0:
+            yield f"checkpoint_every_seconds: found {self.checkpoint_every_seconds}, expected 0 or more"
         if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:
             yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
         if self.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d+", self.rendezvous):
@@ -102,11 +112,14 @@ class TrainerConfig:
 
 
 class LoggerName(StrEnum):
-    """Where curves go besides the artifact's own `logs/`."""
+    """Where curves are sent, in addition to the artifact's `logs/`."""
 
     none = "none"
+    """Nowhere else."""
     wandb = "wandb"
+    """Weights & Biases."""
     tensorboard = "tensorboard"
+    """TensorBoard event files in the folder of the run."""
 
 
 @dataclass
@@ -114,7 +127,9 @@ class LoggerConfig:
     """The experiment tracker."""
 
     name: LoggerName = MISSING
+    """Which tracker."""
     project: str = "solar"
+    """Name of the project in the tracker."""
     mode: str = "offline"
     """wandb: `offline` (nothing leaves this machine) or `online`."""
 
@@ -123,12 +138,21 @@ class LoggerConfig:
             yield f"mode: found {self.mode!r}, expected offline or online"
 
 
+class Preflight(StrEnum):
+    """What happens if this machine seems to lack something for the plan. Memory and disk are estimates."""
+
+    refuse = "refuse"
+    """Print every lack, and start no work."""
+    warn = "warn"
+    """Print every lack, and start nevertheless."""
+
+
 @dataclass
 class PathsConfig:
     """Where things are written."""
 
     root: str = MISSING
-    """Everything that is written lies under it: `artifacts/` and `runs/`."""
+    """The folder of everything that is written: `artifacts/`, `runs/`, `sweeps/`."""
 
 
 @dataclass
@@ -136,20 +160,22 @@ class SolarConfig:
     """One experiment."""
 
     name: str = MISSING
-    """Names the folder of the run."""
+    """Name of the experiment, and of the folder of its runs."""
     seed: int = MISSING
-    """`${seed}` wherever a stage has randomness."""
+    """Recipes use it as `${seed}` wherever a stage draws at random."""
     stages: dict[str, StageConfig] = field(default_factory=dict)
-    """The graph, by name; order comes from the references."""
+    """The graph of stages, by name; the references decide the order."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     objective: str | None = None
-    """`stage.metric` that a sweep optimises; the run returns it."""
+    """`stage.metric` that a sweep optimises and a run returns."""
     until: str | None = None
-    """Stop after this stage and what it needs."""
+    """Run only this stage and the stages that it needs."""
     dry_run: bool = False
     """Print the plan and stop."""
+    preflight: Preflight = Preflight.refuse
+    """What happens if this machine seems to lack memory, disk, packages or data for the plan."""
 
 
 def typed(composed: DictConfig) -> SolarConfig:
@@ -162,17 +188,23 @@ def typed(composed: DictConfig) -> SolarConfig:
     if missing:
         raise ConfigError("\n".join(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
     config = OmegaConf.to_object(composed)
-    assert isinstance(config, SolarConfig)
+    if not isinstance(config, SolarConfig):
+        raise ConfigError(
+            "the configuration does not start from solar's own, which --config-path takes away; "
+            "add a folder of yours with --config-dir=FOLDER"
+        )
     unknown = list(_unknown(OmegaConf.to_container(composed), as_plain(config)))
     if unknown:
         raise ConfigError(
-            "\n".join(f"{key}: no such key; without the plus, a typo is told with what was meant" for key in unknown)
+            "\n".join(f"{key}: no such key; without the plus, the message suggests a key" for key in unknown)
         )
+    expand_home(config.stages)
+    config.paths.root = str(Path(config.paths.root).expanduser()) if config.paths.root else ""
     return config
 
 
 def _unknown(composed: Any, known: Any, prefix: str = "") -> Iterator[str]:
-    """Keys that were added with a plus and that no dataclass has."""
+    """Keys that a plus added and that no dataclass has."""
     if isinstance(composed, dict) and isinstance(known, dict):
         for key, value in composed.items():
             if str(key) not in known:

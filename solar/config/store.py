@@ -1,4 +1,4 @@
-"""Where Hydra learns the schemas: the only module of `config` that knows Hydra."""
+"""Registers the schemas with Hydra: the only module of `config` that imports Hydra."""
 
 from hydra.core.config_store import ConfigStore
 
@@ -9,7 +9,7 @@ from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
 
 ENTRIES: dict[str, type] = {"source": SourceConfig, "plan": GrowthPlan, "harness_task": HarnessTaskConfig}
-"""What stands under names of the user's choice inside a stage; `+schema@stages.data.sources.mine=source` adds one."""
+"""Entries that the user names inside a stage; `+schema@stages.data.sources.mine=source` adds an entry."""
 
 
 def register() -> None:

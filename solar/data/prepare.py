@@ -18,7 +18,8 @@ from solar.data.encode.samples import Sample, Sampler, sampler_for
 from solar.data.order.mixture import mixture_of
 from solar.data.order.order import Order
 from solar.data.pack.rows import write_rows
-from solar.data.read.formats import BadRow
+from solar.data.read import sources
+from solar.data.read.messages import BadRow
 from solar.data.store.header import Mixture, Split, TokensHeader
 from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
 from solar.errors import DataError
@@ -59,7 +60,11 @@ def prepare(
     header.write(output)
     with (output / DROPPED).open("w", encoding="utf-8") as file:
         for name, drops in intake.drops.items():
-            file.writelines(json.dumps({"source": name, **example}) + "\n" for example in drops.examples())
+            source = config.sources[name]
+            folder = sources.folder_of(source, stage_folders.get(source.stage or ""))
+            for example in drops.examples():
+                example["where"] = example["where"].removeprefix(f"{folder}/")  # the same bytes under any root
+                file.write(json.dumps({"source": name, **example}) + "\n")
     return _metrics(header, output, intake, sampler, config.seed)
 
 

@@ -20,13 +20,14 @@ from torch.utils._pytree import tree_leaves
 
 from solar.diagnosis.virtual import VirtualModel
 from solar.errors import PlanError
-from solar.growth.files.publish import write_json
-from solar.growth.files.recipes import FLOAT_DTYPES, read_floats
 from solar.growth.process import answer
 from solar.growth.remap.decoder import split_layer
 from solar.network.folder import read_config
 from solar.network.loading import model_class
-from solar.weights.folder import CONFIG_FILE, open_checkpoint
+from solar.weights.folder import CONFIG_FILE, open_folder
+from solar.weights.header import FLOAT_DTYPES
+from solar.weights.json_file import write_json
+from solar.weights.values import read_values
 
 _LINEAR = {"mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "matmul", "_grouped_mm", "mv", "addmv", "einsum"}
 _SAME_VALUES = {
@@ -111,12 +112,12 @@ def _silent_tensors(model: Any) -> list[str]:
     """Names in the model's files of the float tensors of its layers that are all zero."""
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        saved = open_checkpoint(Path(folder))
+        saved = open_folder(Path(folder))
         return [
             name
             for name, tensor in saved.tensors.items()
-            if split_layer(name) and tensor.entry.dtype in FLOAT_DTYPES
-            if not read_floats(tensor, 0, tensor.entry.parameters).any()
+            if split_layer(name) and tensor.dtype in FLOAT_DTYPES
+            if not read_values(tensor, 0, tensor.parameters).any()
         ]
 
 

@@ -1,1 +1,1 @@
-"""Make it so: walk the plan, run what is missing, publish what is done."""
+"""Carry out a plan: run the missing stages and publish their artifacts."""

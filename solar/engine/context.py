@@ -1,40 +1,25 @@
-"""What a stage is given besides its configuration and inputs: how and where it runs."""
+"""How and where a stage runs: what a stage function gets besides its configuration and inputs."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from solar.artifacts.store import Artifact
 from solar.config.base import StageConfig
-from solar.config.root import LoggerConfig, TrainerConfig
+from solar.config.run_context import RunContext as RunContext
 
 Inputs = Mapping[str, Artifact]
-"""Names of the stages it reads -> what they left; `inputs[config.model].path` is a folder."""
+"""Name of a stage that is read -> its artifact; `inputs[config.model].path` is a folder."""
 Metrics = dict[str, Any]
-"""What a stage says of its result, in types JSON knows."""
+"""What a stage reports of its result, in JSON types."""
 ConfigT = TypeVar("ConfigT", bound=StageConfig, contravariant=True)
 
 
 OVERRIDES = "overrides.txt"
-"""File of a run's folder: what its command line said, a line each."""
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """Nothing in it may change what is computed."""
-
-    experiment: str
-    stage: str
-    trainer: TrainerConfig
-    logger: LoggerConfig
-    run_dir: Path
-    """Folder of this run: trackers write there."""
-    progress: Callable[[str], None]
-    """Replaces the stage's one live line."""
+"""File in a run's folder: the overrides of its command line, a line each."""
 
 
 class Stage(Protocol[ConfigT]):
-    """A stage is a function; it knows neither Hydra nor the plan. It writes below `output` and nowhere else."""
+    """A stage is a function that knows neither Hydra nor the plan, and writes only below `output`."""
 
     def __call__(self, config: ConfigT, inputs: Inputs, output: Path, context: RunContext) -> Metrics: ...

@@ -1,4 +1,4 @@
-"""Walk the plan: run what is missing, publish what is done."""
+"""Walk the plan: run the missing stages, publish their artifacts."""
 
 import re
 import time
@@ -12,12 +12,17 @@ from solar.artifacts.store import Artifact, Store
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import SolarConfig
+from solar.config.training import TrainConfig
 from solar.engine.context import Metrics, RunContext
+from solar.engine.disk import disk_problem
 from solar.engine.launch import launch
-from solar.engine.progress import Progress
+from solar.engine.progress import Line, Progress
 from solar.engine.stop import Stop
-from solar.errors import DataError, StageError
+from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
+
+POLL_SECONDS = 1.0
+"""Between two looks at a stage that another run is building."""
 
 
 @dataclass(frozen=True)
@@ -30,47 +35,75 @@ class Executor:
     progress: Progress
 
     def run(self, plan: Plan) -> Mapping[str, Artifact]:
-        """Every stage's artifact, by stage name; what is already there is not run again."""
+        """The artifact of every stage that is done or needed, by stage name; finished stages are not run again."""
         artifacts: dict[str, Artifact] = {}
         stop = Stop()
         with stop.listening():
             for name, stage in plan.stages.items():
-                # Training hears signals itself, and saves; one that comes too late for that waits for the artifact.
-                with stop.held() if STAGES[stage.config.kind].trains else nullcontext():
-                    artifacts[name] = stage.artifact or self._run_stage(stage, artifacts, stop)
+                if stage.artifact is not None:
+                    artifacts[name] = stage.artifact
+                elif stage.needed:
+                    artifacts[name] = self._run_stage(stage, artifacts, stop)
         return artifacts
 
     def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop) -> Artifact:
-        # Another run may have finished it since the plan was made.
-        finished = self.store.find(stage.name, stage.id)
-        if finished is not None:
-            return finished
         inputs = {name: artifacts[name] for name in stage.inputs}
-        output = self.store.begin(stage.name, stage.id)
         started = time.monotonic()
         with self.progress.stage(stage.name) as line:
-            context = RunContext(
-                experiment=self.config.name,
-                stage=stage.name,
-                trainer=self.config.trainer,
-                logger=self.config.logger,
-                run_dir=self.run_dir,
-                progress=line.update,
-            )
-            try:
-                metrics = _launched(stage, inputs, output, context)
-                seconds = round(time.monotonic() - started, 3)
-                with stop.held():
-                    artifact = self.store.publish(_manifest(stage, metrics, seconds))
-                    line.finish(metrics)
-            except BaseException:
-                self.store.abandon(stage.name, stage.id)
-                raise
+            output = self._claimed(stage, line)
+            if isinstance(output, Artifact):
+                line.ended = "another run made it"
+                return output
+            # Training takes the signal itself and saves; a signal that comes too late for that waits for the artifact.
+            with stop.held() if self._takes_signals(stage) else nullcontext():
+                try:
+                    metrics = _launched(stage, inputs, output, self._context(stage, line))
+                    seconds = round(time.monotonic() - started, 3)
+                    with stop.held():
+                        artifact = self.store.publish(_manifest(stage, metrics, seconds))
+                        line.finish(metrics)
+                except BaseException as error:
+                    self.store.abandon(stage.name, stage.id)
+                    if (problem := disk_problem(error, output)) is not None:
+                        raise StageError(f"{stage.name}: {problem}") from error
+                    raise
         return artifact
+
+    def _claimed(self, stage: PlannedStage, line: Line) -> Path | Artifact:
+        """The folder to build in; or the artifact, if another run finished it since the plan was made.
+
+        Waits while another run builds it, and takes over when that run ends without an artifact.
+        """
+        while (finished := self.store.find(stage.name, stage.id)) is None:
+            try:
+                output = self.store.begin(stage.name, stage.id)
+            except ArtifactInUse as in_use:
+                line.announce(f"waiting: {in_use}")
+                time.sleep(POLL_SECONDS)
+                continue
+            finished = self.store.find(stage.name, stage.id)  # published between the look and the claim?
+            if finished is None:
+                return output
+            self.store.abandon(stage.name, stage.id)
+        return finished
+
+    def _takes_signals(self, stage: PlannedStage) -> bool:
+        on_ranks = STAGES[stage.config.kind].trains and self.config.trainer.devices * self.config.trainer.num_nodes > 1
+        return on_ranks or isinstance(stage.config, TrainConfig)
+
+    def _context(self, stage: PlannedStage, line: Line) -> RunContext:
+        return RunContext(
+            experiment=self.config.name,
+            stage=stage.name,
+            trainer=self.config.trainer,
+            logger=self.config.logger,
+            run_dir=self.run_dir,
+            progress=line.update,
+        )
 
 
 def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path, context: RunContext) -> Metrics:
-    """The stage's metrics. What it says of its own keys or data is told with its name."""
+    """The stage's metrics. An error about the stage's keys or data gets the stage's name."""
     try:
         return launch(stage.config, inputs, output, context)
     except (DataError, StageError) as error:

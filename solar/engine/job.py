@@ -1,4 +1,4 @@
-"""One stage's work as a file that another process can do it from; JSON, so that reading it runs no code."""
+"""The call of one stage as a JSON file, from which another process makes the call; reading JSON runs no code."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from solar.engine.context import Inputs, RunContext
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a stage function is called with."""
+    """The arguments of a stage function."""
 
     config: dict[str, Any]
     inputs: dict[str, str]
@@ -32,7 +32,7 @@ class Job:
 
     @classmethod
     def of(cls, config: StageConfig, inputs: Inputs, output: Path, context: RunContext) -> "Job":
-        """The job of one call."""
+        """Describe one call."""
         return cls(
             config=as_plain(config),
             inputs={name: str(artifact.path.resolve()) for name, artifact in inputs.items()},
@@ -45,22 +45,22 @@ class Job:
         )
 
     def to_json(self) -> str:
-        """As a file."""
+        """The content of the file."""
         return json.dumps(self.__dict__)
 
     @classmethod
     def read(cls, path: Path) -> "Job":
-        """From a file."""
+        """The job in a file."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @property
     def trainer_config(self) -> TrainerConfig:
-        """The hardware that the job is for."""
+        """The trainer of the job."""
         config: TrainerConfig = _typed(TrainerConfig, self.trainer)
         return config
 
     def arguments(self, progress: Callable[[str], None]) -> tuple[StageConfig, Inputs, Path, RunContext]:
-        """What the stage function is called with, as it was."""
+        """The arguments as they were, with artifacts read anew."""
         inputs = {name: Artifact(Path(path), Manifest.read(Path(path))) for name, path in self.inputs.items()}
         context = RunContext(
             experiment=self.experiment,

@@ -1,4 +1,4 @@
-"""Run one stage: in this process, or on several devices in processes of its own."""
+"""Run one stage: in this process, or on several devices in processes of their own."""
 
 import importlib
 import json
@@ -15,21 +15,21 @@ from solar.engine.ranks import CRASH, Ranks, cause
 from solar.errors import Interrupted, StageError
 
 RESUMABLE = 75
-"""Exit code (EX_TEMPFAIL) of a process that stopped on request and can go on later."""
+"""Exit code (EX_TEMPFAIL) of a process that stopped on request and can resume."""
 
 
 def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Do a stage's work and return its metrics.
+    """Run a stage and return its metrics.
 
-    Training on more than one device runs under torchrun: the ranks are fresh processes that never see Hydra, and their
-    memory is free again when the stage ends.
+    Training on more than one device runs under torchrun. The ranks are fresh processes that never import Hydra, and
+    their memory is free again when the stage ends.
     """
     trainer = context.trainer
     if not STAGES[config.kind].trains or trainer.devices * trainer.num_nodes == 1:
         return resolve(config.kind)(config, inputs, output, context)
     job, log = output / "job", output / "logs" / "ranks.log"
     job.mkdir(exist_ok=True)
-    for name in ("interrupted", "error", CRASH, "metrics.json"):  # what an earlier attempt may have left
+    for name in ("interrupted", "error", CRASH, "metrics.json"):  # leftovers of an earlier attempt
         (job / name).unlink(missing_ok=True)
     write_atomically(job / "job.json", Job.of(config, inputs, output, context).to_json())
     log.unlink(missing_ok=True)
@@ -42,10 +42,10 @@ def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContex
     if (job / "error").exists():
         raise StageError((job / "error").read_text(encoding="utf-8"))
     if code != 0:
-        why, kept = cause(job, log, code), context.run_dir / f"{context.stage}-ranks.log"
+        why, copy = cause(job, log, code), context.run_dir / f"{context.stage}-ranks.log"
         context.run_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(log, kept)  # the stage's own folder goes away where there is nothing to resume from
-        raise StageError(f"{context.stage}: {why}; what all of them said is in {kept}")
+        shutil.copyfile(log, copy)  # a stage's folder without checkpoints is removed
+        raise StageError(f"{context.stage}: {why}; the output of all ranks is in {copy}")
     metrics = json.loads((job / "metrics.json").read_text(encoding="utf-8"))
     for path in job.iterdir():
         path.unlink()
@@ -54,6 +54,6 @@ def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContex
 
 
 def resolve(kind: str) -> Stage[StageConfig]:
-    """The function that does a kind's work; only now are its libraries imported."""
+    """The function of a kind; importing it imports the libraries it needs."""
     module, function = function_of(kind).rsplit(".", 1)
     return cast(Stage[StageConfig], getattr(importlib.import_module(module), function))

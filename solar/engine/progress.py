@@ -1,4 +1,4 @@
-"""One line a stage: live on a terminal, once at the end elsewhere."""
+"""One line for each stage: live on a terminal, printed at the end elsewhere."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-_TOLD = (
+_SHOWN = (
     ("loss_last", "loss {:.3f}"),
     ("valid_loss_first", "held-out {:.3f} ->"),
     ("valid_loss_last", "{:.3f}"),
@@ -20,8 +20,8 @@ _TOLD = (
     ("tokens_per_second", "{:,.0f} tokens/s"),
     ("summary", "{}"),
 )
-"""Metrics worth a word in a stage's last line, in this order."""
-_IF_ANY = ("skipped_steps", "rollbacks")
+"""Metrics in a stage's last line, in this order, each with its format."""
+_SHOWN_IF_POSITIVE = ("skipped_steps", "rollbacks")
 
 
 @dataclass
@@ -32,16 +32,25 @@ class Line:
     live: Live | None
     started: float = field(default_factory=time.monotonic)
     ended: str = ""
+    console: Console | None = None
+    announced: str = ""
 
     def update(self, text: str) -> None:
-        """Say what is going on now."""
+        """Replace the live line."""
         if self.live is not None:
             self.live.update(self._text("·", text, "cyan"))
 
+    def announce(self, text: str) -> None:
+        """Replace the live line, or print the text where there is none; the same text is printed once."""
+        if text != self.announced and self.live is None and self.console is not None:
+            self.console.print(self._text("·", text, "cyan"), soft_wrap=True)
+        self.announced = text
+        self.update(text)
+
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Say what came out."""
-        known = {key: value for key, value in metrics.items() if value or key not in _IF_ANY}
-        self.ended = " ".join(form.format(known[key]) for key, form in _TOLD if known.get(key) is not None)
+        """Set the last line from the stage's metrics."""
+        shown = {key: value for key, value in metrics.items() if value or key not in _SHOWN_IF_POSITIVE}
+        self.ended = " ".join(form.format(shown[key]) for key, form in _SHOWN if shown.get(key) is not None)
 
     def _text(self, mark: str, text: str, style: str) -> Text:
         seconds = time.monotonic() - self.started
@@ -58,7 +67,7 @@ class Progress:
     def stage(self, name: str) -> Iterator[Line]:
         """The line of one stage, from its start to its end."""
         if not self.console.is_terminal:
-            line = Line(name, None)
+            line = Line(name, None, console=self.console)
             yield line
             self.console.print(line._text("✓", line.ended, "green"))
             return

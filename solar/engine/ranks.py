@@ -1,7 +1,7 @@
 """The processes of one stage on several devices: torchrun starts them, a pipe ties their lives to this process.
 
-A rank reads the pipe on its standard input. When it ends, because someone asked this process to stop or because this
-process is gone, the rank saves and leaves; so a kill of this process leaves no orphans behind.
+A rank reads the pipe on its standard input. When the pipe ends, because this process was asked to stop or was killed,
+the rank saves and exits. So killing this process leaves no orphans.
 """
 
 import json
@@ -19,14 +19,14 @@ from solar.config.root import TrainerConfig
 from solar.errors import StageError
 
 PROGRESS = "progress: "
-"""How rank 0 marks the lines of its output that replace the stage's live line."""
+"""Prefix of the lines of rank 0's output that replace the stage's live line."""
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 CRASH = "crash"
-"""File beside the job: the rank that failed first, and how its traceback ends."""
+"""File beside the job: number and error of the rank that failed first."""
 
 
 def command(trainer: TrainerConfig, job: Path) -> list[str]:
-    """What starts this machine's ranks of a job, or inside a SLURM allocation those of all machines.
+    """The command that starts a job's ranks on this machine, or inside a SLURM allocation on all machines.
 
     >>> trainer = TrainerConfig(devices=2, num_nodes=1)
     >>> command(trainer, Path("/o/job/job.json"))[1:]
@@ -46,7 +46,7 @@ def command(trainer: TrainerConfig, job: Path) -> list[str]:
 
 
 def _first_node(trainer: TrainerConfig) -> str:
-    """The machine where the ranks of a SLURM allocation meet: `gpu3` of `gpu[3-7,9],big1`."""
+    """The first machine of a SLURM allocation, where its ranks meet: `gpu3` of `gpu[3-7,9],big1`."""
     listed = os.environ.get("SLURM_JOB_NODELIST")
     if listed is None:
         raise StageError(
@@ -57,13 +57,13 @@ def _first_node(trainer: TrainerConfig) -> str:
 
 
 class Ranks:
-    """Runs a job's ranks on this machine to their end."""
+    """Runs a job's ranks on this machine until they end."""
 
     def __init__(self, trainer: TrainerConfig, job: Path, log: Path) -> None:
         self.command, self.log = command(trainer, job), log
         self.signals = 0
-        """How often this process was asked to stop: the first time the ranks save, the second time they are killed."""
-        self._asked: int | None = None
+        """Signals received: at the first the ranks save, at the second they are killed."""
+        self._last_signal: int | None = None
 
     def run(self, progress: Callable[[str], None]) -> int:
         """The launcher's exit code."""
@@ -76,7 +76,7 @@ class Ranks:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which asks the ranks to save
+                start_new_session=True,  # Ctrl-C then reaches only this process, which asks the ranks to save
             ) as process,
         ):
             previous = {number: signal.signal(number, self._stopping(process)) for number in STOPS}
@@ -91,14 +91,14 @@ class Ranks:
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
-        if self._asked is not None and process.returncode == 0:
-            signal.raise_signal(self._asked)  # the ranks were done when it came: the run ends after this stage
+        if self._last_signal is not None and process.returncode == 0:
+            signal.raise_signal(self._last_signal)  # it came too late for the ranks: the run ends after this stage
         return process.returncode
 
     def _stopping(self, process: "subprocess.Popen[str]") -> Callable[[int, FrameType | None], None]:
         def stop(number: int, frame: FrameType | None) -> None:
             self.signals += 1
-            self._asked = number
+            self._last_signal = number
             if self.signals == 1 and process.stdin is not None:
                 process.stdin.close()
             elif process.poll() is None:
@@ -108,14 +108,14 @@ class Ranks:
 
 
 def cause(job: Path, log: Path, code: int) -> str:
-    """Why ranks failed, in one line: the first traceback's end, or the signal that one was killed by."""
-    said = log.read_text(encoding="utf-8", errors="replace")
-    killed = re.findall(r"Signal \d+ \((\w+)\) received by PID", said)
+    """Why ranks failed, in one line: the error of the rank that failed first, or the signal that killed a rank."""
+    output = log.read_text(encoding="utf-8", errors="replace")
+    killed = re.findall(r"Signal \d+ \((\w+)\) received by PID", output)
     if killed and killed[-1] == "SIGKILL":
         return "a rank was killed by SIGKILL, as the system does when memory runs out"
     if (job / CRASH).exists():
         crash = json.loads((job / CRASH).read_text(encoding="utf-8"))
         return f"rank {crash['rank']} failed: {crash['error']}"
-    if errors := re.findall(r"^(?:\[\w+\]: ?)?([\w.]+(?:Error|Exception): .+)$", said, re.MULTILINE):
-        return f"the ranks did not come to work: {errors[0]}"  # the launcher's own, such as an address in use
+    if errors := re.findall(r"^(?:\[\w+\]: ?)?([\w.]+(?:Error|Exception): .+)$", output, re.MULTILINE):
+        return f"the ranks did not start: {errors[0]}"  # an error of the launcher, such as an address in use
     return f"a rank failed (exit code {code})"

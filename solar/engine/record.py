@@ -1,4 +1,4 @@
-"""What a run leaves of itself: `runs/<experiment>/<time>/` with its configuration, plan and results."""
+"""The record of a run: `runs/<experiment>/<time>/` with configuration, overrides, plan and artifacts."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from solar.config.root import SolarConfig
 from solar.config.training import CONTROL_SUFFIX
 from solar.engine.context import OVERRIDES
 from solar.errors import ConfigError
-from solar.plan.plan import Plan
+from solar.plan.plan import Plan, PlannedStage
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,17 @@ class Record:
 
     folder: Path
     config: SolarConfig
+    folders: Mapping[str, str]
+    """Stage -> name of its artifact's folder, as planned."""
+
+    def note_folders(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Correct the record where another run made an artifact meanwhile, under another stage's name."""
+        folders = {**self.folders, **{name: artifact.path.name for name, artifact in artifacts.items()}}
+        if folders != self.folders:
+            _write_folders(self.folder, folders)
 
     def show_results(self, artifacts: Mapping[str, Artifact], console: Console) -> None:
-        """Show the models side by side, and where things are."""
+        """Print the scores side by side, and the paths of the report and the last model."""
         for artifact in artifacts.values():
             if artifact.manifest.kind == "evaluate":
                 console.print(scores_table(artifact))
@@ -42,7 +50,7 @@ class Record:
             console.print(f"model   {models[-1].path / 'model'}", highlight=False, soft_wrap=True)
 
     def objective(self, artifacts: Mapping[str, Artifact]) -> float | None:
-        """The number a sweep optimises: `stage.metric`."""
+        """The number that a sweep optimises: `stage.metric`."""
         if self.config.objective is None:
             return None
         stage, _, metric = self.config.objective.partition(".")
@@ -56,10 +64,10 @@ class Record:
 
 
 def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: Sequence[str] = ()) -> Record:
-    """Claim a folder that no other run has, and write what is asked for into it.
+    """Make a folder that no other run has, and write the configuration and the plan into it.
 
-    `overrides` are what the command line said. The configuration is kept unresolved: what came from the environment
-    stays a reference to the environment.
+    `overrides` are those of the command line. The configuration is written unresolved, so that values from the
+    environment stay references to the environment.
     """
     runs = Path(config.paths.root) / "runs" / config.name
     runs.mkdir(parents=True, exist_ok=True)
@@ -74,16 +82,25 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: S
     assert folder is not None
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=False), encoding="utf-8")
     (folder / OVERRIDES).write_text("".join(f"{override}\n" for override in overrides), encoding="utf-8")
-    # Folders are known before they exist, so that a run that was stopped can be looked at, too.
-    folders = {name: f"{name}-{stage.id}" for name, stage in plan.stages.items()}
-    write_atomically(folder / "artifacts.json", json.dumps(folders, indent=1) + "\n")
-    lines = [plan.headline, *(f"{stage.name}-{stage.id}" for stage in plan.stages.values())]
+    # Folders are recorded before they exist, so that commands find the stages of a run that was stopped.
+    folders = {name: _folder(stage) for name, stage in plan.stages.items()}
+    _write_folders(folder, folders)
+    lines = [plan.headline, *folders.values()]
     (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Record(folder, config)
+    return Record(folder, config, folders)
+
+
+def _folder(stage: PlannedStage) -> str:
+    """Name of the artifact's folder, which may be that of another stage of the same id."""
+    return stage.artifact.path.name if stage.artifact else f"{stage.same_as or stage.name}-{stage.id}"
+
+
+def _write_folders(run: Path, folders: Mapping[str, str]) -> None:
+    write_atomically(run / "artifacts.json", json.dumps(folders, indent=1) + "\n")
 
 
 def scores_table(artifact: Artifact) -> Table:
-    """All models side by side."""
+    """The scores of all models, a row for each."""
     rows = json.loads((artifact.path / "scores.json").read_text(encoding="utf-8"))
     columns = list(
         dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float | str))

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1 and SIGINT end a run between two whole states: what is finished is published first."""
+"""SIGTERM, SIGUSR1 and SIGINT end a run in a whole state: a finished stage is published first."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stop:
-    """What becomes of a signal: it ends the work at once, or, while `held`, as soon as that is over."""
+    """Handles signals: a signal ends the work at once or, inside `held`, when that block ends."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -20,7 +20,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While this lasts, signals come here."""
+        """Handle the signals inside this block."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -33,7 +33,7 @@ class Stop:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let this much be done before a first signal takes effect; a second one does at once."""
+        """Delay a first signal until this block ends; a second signal ends the work at once."""
         self._depth += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""One rank of a stage that trains on several devices; started by torchrun, told by a job file."""
+"""One rank of a stage that trains on several devices; torchrun starts it, a job file holds its arguments."""
 
 import atexit
 import json
@@ -18,10 +18,10 @@ from solar.errors import Interrupted, SolarError
 
 
 def main(path: Path) -> int:
-    """Do the rank's share; rank 0 leaves the metrics, or what went wrong, beside the job."""
+    """Run the stage on this rank; rank 0 writes the metrics, or the error, beside the job file."""
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     first = int(os.environ.get("RANK", "0")) == 0
-    config, inputs, output, context = Job.read(path).arguments(_say if first else _keep_quiet)
+    config, inputs, output, context = Job.read(path).arguments(_report_progress if first else _ignore)
     try:
         metrics = resolve(config.kind)(config, inputs, output, context)
     except Interrupted:
@@ -31,7 +31,7 @@ def main(path: Path) -> int:
         (path.parent / "error").write_text(str(error), encoding="utf-8")
         return 1
     except BaseException as error:
-        _note(error, path.parent / CRASH)
+        _write_first_error(error, path.parent / CRASH)
         raise
     if first:
         (path.parent / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -39,10 +39,10 @@ def main(path: Path) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End this rank without taking the interpreter apart.
+    """End this rank without finalizing the interpreter.
 
-    Device meshes keep gloo's threads alive past `destroy_process_group`; one that lets go of a tensor while the
-    interpreter is taken apart aborts the process, and torchrun calls a rank failed that has done all its work.
+    Device meshes keep gloo's threads alive past `destroy_process_group`. A thread that frees a tensor during
+    finalization aborts the process, and torchrun then reports a rank as failed that has done all its work.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -51,30 +51,30 @@ def leave(code: int) -> NoReturn:
 
 
 def _stop_at_end_of_input() -> None:
-    """The launching process holds the other end of the pipe: when it lets go, this rank is to save and leave."""
+    """The launching process holds the other end of the pipe; when it closes, this rank saves and exits."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _note(error: BaseException, path: Path) -> None:
-    """Say what went wrong, unless another rank has failed before: the others only lose their connection to it."""
+def _write_first_error(error: BaseException, path: Path) -> None:
+    """Write the error down, unless another rank failed first: later errors are lost connections to that rank."""
     last = " ".join(traceback.format_exception_only(error)[-1].split())[:300]
     with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
         json.dump({"rank": int(os.environ.get("RANK", "0")), "error": last}, file)
 
 
-def _say(text: str) -> None:
+def _report_progress(text: str) -> None:
     try:
         sys.stdout.write(f"{PROGRESS}{text}\n")
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody listens any more, but there is a step to be saved
+    except BrokenPipeError:  # the launching process is gone, but a step must still be saved
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
             os.dup2(nowhere, descriptor)
 
 
-def _keep_quiet(text: str) -> None:
+def _ignore(text: str) -> None:
     pass
 
 

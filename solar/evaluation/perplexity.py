@@ -9,7 +9,7 @@ import torch
 
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError, StageError
-from solar.network.checks import check_positions, check_vocabulary
+from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.decoder import Decoder
 from solar.network.microbatch import MicroBatch, from_rows
 

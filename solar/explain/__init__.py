@@ -1,4 +1,4 @@
-"""Mistakes of a configuration, each in one line."""
+"""One line for each mistake in a configuration."""
 
 from solar.explain.files import unreadable
 from solar.explain.groups import is_group, refuse_null_groups

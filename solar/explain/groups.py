@@ -1,4 +1,4 @@
-"""Choices of a configuration group that are not there, such as `trainer=cpuu`."""
+"""Choices that a configuration group does not have, such as `trainer=cpuu`."""
 
 import re
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from solar.errors import ConfigError, hint
 
 
 def refuse_null_groups(arguments: Sequence[str], conf: Path) -> None:
-    """Raises `ConfigError` for `trainer=null` and the like, which make Hydra crash."""
+    """Raises `ConfigError` for `trainer=null` and `trainer=`, which make Hydra crash."""
     for argument in arguments:
-        group, said, value = argument.lstrip("+").partition("=")
-        if said and not group:
+        group, equals, value = argument.lstrip("+").partition("=")
+        if equals and not group:
             raise ConfigError(f"'{argument}': no key, expected key=value")
-        if said and value in ("null", "") and is_group(argument, conf):
+        if equals and value in ("null", "") and is_group(argument, conf):
             files = sorted(path.stem for path in (conf / group.split("@")[0]).glob("*.yaml"))
             raise ConfigError(f"{group}: found '{value}', expected one of {', '.join(files)}")
 
@@ -29,14 +29,14 @@ def missing_choice(text: str) -> str:
     return f"{group}: there is no '{name}'{close}{listed}"
 
 
-def no_such_group(group: str, told: str) -> str:
-    """For `optimizer=x`, where the choice stands at one or several places of the experiment."""
-    places = re.search(r"override (?:one of )?(.+?)\?$", told, flags=re.MULTILINE)
+def no_such_group(group: str, message: str) -> str:
+    """The line for `optimizer=x`: the choice belongs to one or several places of the experiment."""
+    places = re.search(r"override (?:one of )?(.+?)\?$", message, flags=re.MULTILINE)
     if places is not None:
         return f"{group}: choose it where it stands, such as {places[1].split(', ')[0]}=... (it stands at {places[1]})"
     if group == "hydra":
         return "hydra: holds Hydra's own settings, expected one of their keys, such as hydra.run.dir=..."
-    return f"{group}: nothing to override; to add it write +{group}=..., and docs/configuration.md says what there is"
+    return f"{group}: nothing to override; to add it write +{group}=..., docs/configuration.md lists all groups"
 
 
 def is_group(argument: str, conf: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Keys that no schema knows, and numbers of entries that no list has."""
+"""Keys that no schema has, and list entries that do not exist."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from solar.explain.files import own_folder
 from solar.explain.groups import is_group
 
 KNOWN = (SolarError, HydraException, OmegaConfBaseException)
-"""Exceptions that speak of what the user wrote."""
+"""Exceptions about the user's configuration."""
 
 
 def unknown_key(key: str, entry: type | None, arguments: Sequence[str], conf: Path) -> str:
@@ -30,14 +30,14 @@ def unknown_key(key: str, entry: type | None, arguments: Sequence[str], conf: Pa
 
 
 def unknown_in_list(name: str, entry: type, arguments: Sequence[str]) -> str:
-    """OmegaConf does not know in which list an entry with an unknown key stands; the command line may."""
+    """OmegaConf does not say which list holds the entry with an unknown key; the command line may."""
     written = (argument.lstrip("+~").partition("=") for argument in arguments)
     place = next((f"{key}: " for key, _, value in written if re.search(rf"\b{re.escape(name)}\b", value)), "")
     return f"{place}no such key '{name}' in an entry of the list{hint(name, [item.name for item in fields(entry)])}"
 
 
 def no_entry(key: str, name: str, wanted: str) -> str:
-    """For `+stages.data.sources.mine={...}`: Hydra gives a new entry no schema by itself."""
+    """The line for `+stages.data.sources.mine={...}`: Hydra gives a new entry no schema."""
     place = re.sub(rf"(\.{re.escape(name)})\..*", r"\1", key)
     schema = next(schema for schema, entry in ENTRIES.items() if entry.__name__ == wanted)
     return f"{place}: a new entry starts from its schema: `+schema@{place}={schema}`, then its keys without a plus"
@@ -51,7 +51,7 @@ def beyond_a_list(arguments: Sequence[str]) -> str:
 
 
 def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
-    """The line for `some_list.word=value`, where OmegaConf takes the word for a number and raises what `int` raises."""
+    """The line for `some_list.word=value`, where OmegaConf passes the word to `int`."""
     literal = re.search(r"invalid literal for int\(\) with base 10: '(.+)'", str(error))
     for argument in arguments if literal else ():
         key = argument.lstrip("+~").partition("=")[0]
@@ -61,9 +61,9 @@ def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
 
 
 def _keys(parent: str, arguments: Sequence[str], conf: Path) -> list[str] | None:
-    """Keys that would have been legal: those of the same composition without the values from the command line.
+    """The valid keys below `parent`: those of the same composition without the values from the command line.
 
-    None where nobody can say.
+    None where the composition fails.
     """
     own = own_folder(arguments)
     folders = [conf] if own is None else [conf, own]

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf found wrong, in one line: where, what was found, what was expected, a way out."""
+"""Errors of Hydra and OmegaConf in one line: where, what was found, what was expected, a way out."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from solar.explain.values import first_line, no_schema, unlike, wrong_value
 
 
 def explain(error: Exception, arguments: Sequence[str], conf: Path) -> str:
-    """The line (or, where there are several problems, lines) to print."""
+    """The line to print; several lines where there are several problems."""
     cause = error.__cause__ or (error.__context__ if isinstance(error, HydraException) else None)
     if not isinstance(cause, OmegaConfBaseException):
         return _explain(error, arguments, conf)

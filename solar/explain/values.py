@@ -1,4 +1,8 @@
-"""Values of another type than the schema's."""
+"""Values of another type than the schema's.
+
+OmegaConf raises two of these errors without the key. Its frames on the traceback hold the key; the only other way is to
+merge the user's file again, key by key, and to repeat OmegaConf's rules for it.
+"""
 
 import re
 from collections.abc import Callable
@@ -16,7 +20,7 @@ def wrong_value(error: ValidationError) -> str:
     if "is not a subclass of StageConfig" in text or re.fullmatch(r"stages\.\w+", key):
         stage = key.removeprefix("stages.")
         return no_schema(stage)
-    if text.startswith("Merge error"):  # said without the key
+    if text.startswith("Merge error"):  # a message without the key
         merges = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "_map_merge"]
         key = ".".join(str(merge["key"]) for merge in merges if "key" in merge)
     where = f"{key}: " if key else ""
@@ -27,12 +31,12 @@ def wrong_value(error: ValidationError) -> str:
 
 
 def unlike(error: Exception) -> str:
-    """OmegaConf does not say where a list met keys with values; its own frames know."""
+    """The line for a list in place of keys with values, or the other way round."""
     merges = [frame.f_locals for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "_merge_with"]
-    there = merges[-1].get("self") if merges else None
-    key = there._get_full_key(None) if isinstance(there, Container) else ""
+    container = merges[-1].get("self") if merges else None
+    key = container._get_full_key(None) if isinstance(container, Container) else ""
     found, expected = "a list", "keys with values, {key: value}"
-    if isinstance(there, ListConfig):
+    if isinstance(container, ListConfig):
         found, expected = "keys with values", "a list such as [a,b]"
     return f"{key}: found {found}, expected {expected}" if key else f"found {found}, expected {expected}"
 
@@ -66,4 +70,4 @@ _SENTENCES: dict[str, Callable[..., str]] = {
     ),
     r"field '.*' is not Optional": lambda: "found null, expected a value; leave the key out for what the recipe says",
 }
-"""What OmegaConf says of a value -> the same in our words."""
+"""OmegaConf's message about a value -> our words."""

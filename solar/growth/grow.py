@@ -8,20 +8,23 @@ from typing import Any
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit
 from solar.errors import ArtifactError, PlanError
-from solar.growth.files import publish as folders
 from solar.growth.files.recipes import Recipe
 from solar.growth.files.surgery import Writers, check_layers_alike, grown_tensors
 from solar.growth.files.verify import Verify, check_files, expected_parameters
 from solar.growth.files.writer import Link, Shard, plan_shards, write_shards
 from solar.growth.plans import LayerPlan, resolve
 from solar.growth.process import ask
+from solar.growth.provenance import PROVENANCE_KEY, grown_config, provenance
 from solar.growth.remap.decoder import Decoder, find_decoder
 from solar.growth.remap.families import PROVEN
 from solar.growth.remap.layer_config import unknown_patterns
 from solar.growth.remap.layer_refusals import refuse_moved_vision_inputs
 from solar.growth.remap.residual_writers import find_writers
 from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
-from solar.weights.folder import CONFIG_FILE, Checkpoint, open_checkpoint
+from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
+from solar.weights.json_file import write_json
+from solar.weights.publish import published
+from solar.weights.travelling import copy_travelling_files, left_out
 
 SMALL_MODEL_PARAMETERS = 1_000_000_000
 
@@ -48,7 +51,7 @@ class GrowthReport:
 class Job:
     """A growth, worked out and not yet written."""
 
-    base: Checkpoint
+    base: ModelFolder
     decoder: Decoder
     layers: LayerPlan
     config: dict[str, Any]
@@ -92,10 +95,10 @@ def grow(
     job = work_out(source, plan, max_shard_bytes=max_shard_bytes, seam_scales=seam_scales)
     level = verify if verify is not None else default_verification(job)
     refuse_what_only_logits_could_prove(job, level)
-    with folders.published(target, source) as partial:
+    with published(target, [source]) as partial:
         written = write_shards(job.shards, partial, link, threads)
-        folders.write_json(partial / CONFIG_FILE, job.config)
-        folders.copy_travelling_files(job.base, partial)
+        write_json(partial / CONFIG_FILE, job.config)
+        notes = copy_travelling_files(source, partial)
         if level is not Verify.none:
             check_files(partial, job.base, job.decoder, job.layers, job.recipes, written)
             check_model(job, partial, level)
@@ -109,7 +112,7 @@ def grow(
         files=len(job.shards),
         linked_bytes=linked,
         verified=level,
-        notes=(*job.notes, *_unproven(job, level)),
+        notes=(*job.notes, *notes, *_unproven(job, level)),
         wall_seconds=time.perf_counter() - start,
     )
 
@@ -122,8 +125,8 @@ def work_out(
     seam_scales: Mapping[int, float] | None = None,
 ) -> Job:
     """Everything about a growth but the writing. Reads headers and configuration only; raises as `grow` does."""
-    base = open_checkpoint(source)
-    decoder = find_decoder(base.config, {name: tensor.entry.shape for name, tensor in base.tensors.items()})
+    base = open_folder(source)
+    decoder = find_decoder(base.config, {name: tensor.shape for name, tensor in base.tensors.items()})
     growth = plan if isinstance(plan, GrowthPlan) else GrowthPlan(PlanName.explicit, layers=list(plan.sources))
     layers = resolve(growth, decoder.num_hidden_layers)
     if isinstance(plan, LayerPlan) and plan.base_layers != decoder.num_hidden_layers:
@@ -134,9 +137,9 @@ def work_out(
     configs = grow_config(base.config, decoder, layers)
     check_layers_alike(base, decoder, configs.layer_kinds(layers.base_layers), layers)
     recipes = grown_tensors(base, decoder, layers, growth, _writers(base, decoder, configs, growth, seam_scales))
-    grown = folders.provenance(decoder, layers, growth, base.config)
-    notes = [*folders.left_out(base.config), *_left_out_layers(decoder)]
-    config = folders.grown_config(base.config, decoder, _without_extra_layers(configs.grown, decoder), grown)
+    grown = provenance(decoder, layers, growth, base.config)
+    notes = [*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder)]
+    config = grown_config(base.config, decoder, _without_extra_layers(configs.grown, decoder), grown)
     if growth.dtype is not None:
         config = {**config, **{key: growth.dtype.value for key in ("dtype", "torch_dtype") if key in config}}
     shards = plan_shards(base, recipes, max_shard_bytes)
@@ -159,7 +162,7 @@ def check_model(job: Job, folder: Path, level: Verify) -> None:
 
 
 def _writers(
-    base: Checkpoint,
+    base: ModelFolder,
     decoder: Decoder,
     configs: DecoderConfigs,
     growth: GrowthPlan,
@@ -178,7 +181,7 @@ def _writers(
 
 def _new_layers_are_silent(job: Job) -> bool:
     """Whether all was copied but what was set to zero, in the base's number format."""
-    if job.config[folders.PROVENANCE_KEY]["init"] != Init.zero_out:
+    if job.config[PROVENANCE_KEY]["init"] != Init.zero_out:
         return False
     exact = (recipe.is_copy or recipe == Recipe.copy(recipe.sources[0]).zeroed() for recipe in job.recipes.values())
     return all(exact)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from solar.growth.files.publish import PROVENANCE_KEY
+from solar.growth.provenance import PROVENANCE_KEY
 
 
 class Role(StrEnum):

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError
-from solar.growth.files import publish as folders
 from solar.growth.files.recipes import Recipe
 from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
-from solar.weights.folder import CONFIG_FILE, StoredTensor, read_json
+from solar.weights.folder import CONFIG_FILE, UNMATERIALIZED_FILE
+from solar.weights.header import StoredTensor
+from solar.weights.json_file import read_json, write_json
+from solar.weights.publish import published
+from solar.weights.travelling import copy_travelling_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOTE_FILE = "unmaterialized.json"
 _ENUMS = {"plan": PlanName, "init": Init, "seam": SeamInit, "dtype": WeightDtype}
 
 
@@ -36,17 +38,17 @@ def keep_plan(source: Path, target: Path, plan: GrowthPlan, seam_scales: Mapping
         "seam_scales": {str(position): scale for position, scale in (seam_scales or {}).items()} or None,
         "files": {path.name: path.stat().st_size for path in job.base.files},
     }
-    with folders.published(target, source) as partial:
-        folders.write_json(partial / CONFIG_FILE, job.config)
-        folders.write_json(partial / NOTE_FILE, note)
-        folders.copy_travelling_files(job.base, partial)
+    with published(target, [source]) as partial:
+        write_json(partial / CONFIG_FILE, job.config)
+        write_json(partial / UNMATERIALIZED_FILE, note)
+        copy_travelling_files(source, partial)
         check_model(job, partial, level)
     return job
 
 
 def is_unmaterialized(folder: Path) -> bool:
     """Whether a model folder holds a plan instead of weights."""
-    return (folder / NOTE_FILE).is_file()
+    return (folder / UNMATERIALIZED_FILE).is_file()
 
 
 def weights(folder: Path) -> "dict[str, Tensor]":
@@ -54,7 +56,7 @@ def weights(folder: Path) -> "dict[str, Tensor]":
 
     Raises `ArtifactError` if the base is gone or has other files than when the plan was kept.
     """
-    note = read_json(folder / NOTE_FILE)
+    note = read_json(folder / UNMATERIALIZED_FILE)
     base = (folder / note["base"]).resolve()
     for name, size in note["files"].items():
         if not (base / name).is_file() or (base / name).stat().st_size != size:

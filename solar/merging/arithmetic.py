@@ -1,6 +1,6 @@
 """What happens to single elements: weighted sums, inner products, thinning out, election of signs.
 
-All arrays are flat, of one length and in the wide format (`solar.merging.formats`). A floating-point sum of three or
+All arrays are flat, of one length and in the wide format (`solar.weights.numbers`). A floating-point sum of three or
 more numbers depends on their order, so the summands are put in the order of their bytes: models may come in any order.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solar.merging.formats import Wide
+from solar.weights.numbers import Wide
 
 
 def weighted_sum(arrays: Sequence[Wide], weights: Sequence[float]) -> Wide:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from solar.errors import StageError
-from solar.merging.checkpoint import Checkpoint, Tensor, read_json
-from solar.merging.formats import FORMATS
 from solar.merging.function import function_of
+from solar.weights.folder import ModelFolder
+from solar.weights.header import StoredTensor
+from solar.weights.json_file import read_json
 
 ONE_KIND = "only models of one kind can be merged"
 
@@ -18,17 +19,20 @@ OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
 VOCABULARIES = ("tokenizer.json", "vocab.json")
 """Files that say which row is which token, the best first."""
 
+AVERAGED = ("BF16", "F16", "F32")
+"""Stored formats that are averaged: those with a wider format to compute in, so that a merge is rounded once."""
+
 WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 """Stored formats that are not averaged: buffers, which must be equal in all models and are copied."""
 
 
-def check_compatible(models: Sequence[Checkpoint]) -> None:
+def check_compatible(models: Sequence[ModelFolder]) -> None:
     """Raise StageError, with the tensor's name, if any model differs from the first in more than its numbers."""
     first = models[0]
     for tensor in first.tensors.values():
-        if tensor.dtype not in FORMATS and tensor.dtype not in WHOLE_NUMBERS:
+        if tensor.dtype not in AVERAGED and tensor.dtype not in WHOLE_NUMBERS:
             raise StageError(
-                f"{first.folder}: {tensor.name} is {tensor.dtype}, expected {', '.join(FORMATS)}; convert them first"
+                f"{first.folder}: {tensor.name} is {tensor.dtype}, expected {', '.join(AVERAGED)}; convert them first"
             )
     for other in models[1:]:
         check_layer_maps(first, other)
@@ -38,7 +42,7 @@ def check_compatible(models: Sequence[Checkpoint]) -> None:
         check_vocabulary(first, other)
 
 
-def check_layer_maps(first: Checkpoint, other: Checkpoint) -> None:
+def check_layer_maps(first: ModelFolder, other: ModelFolder) -> None:
     """Two grown models must have been grown by the same plan; not grown here, nothing is known and nothing refused."""
     ours, theirs = layer_map(first.config), layer_map(other.config)
     if ours is None or theirs is None or ours == theirs:
@@ -63,12 +67,12 @@ def layer_map(config: dict[str, Any]) -> list[Any] | None:
     return layers if before is None else [before[layer] for layer in layers]
 
 
-def in_layer(model: Checkpoint, layer: int) -> str:
+def in_layer(model: ModelFolder, layer: int) -> str:
     """A tensor of a layer, for a message."""
     return min((name for name in model.tensors if f".{layer}." in name), default=f"layer {layer}")
 
 
-def check_tied(first: Checkpoint, other: Checkpoint) -> None:
+def check_tied(first: ModelFolder, other: ModelFolder) -> None:
     """Both tie the output to the input embeddings, or neither does."""
     ties = [bool(model.config.get("tie_word_embeddings", False)) for model in (first, other)]
     heads = [next((name for name in OUTPUT if name in model.tensors), None) for model in (first, other)]
@@ -80,7 +84,7 @@ def check_tied(first: Checkpoint, other: Checkpoint) -> None:
         raise differs(first, other, f"{heads[0] or heads[1] or OUTPUT[0]} is {said[0]}", said[1])
 
 
-def check_tensors(first: Checkpoint, other: Checkpoint) -> None:
+def check_tensors(first: ModelFolder, other: ModelFolder) -> None:
     """The same names, formats and shapes."""
     for name in sorted(first.tensors.keys() ^ other.tensors.keys()):
         there = name in first.tensors
@@ -94,12 +98,12 @@ def check_tensors(first: Checkpoint, other: Checkpoint) -> None:
             raise differs(first, other, f"{name} is {list(left.shape)}", f"{list(right.shape)}", why)
 
 
-def is_vocabulary(tensor: Tensor, model: Checkpoint) -> bool:
+def is_vocabulary(tensor: StoredTensor, model: ModelFolder) -> bool:
     """Whether a tensor has a row for each token."""
     return bool(tensor.shape) and tensor.shape[0] == model.config.get("vocab_size")
 
 
-def check_function(first: Checkpoint, other: Checkpoint) -> None:
+def check_function(first: ModelFolder, other: ModelFolder) -> None:
     """Configurations, where both say something, must not make the same tensors compute different things."""
     ours, theirs = (function_of(model.config) for model in (first, other))
     for key in ours:
@@ -107,7 +111,7 @@ def check_function(first: Checkpoint, other: Checkpoint) -> None:
             raise differs(first, other, f"config.json: {key} is {ours[key]}", f"{theirs[key]}")
 
 
-def check_vocabulary(first: Checkpoint, other: Checkpoint) -> None:
+def check_vocabulary(first: ModelFolder, other: ModelFolder) -> None:
     """Row i of the embeddings must be the same token in both, where both bring a tokenizer."""
     both = [name for name in VOCABULARIES if all((model.folder / name).exists() for model in (first, other))]
     if not both:
@@ -135,6 +139,6 @@ def tokens(path: Path) -> dict[str, int]:
     return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
 
 
-def differs(first: Checkpoint, other: Checkpoint, ours: str, theirs: str, why: str = ONE_KIND) -> StageError:
+def differs(first: ModelFolder, other: ModelFolder, ours: str, theirs: str, why: str = ONE_KIND) -> StageError:
     """The one sentence every refusal is."""
     return StageError(f"{ours} in {first.folder}, {theirs} in {other.folder}; {why}")

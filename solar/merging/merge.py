@@ -15,12 +15,13 @@ import numpy as np
 
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.errors import ConfigError, StageError
-from solar.merging.checkpoint import Checkpoint, Tensor, read_checkpoint
 from solar.merging.compatible import check_compatible
-from solar.merging.formats import FORMATS
-from solar.merging.publish import published, refuse_existing, refuse_inside
 from solar.merging.stream import CHUNK, Column, merge_tensor
-from solar.merging.travel import copy_beside_weights
+from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
+from solar.weights.header import StoredTensor, header_bytes
+from solar.weights.numbers import FORMATS
+from solar.weights.publish import published, refuse_existing, refuse_inside
+from solar.weights.travelling import TRAVELLING, copy_travelling_files
 
 NOTE = "merge.json"
 """What was merged, and how; beside the weights."""
@@ -46,10 +47,11 @@ class Job:
     """A merge that can be done: numbers that fit the method, models that fit each other."""
 
     config: MergeConfig
-    columns: Sequence[Checkpoint]
+    columns: Sequence[ModelFolder]
     """The base, where there is one, then the models."""
-    first: Checkpoint
+    first: ModelFolder
     """The first model: the merged one has its layout and its files."""
+    target: Path
     threads: int
     report: MergeReport
 
@@ -65,9 +67,9 @@ def merge(
     """
     began = time.monotonic()
     job = prepare(models, target, config, base, threads)
-    with published(target) as folder:
+    with published(target, [column.folder for column in job.columns]) as folder:
         merge_weights(job, folder)
-        copy_beside_weights(job.first.folder, folder)
+        copy_travelling_files(job.first.folder, folder, (CONFIG_FILE, INDEX_FILE, *TRAVELLING))
         note = {name: value for name, value in asdict(config).items() if value is not None}
         (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return replace(job.report, wall_seconds=time.monotonic() - began)
@@ -83,15 +85,15 @@ def prepare(
         raise ConfigError("; ".join(problems))
     refuse_existing(target)
     refuse_inside(target, [*models, *([] if base is None else [base])])
-    columns = [read_checkpoint(folder) for folder in ([] if base is None else [base]) + list(models)]
+    columns = [open_folder(folder) for folder in ([] if base is None else [base]) + list(models)]
     check_compatible(columns)
     threads = threads or min(8, len(os.sched_getaffinity(0)))
-    job = Job(config, columns, columns[-len(models)], threads, expected(columns, config, threads))
+    job = Job(config, columns, columns[-len(models)], target, threads, expected(columns, config, threads))
     check_space(target, job.report.size_bytes)
     return job
 
 
-def expected(columns: Sequence[Checkpoint], config: MergeConfig, threads: int) -> MergeReport:
+def expected(columns: Sequence[ModelFolder], config: MergeConfig, threads: int) -> MergeReport:
     """Sizes and peak memory, known from the headers."""
     tensors = columns[0].tensors.values()
     wide = max(
@@ -100,12 +102,12 @@ def expected(columns: Sequence[Checkpoint], config: MergeConfig, threads: int) -
     # as many arrays again as there are models, for masks, changes and scratch; election holds one whole tensor as well
     held = 2 * (len(columns) + 2) * CHUNK
     if config.method is MergeMethod.ties:
-        held += max((tensor.elements for tensor in tensors), default=0)
+        held += max((tensor.parameters for tensor in tensors), default=0)
     return MergeReport(
         models=len(config.models),
         tensors=len(tensors),
-        parameters=sum(tensor.elements for tensor in tensors),
-        size_bytes=sum(columns[-1].sizes_bytes.values()),
+        parameters=sum(tensor.parameters for tensor in tensors),
+        size_bytes=sum(path.stat().st_size for path in columns[-1].files),
         memory_bytes=threads * held * wide,
     )
 
@@ -121,22 +123,24 @@ def check_space(target: Path, size_bytes: int) -> None:
 def merge_weights(job: Job, folder: Path) -> None:
     """Write the weight files: the first model's headers, then every tensor at its offset, the largest first."""
     with ExitStack() as stack:
-        inputs = [stack.enter_context(model.opened()) for model in job.columns]
-        outputs = {file: stack.enter_context((folder / file).open("wb", buffering=0)) for file in job.first.headers}
-        for file, output in outputs.items():
-            output.write(job.first.headers[file])
-            output.truncate(job.first.sizes_bytes[file])
+        inputs = [stack.enter_context(model.descriptors()) for model in job.columns]
+        outputs = {path: stack.enter_context((folder / path.name).open("wb", buffering=0)) for path in job.first.files}
+        for path, output in outputs.items():
+            output.write(header_bytes(path))
+            output.truncate(path.stat().st_size)
 
-        def task(tensor: Tensor) -> None:
+        def task(tensor: StoredTensor) -> None:
             tensors = [model.tensors[tensor.name] for model in job.columns]
-            files = [descriptors[each.file] for descriptors, each in zip(inputs, tensors, strict=True)]
+            files = [descriptors[each.path] for descriptors, each in zip(inputs, tensors, strict=True)]
             try:
-                merge_tensor(Column(tensors, files), job.config, outputs[tensor.file].fileno(), tensor.offset)
+                merge_tensor(Column(tensors, files), job.config, outputs[tensor.path].fileno(), tensor.start)
             except OSError as error:
-                said = error.strerror or error
-                raise StageError(f"{tensor.name}: {said}, in the merge at {folder}; mend it and merge again") from None
+                reason = error.strerror or error
+                raise StageError(
+                    f"{tensor.name}: {reason}, in the merge at {job.target}; mend it and merge again"
+                ) from None
 
-        largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.size_bytes)
+        largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.nbytes)
         run_all(job.threads, [partial(task, tensor) for tensor in largest_first])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.merging.merge import NOTE, merge
-from solar.merging.publish import refuse_existing
+from solar.weights.publish import refuse_existing
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from solar.config.merging import MergeConfig
 from solar.errors import StageError
 from solar.merging.arithmetic import add_changes, drawn, elect, inner_products, smallest_kept, weighted_sum
-from solar.merging.checkpoint import Tensor
-from solar.merging.formats import FORMATS, Stored, Wide, is_finite, narrow, widen
 from solar.merging.methods import METHODS, Linear, Products, Selective, Thin, densities_of, scale_of, weights_of
+from solar.weights.header import StoredTensor
+from solar.weights.numbers import FORMATS, Stored, Wide, is_finite, narrow, widen
 
 CHUNK = 1 << 18
 """Elements a piece: with smaller ones threads wait for each other's interpreter lock.
@@ -33,7 +33,7 @@ Combine = Callable[[int, list[Wide]], Wide]
 class Column:
     """The same tensor in every model: where it lies, and the descriptors of the files it lies in."""
 
-    tensors: Sequence[Tensor]
+    tensors: Sequence[StoredTensor]
     descriptors: Sequence[int]
 
     def pieces(self) -> Iterator[list[Wide]]:
@@ -41,10 +41,10 @@ class Column:
         form = FORMATS[self.tensors[0].dtype]
         stored = np.empty(CHUNK, form.stored)
         wide = [np.empty(CHUNK, form.wide) for _ in self.tensors]
-        for start in range(0, self.tensors[0].elements, CHUNK):
-            size = min(CHUNK, self.tensors[0].elements - start)
+        for start in range(0, self.tensors[0].parameters, CHUNK):
+            size = min(CHUNK, self.tensors[0].parameters - start)
             for tensor, descriptor, into in zip(self.tensors, self.descriptors, wide, strict=True):
-                read(descriptor, stored[:size], tensor.offset + start * stored.itemsize)
+                read(descriptor, stored[:size], tensor.start + start * stored.itemsize)
                 widen(stored[:size], tensor.dtype, into[:size])
             yield [piece[:size] for piece in wide]
 
@@ -122,7 +122,7 @@ def selective(method: Selective, column: Column, config: MergeConfig) -> Combine
     return combine
 
 
-def refuse_not_finite(tensor: Tensor, arrays: Sequence[Wide], config: MergeConfig) -> None:
+def refuse_not_finite(tensor: StoredTensor, arrays: Sequence[Wide], config: MergeConfig) -> None:
     """Raise StageError with the model whose piece has NaN or infinity."""
     folders = [*([] if config.base is None else [config.base]), *config.models]
     for folder, array in zip(folders, arrays, strict=True):
@@ -143,10 +143,10 @@ def keep_largest(column: Column, densities: Sequence[float]) -> Keep:
 def bound(column: Column, model: int, density: float) -> float:
     """The smallest change of one model that is kept. Holds one tensor in the wide format."""
     tensor = column.tensors[0]
-    if density == 1 or tensor.elements == 0:
+    if density == 1 or tensor.parameters == 0:
         return 0.0
     pair = Column([tensor, column.tensors[model]], [column.descriptors[0], column.descriptors[model]])
-    magnitudes = np.empty(tensor.elements, FORMATS[tensor.dtype].wide)
+    magnitudes = np.empty(tensor.parameters, FORMATS[tensor.dtype].wide)
     for number, (base, changed) in enumerate(pair.pieces()):
         piece = magnitudes[number * CHUNK : number * CHUNK + base.size]
         np.abs(np.subtract(changed, base, out=piece), out=piece)
@@ -165,11 +165,11 @@ def keep_random(name: str, densities: Sequence[float], seed: int) -> Keep:
 def copy_equal(column: Column, output: int, offset: int) -> None:
     """Copy a tensor that must be the same in all models: whole numbers have no mean."""
     tensor = column.tensors[0]
-    size = tensor.size_bytes
+    size = tensor.nbytes
     for start in range(0, size, CHUNK):
         pieces = [np.empty(min(CHUNK, size - start), np.uint8) for _ in column.tensors]
         for piece, other, descriptor in zip(pieces, column.tensors, column.descriptors, strict=True):
-            read(descriptor, piece, other.offset + start)
+            read(descriptor, piece, other.start + start)
         if any(not np.array_equal(piece, pieces[0]) for piece in pieces):
             raise StageError(f"{tensor.name}: {tensor.dtype} differs between models, expected equal whole numbers")
         write(output, pieces[0], offset + start)

@@ -6,18 +6,22 @@ from typing import Any
 
 from solar.config.model import ArchitectureConfig
 from solar.errors import ConfigError, StageError
-from solar.models import llama, tensors
-from solar.models.folder import read_json
+from solar.models import llama
+from solar.weights.folder import ModelFolder
+from solar.weights.json_file import code_keys, read_json
+from solar.weights.quantised import quantisation
 
 
 def refuse_code(source: Path, settings: dict[str, Any]) -> None:
+    """Raises `StageError` for a model that only runs with code of its own."""
     tokenizer = source / "tokenizer_config.json"
     for path, content in (
         (source / "config.json", settings),
         (tokenizer, read_json(tokenizer) if tokenizer.exists() else {}),
     ):
-        if "auto_map" in content:
-            raise StageError(f"{path}: auto_map asks to run code that came with the model, which is never done here")
+        for key in code_keys(content):
+            if key.rpartition(".")[2] == "auto_map":
+                raise StageError(f"{path}: {key} asks to run code that came with the model, which is never done here")
 
 
 def check_sizes(settings: dict[str, Any], expects: ArchitectureConfig, source: Path) -> None:
@@ -25,30 +29,31 @@ def check_sizes(settings: dict[str, Any], expects: ArchitectureConfig, source: P
     names = [item.name for item in fields(expects)]
     odd = [name for name in names if getattr(found, name) != getattr(expects, name)]
     if odd:
-        told = ", ".join(f"{name} is {getattr(found, name)}, not {getattr(expects, name)}" for name in odd)
-        raise ConfigError(f"expects: {source}: {told}; correct the numbers or the source")
+        differences = ", ".join(f"{name} is {getattr(found, name)}, not {getattr(expects, name)}" for name in odd)
+        raise ConfigError(f"expects: {source}: {differences}; correct the numbers or the source")
 
 
-def check_tensors(settings: dict[str, Any], files: list[Path], source: Path) -> None:
-    found = {name: tuple(entry["shape"]) for path in files for name, entry in tensors.read_header(path)[0].items()}
-    if settings.get("model_type") not in llama.LLAMA_SHAPED:
+def check_tensors(settings: dict[str, Any], source: ModelFolder) -> None:
+    """Raises `StageError` where a Llama's tensors are not those that its config.json implies."""
+    if settings.get("model_type") not in llama.LLAMA_SHAPED or quantisation(settings) is not None:
         return
+    shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
     expected = llama.tensor_shapes(settings)
     # Older exports carry constants that the model computes itself, and the tied head a second time.
-    ignored = {name for name in found if name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"}
-    unexpected = sorted(set(found) - set(expected) - ignored)
-    missing = sorted(set(expected) - set(found))
+    ignored = {name for name in shapes if name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"}
+    unexpected = sorted(set(shapes) - set(expected) - ignored)
+    missing = sorted(set(expected) - set(shapes))
     if unexpected:
         raise StageError(
-            f"{source}: holds {unexpected[0]}{_more(unexpected)}, which its config.json does not account for"
+            f"{source.folder}: holds {unexpected[0]}{_more(unexpected)}, which its config.json does not account for"
         )
     if missing:
         raise StageError(
-            f"{source}: lacks {missing[0]}{_more(missing)}, which its config.json asks for; fetch it again"
+            f"{source.folder}: lacks {missing[0]}{_more(missing)}, which its config.json asks for; fetch it again"
         )
     for name, shape in expected.items():
-        if found[name] != shape:
-            raise StageError(f"{source}: {name} has shape {found[name]}, expected {shape} by its config.json")
+        if shapes[name] != shape:
+            raise StageError(f"{source.folder}: {name} has shape {shapes[name]}, expected {shape} by its config.json")
 
 
 def _more(names: list[str]) -> str:

@@ -1,6 +1,5 @@
 """A Llama in a GGUF file: dequantised a tensor at a time into a Hugging Face folder, without torch."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,12 @@ import numpy as np
 
 from solar.config.model import ArchitectureConfig
 from solar.errors import StageError
-from solar.models import gguf_tokenizer, llama, tensors
+from solar.models import gguf_tokenizer, llama
+from solar.weights.folder import CONFIG_FILE, SINGLE_FILE
+from solar.weights.header import DTYPE_OF
+from solar.weights.json_file import write_json
+from solar.weights.numbers import Wide
+from solar.weights.values import write_tensors
 
 _NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -48,9 +52,9 @@ def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
         odd = sorted(set(shapes) ^ set(by_name))
         raise StageError(f"{path}: tensors differ from those of its own sizes ({odd[0]} and {len(odd) - 1} more)")
     weights = _weights(by_name, shapes, config, path)
-    tensors.write(output / "model.safetensors", shapes, dtype, weights)
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (output / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n", encoding="utf-8")
+    write_tensors(output / SINGLE_FILE, dict.fromkeys(shapes, DTYPE_OF[dtype]), shapes, weights)
+    write_json(output / CONFIG_FILE, config)
+    write_json(output / "generation_config.json", ids)
     return config
 
 
@@ -105,7 +109,7 @@ def _translate(name: str, path: Path) -> str:
 
 def _weights(
     by_name: dict[str, Any], shapes: dict[str, tuple[int, ...]], config: dict[str, Any], path: Path
-) -> Iterator[tensors.Array]:
+) -> Iterator[Wide]:
     from gguf.quants import dequantize
 
     for name, shape in shapes.items():
@@ -119,7 +123,7 @@ def _weights(
         yield values
 
 
-def _unpermute(values: tensors.Array, heads: int) -> tensors.Array:
+def _unpermute(values: Wide, heads: int) -> Wide:
     """GGUF pairs the rotary dimensions of a head as neighbours, `transformers` as halves."""
     rows, columns = values.shape
     return values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -1,16 +1,23 @@
 """A pretrained model, brought in from a folder, a GGUF file, an installed package or a hub."""
 
-import json
-from math import prod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.errors import StageError
-from solar.models import gguf_file, llama, tensors
+from solar.models import gguf_file, llama
 from solar.models.checks import check_sizes, check_tensors, refuse_code
-from solar.models.folder import INDEX, carry, carry_along, read_json, weight_files
 from solar.models.sources import locate
+from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
+from solar.weights.header import DTYPE_OF, StoredTensor
+from solar.weights.json_file import write_json
+from solar.weights.quantised import refuse_quantised
+from solar.weights.tied import check_tied_head
+from solar.weights.travelling import copy_or_link, copy_travelling_files
+
+if TYPE_CHECKING:
+    from solar.weights.numbers import Wide
 
 
 def import_model(config: ImportModelConfig, output: Path) -> dict[str, Any]:
@@ -18,53 +25,51 @@ def import_model(config: ImportModelConfig, output: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: the source is missing, or is not what the configuration expects.
-        StageError: what it holds cannot be used, or not without running its code.
+        ArtifactError: the source is damaged, or its numbers do not fit `dtype`.
+        StageError: the source cannot be used, or not without running its code.
     """
     source = locate(config)
     output.mkdir(parents=True, exist_ok=True)
     if source.suffix == ".gguf":
-        found = gguf_file.convert(source, config.dtype or "float32", output)
+        settings = gguf_file.convert(source, config.dtype or "float32", output)
         if config.expects is not None:
-            check_sizes(found, config.expects, source)
+            check_sizes(settings, config.expects, source)
     else:
-        _import_folder(source, config, output)
-    counted = [tensors.read_header(path)[0] for path in weight_files(output)]
-    layers = read_json(output / "config.json").get("num_hidden_layers")
-    return {
-        "parameters": sum(prod(entry["shape"]) for header in counted for entry in header.values()),
-        "layers": layers,
-    }
+        _import_folder(open_folder(source), config, output)
+    imported = open_folder(output)
+    return {"parameters": imported.parameters, "layers": imported.config.get("num_hidden_layers")}
 
 
-def _import_folder(source: Path, config: ImportModelConfig, output: Path) -> None:
-    original = settings = read_json(source / "config.json")
-    refuse_code(source, settings)
-    files = weight_files(source)
+def _import_folder(source: ModelFolder, config: ImportModelConfig, output: Path) -> None:
+    settings = source.config
+    refuse_code(source.folder, settings)
+    check_tied_head(source)
     if config.architecture == "llama":
-        settings = as_llama(settings, config.expects, source)
+        settings = as_llama(settings, config.expects, source.folder)
     if config.expects is not None:
-        check_sizes(settings, config.expects, source)
-    check_tensors(settings, files, source)
-    carry_along(source, output)
+        check_sizes(settings, config.expects, source.folder)
+    check_tensors(settings, source)
+    copy_travelling_files(source.folder, output)
     if config.dtype is None:
         # Only a hub's cache promises that its files never change under a second name.
-        for path in files:
-            carry(path, output / path.name, link=config.hub is not None)
-        if (source / INDEX).exists():
-            carry(source / INDEX, output / INDEX, link=False)
+        for path in source.files:
+            copy_or_link(path, output / path.name, link=config.hub is not None)
+        if (source.folder / INDEX_FILE).exists():
+            copy_or_link(source.folder / INDEX_FILE, output / INDEX_FILE, link=False)
     else:
+        refuse_quantised(source.folder, settings)
         settings = {key: value for key, value in settings.items() if key != "torch_dtype"} | {"dtype": config.dtype}
-        _rewrite(files, config.dtype, output)
-    if settings == original:
-        carry(source / "config.json", output / "config.json", link=False)
+        _rewrite(source, config.dtype, output)
+    if settings == source.config:
+        copy_or_link(source.folder / CONFIG_FILE, output / CONFIG_FILE, link=False)
     else:
-        (output / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(output / CONFIG_FILE, settings)
 
 
 def as_llama(settings: dict[str, Any], expects: ArchitectureConfig | None, source: Path) -> dict[str, Any]:
     """A Mistral `config.json` as a Llama's: the same tensors, the same function while the window holds all positions.
 
-    `max_position_embeddings` becomes what `expects` says, or else the window.
+    `max_position_embeddings` becomes what `expects` gives, or else the window.
 
     Raises:
         StageError: the model is neither, or would see more positions than its window.
@@ -79,32 +84,32 @@ def as_llama(settings: dict[str, Any], expects: ArchitectureConfig | None, sourc
     positions = most if expects is None else expects.max_position_embeddings
     if positions > most:
         raise StageError(
-            f"{source}: holds to a Llama only up to {most} positions, expects.max_position_embeddings is {positions}"
+            f"{source}: equals a Llama only up to {most} positions, expects.max_position_embeddings is {positions}"
         )
-    kept = {key: value for key, value in settings.items() if key != "sliding_window"}
+    others = {key: value for key, value in settings.items() if key != "sliding_window"}
     changed = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": positions}
-    return {"attention_bias": False, "mlp_bias": False} | kept | changed
+    return {"attention_bias": False, "mlp_bias": False} | others | changed
 
 
-def _rewrite(files: list[Path], dtype: str, output: Path) -> None:
-    """Cast every shard; the index keeps its names and loses its old size."""
-    total, where = 0, {}
-    for path in files:
-        header, begin = tensors.read_header(path)
-        shapes = {name: entry["shape"] for name, entry in header.items()}
-        for name, entry in header.items():
-            if entry["dtype"] not in ("F32", "BF16", "F16"):
-                raise StageError(f"{path}: {name} is {entry['dtype']}, expected F32, BF16 or F16; set dtype to null")
-            where[name] = path.name
-        with path.open("rb") as file:
-            cast = (_read(file, begin, header[name]) for name in shapes)
-            total += tensors.write(output / path.name, shapes, dtype, cast) * tensors.DTYPES[dtype][1]
-    if len(files) > 1 or files[0].name != "model.safetensors":
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (output / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+def _rewrite(source: ModelFolder, dtype: str, output: Path) -> None:
+    """Cast every shard under its own name; the index gets the new size."""
+    from solar.weights.folder import write_index
+    from solar.weights.values import write_tensors
+
+    total = 0
+    for path in source.files:
+        tensors = [tensor for tensor in source.tensors.values() if tensor.path == path]
+        dtypes = {tensor.name: DTYPE_OF[dtype] if source.may_be_cast(tensor) else tensor.dtype for tensor in tensors}
+        shapes = {tensor.name: tensor.shape for tensor in tensors}
+        total += write_tensors(output / path.name, dtypes, shapes, _values(tensors, source))
+    if (source.folder / INDEX_FILE).exists():
+        write_index(output, {name: tensor.path.name for name, tensor in source.tensors.items()}, total)
 
 
-def _read(file: BinaryIO, begin: int, entry: dict[str, Any]) -> tensors.Array:
-    start, stop = entry["data_offsets"]
-    file.seek(begin + start)
-    return tensors.decode(file.read(stop - start), entry["dtype"])
+def _values(tensors: list[StoredTensor], source: ModelFolder) -> "Iterator[Wide | bytes]":
+    from solar.weights.numbers import decode
+    from solar.weights.values import read_bytes
+
+    for tensor in tensors:
+        raw = read_bytes(tensor, 0, tensor.parameters)
+        yield decode(raw, tensor.dtype) if source.may_be_cast(tensor) else raw

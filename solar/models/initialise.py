@@ -1,15 +1,20 @@
 """A Llama with random weights."""
 
-import json
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from solar.config.model import ArchitectureConfig
 from solar.errors import ConfigError
-from solar.models import llama, tensors
-from solar.models.folder import copy_tokenizer, token_ids, vocabulary
+from solar.models import llama
+from solar.models.vocabulary import token_ids, vocabulary
+from solar.weights.folder import CONFIG_FILE, SINGLE_FILE
+from solar.weights.json_file import write_json
+from solar.weights.numbers import Wide
+from solar.weights.travelling import copy_tokenizer
+from solar.weights.values import write_tensors
 
 
 def initialise(
@@ -27,14 +32,14 @@ def initialise(
     shapes = llama.tensor_shapes(config)
     output.mkdir(parents=True, exist_ok=True)
     weights = (_draw(name, shape, initializer_range, seed) for name, shape in shapes.items())
-    parameters = tensors.write(output / "model.safetensors", shapes, "float32", weights)
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (output / "generation_config.json").write_text(json.dumps(token_ids(tokenizer), indent=2) + "\n", encoding="utf-8")
+    write_tensors(output / SINGLE_FILE, dict.fromkeys(shapes, "F32"), shapes, weights)
+    write_json(output / CONFIG_FILE, config)
+    write_json(output / "generation_config.json", token_ids(tokenizer))
     copy_tokenizer(tokenizer, output)
-    return {"parameters": parameters, "layers": architecture.num_hidden_layers}
+    return {"parameters": sum(map(prod, shapes.values())), "layers": architecture.num_hidden_layers}
 
 
-def _draw(name: str, shape: tuple[int, ...], initializer_range: float, seed: int) -> tensors.Array:
+def _draw(name: str, shape: tuple[int, ...], initializer_range: float, seed: int) -> Wide:
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     stream = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))

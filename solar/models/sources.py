@@ -5,7 +5,8 @@ from pathlib import Path
 
 from solar.config.model import ImportModelConfig
 from solar.errors import ConfigError, StageError
-from solar.models.folder import CARRIED, INDEX, WEIGHTS
+from solar.weights.folder import CONFIG_FILE, INDEX_FILE
+from solar.weights.travelling import TEMPLATES, TRAVELLING
 
 
 def locate(config: ImportModelConfig) -> Path:
@@ -39,7 +40,7 @@ def _fetch(hub: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["config.json", WEIGHTS, INDEX, *CARRIED]
+    wanted = [CONFIG_FILE, "model*.safetensors", INDEX_FILE, *TRAVELLING, f"{TEMPLATES}/*.jinja"]
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

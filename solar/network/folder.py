@@ -12,13 +12,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConf
 from transformers.utils import logging as transformers_logging
 
 from solar.errors import StageError, one_line
-from solar.weights.folder import CONFIG_FILE, member, open_checkpoint, read_json
+from solar.weights import folder as weights
+from solar.weights.folder import CONFIG_FILE
+from solar.weights.json_file import code_keys
+from solar.weights.quantised import refuse_packed, refuse_quantised
+from solar.weights.tied import check_tied_head
 
-ADAPTER_FILE = "adapter_config.json"
-QUANTISATION_KEYS = ("quantization_config", "compression_config")
-PACKED_DTYPES = ("F8", "F6", "F4")
-"""Beginnings of the safetensors names of number formats that are meaningless without a scale."""
-INTEGER_DTYPES = ("I8", "U8", "I16", "U16", "I32", "U32")
 HARMLESS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$")
 """Buffers that old checkpoints store and every network computes for itself."""
 LIBRARY_ERRORS = (
@@ -33,15 +32,11 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
     Raises `SolarError` for an adapter, a quantised model, and a config.json that `transformers` cannot read.
     """
-    if (folder / ADAPTER_FILE).exists():
-        raise StageError(
-            f"{folder}: holds an adapter, expected a whole model; add it to its base first (peft's merge_and_unload)"
-        )
-    if not (folder / CONFIG_FILE).is_file():
-        raise StageError(f"{folder}: has no {CONFIG_FILE}, expected a Hugging Face model folder")
-    for settings in _objects(read_json(member(folder, CONFIG_FILE))):
-        _refuse_quantised(folder, settings)
-        _refuse_code_of_the_hub(folder, settings)
+    settings = weights.read_config(folder)
+    refuse_quantised(folder, settings)
+    for key in code_keys(settings):
+        if key.endswith("_implementation"):  # transformers would fetch a kernel of that name and run it
+            raise StageError(f"{folder / CONFIG_FILE}: {key} names code of the hub; remove the key")
     with refused_in_one_line(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
@@ -59,44 +54,14 @@ def read_text_config(folder: Path) -> PreTrainedConfig:
 
 
 def check_files(folder: Path) -> int:
-    """The number of parameters stored.
+    """The number of stored parameters.
 
-    Raises `SolarError` unless the weights are safetensors files of plain numbers, one tensor of a name.
+    Raises `ArtifactError` unless the weights are safetensors files of plain numbers, each tensor once.
     """
-    checkpoint = open_checkpoint(folder)
-    for name, tensor in checkpoint.tensors.items():
-        dtype = tensor.entry.dtype
-        if dtype.startswith(PACKED_DTYPES) or (dtype in INTEGER_DTYPES and name.endswith("weight")):
-            raise StageError(f"{tensor.path}: {name} is stored as {dtype}, so quantised; {_dequantise(folder)}")
-    return checkpoint.parameters
-
-
-def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The configuration and every configuration inside it, such as `text_config`."""
-    waiting = [config]
-    while waiting:
-        settings = waiting.pop()
-        yield settings
-        waiting += [value for value in settings.values() if isinstance(value, dict)]
-
-
-def _refuse_quantised(folder: Path, settings: Mapping[str, Any]) -> None:
-    for key in QUANTISATION_KEYS:
-        if quantisation := settings.get(key):
-            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
-            name = method or "a method that it does not name"
-            raise StageError(f"{folder}/{CONFIG_FILE}: quantised with {name}; {_dequantise(folder)}")
-
-
-def _refuse_code_of_the_hub(folder: Path, settings: Mapping[str, Any]) -> None:
-    """`attn_implementation: owner/name` makes `transformers` fetch a kernel and run it."""
-    for key, value in settings.items():
-        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise StageError(f"{folder}/{CONFIG_FILE}: {key}: {value} is code from the hub; remove the key")
-
-
-def _dequantise(folder: Path) -> str:
-    return f"dequantise first: python -m solar.grow convert {folder} OUT"
+    model = weights.open_folder(folder)
+    refuse_packed(model)
+    check_tied_head(model)
+    return model.parameters
 
 
 def check_report(folder: Path, report: Mapping[str, Any]) -> None:

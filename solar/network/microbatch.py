@@ -19,14 +19,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass
 class MicroBatch:
-    """What a device computes at once."""
+    """The tokens that a device computes at once."""
 
     input_ids_T: Tensor
     position_ids_T: Tensor
-    """From 0 in every document."""
+    """Each document's positions start at 0."""
     segments: list[Segment]
     positions_N: Tensor
-    """Where a next token is predicted and trained."""
+    """Positions whose next token is trained."""
     targets_N: Tensor
     answers_N: Tensor
     """Number of the document (or, for pairs, of the answer) that each target belongs to."""
@@ -51,7 +51,7 @@ class MicroBatch:
 
 
 def from_rows(rows: Sequence[Row]) -> MicroBatch:
-    """All documents of the rows, one after the other. Without rows: one token that trains nothing."""
+    """All documents of the rows, end to end. Without rows, one token that is not trained."""
     lengths = [int(length) for row in rows for length in row.document_lengths]
     samples = [sample for row in rows for sample in row.sample_ids]
     if not lengths:
@@ -63,9 +63,9 @@ def from_rows(rows: Sequence[Row]) -> MicroBatch:
 
 
 def from_pairs(rows: Sequence[Row]) -> MicroBatch:
-    """Preference pairs: prompt and chosen answer, then the rejected answer behind the same prompt.
+    """Preference pairs: prompt and chosen answer, then the rejected answer, which attends to the same prompt.
 
-    Answer 2i is the chosen and 2i + 1 the rejected one of pair i; each prompt is computed once.
+    Answer 2i is the chosen answer of pair i, answer 2i + 1 the rejected answer. Each prompt is computed once.
     """
     if not rows:
         return from_rows(rows)
@@ -101,9 +101,9 @@ def from_answers(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroB
 
 
 def shared_prompt(row: Row) -> int:
-    """Tokens at the start of both answers' documents that are equal, and before the last token that is not trained.
+    """Number of equal tokens at the start of both documents, without the last token before the first trained token.
 
-    The last prompt token predicts the first token of each answer, so it is computed for each of them.
+    That token, the last of the prompt, predicts the first token of each answer, so it is computed for each answer.
     """
     split = int(row.document_lengths[0])
     chosen, rejected = row.input_ids[:split], row.input_ids[split:]

@@ -1,1 +1,1 @@
-"""In what order, under what name, at what cost: everything that is decided before work starts, without torch."""
+"""What is decided before work starts, without torch: order, ids, costs, and what must run."""

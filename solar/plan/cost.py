@@ -1,20 +1,23 @@
-"""What a plan will take: tokens, arithmetic, disk, GPU memory. Formulas, not measurements."""
+"""Tokens, FLOPs, disk and GPU memory of a plan: formulas, not measurements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from solar.config.data import PrepareDataConfig
 from solar.config.duration import Duration, Unit
 from solar.config.growth import UpscaleConfig
+from solar.config.model import ArchitectureConfig
+from solar.config.optimizer import OptimizerName
 from solar.config.preference import DpoConfig
-from solar.config.training import Precision, TrainConfig
+from solar.config.root import Strategy, TrainerConfig
+from solar.config.training import Precision, Trainable, TrainConfig
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import PlannedStage
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage; None where it depends on data or weights that are not here yet."""
+    """Cost of one stage; None where it depends on data or weights that do not exist yet."""
 
     train_tokens: float | None = None
     flops: float | None = None
@@ -24,7 +27,7 @@ class Cost:
     """On each device: weights, gradients, optimizer state; activations come on top."""
 
 
-def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], devices: int, sharded: bool) -> Cost:
+def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: TrainerConfig) -> Cost:
     """Estimate a stage."""
     facts, config = stage.facts, stage.config
     if facts is None or facts.parameters is None:
@@ -37,31 +40,54 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], devices: int, 
     tokens = _train_tokens(config, stages)
     data = stages[config.data].config
     length = data.sequence_length if isinstance(data, PrepareDataConfig) else 0
-    flops = (
-        None
-        if tokens is None
-        else tokens * flops_per_token(facts, length) * (4 / 3 if isinstance(config, DpoConfig) else 1)
-    )
-    state = facts.parameters * (8 if config.precision is Precision.bf16_true else 16)
-    optimizer = facts.parameters * (4 if config.precision is Precision.bf16_true else 8)
-    return Cost(tokens, flops, 2 * (stored + optimizer) + stored, state // (devices if sharded else 1))
+    flops = None
+    if tokens is not None and facts.work is not None:
+        flops = tokens * facts.work.flops(length or 1) * (4 / 3 if isinstance(config, DpoConfig) else 1)
+    number = 2 if config.precision is Precision.bf16_true else 4
+    weights, trained = facts.parameters * number, trainable_parameters(config, facts)
+    optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
+    checkpoints = trainer.keep_checkpoints + 1 + (config.guard.rollback_after is not None)
+    disk = checkpoints * (weights + optimizer) + stored + (optimizer if config.keep_optimizer else 0)
+    sharded_over = trainer.devices * trainer.num_nodes if trainer.strategy is Strategy.fsdp else 1
+    return Cost(tokens, flops, disk, (weights + trained * number + optimizer) // sharded_over)
 
 
-def flops_per_token(facts: ModelFacts, sequence_length: int) -> float:
-    """Training FLOPs a token: 6 for each matmul parameter, and causal attention, 6 x layers x hidden x length.
+OPTIMIZER_NUMBERS = {
+    OptimizerName.adamw: 2,
+    OptimizerName.schedule_free: 2,
+    OptimizerName.muon: 1,
+    OptimizerName.adamw_8bit: 0,
+    OptimizerName.adafactor: 0,
+}
+"""Numbers in the weights' format that an optimizer keeps for each trained weight."""
+OPTIMIZER_BYTES = dict.fromkeys(OptimizerName, 0) | {OptimizerName.adamw_8bit: 2}
+"""Bytes that an optimizer keeps for each trained weight, whatever the weights' format."""
 
-    A 48-layer Mistral at 4,096 tokens:
 
-    >>> from solar.config.model import ArchitectureConfig
-    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
-    >>> f"{flops_per_token(ModelFacts(mistral, 48, 2), 4096):,.0f}"
-    '68,432,166,912'
+def trainable_parameters(config: TrainConfig, facts: ModelFacts) -> int:
+    """Weights that get gradients and optimizer state: adapters, new layers, or all that is not frozen.
+
+    A seam counts as the old or new layer that it is.
     """
-    architecture, layers = facts.architecture, facts.num_hidden_layers
-    assert architecture is not None and layers is not None
-    per_layer = architecture.layer_parameters - 2 * architecture.hidden_size
-    matmul = layers * per_layer + architecture.vocab_size * architecture.hidden_size
-    return 6.0 * matmul + 6.0 * layers * architecture.hidden_size * sequence_length
+    sizes, depth, new = facts.architecture, facts.num_hidden_layers, facts.new_layers
+    assert sizes is not None and depth is not None
+    if config.adapter.rank:
+        return depth * config.adapter.rank * _adapted_rows_and_columns(config.adapter.targets, sizes)
+    others_move = config.trainable is Trainable.all or config.unfreeze_at is not None
+    counts = {"new": (new * sizes.layer_parameters, True)}
+    counts["old"] = (depth - new) * sizes.layer_parameters, others_move
+    counts["embed"] = sizes.parameters(0) - sizes.hidden_size, others_move
+    counts["norm"] = sizes.hidden_size, others_move
+    return sum(count for role, (count, moves) in counts.items() if moves and config.lr_factors.get(role, 1.0))
+
+
+def _adapted_rows_and_columns(targets: Sequence[str], sizes: ArchitectureConfig) -> int:
+    """Inputs plus outputs of a layer's adapted matrices; times the rank, this is the number of adapter weights."""
+    hidden, inner = sizes.hidden_size, sizes.intermediate_size
+    key_value = hidden // sizes.num_attention_heads * sizes.num_key_value_heads
+    matrices = {"q_proj": 2 * hidden, "k_proj": hidden + key_value, "v_proj": hidden + key_value, "o_proj": 2 * hidden}
+    matrices |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + inner)
+    return sum(count for name, count in matrices.items() if not targets or name in targets)
 
 
 def _train_tokens(config: TrainConfig, stages: Mapping[str, PlannedStage]) -> float | None:

@@ -1,4 +1,4 @@
-"""What is in a file or folder, as a hash; files that did not change are not read again."""
+"""The content of a file or folder as a hash; files that did not change are not read again."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ class Digests:
     """Hashes of local files, remembered by size, inode and time of change."""
 
     memory: Path
-    """A JSON file; deleting it costs time, never truth."""
+    """A JSON file; deleting it costs only time."""
     known: dict[str, list[object]] = field(default_factory=dict)
     changed: bool = False
 
     @classmethod
     def load(cls, memory: Path) -> "Digests":
-        """Start from what is remembered, if anything readable is."""
+        """Read the remembered hashes; none where the file cannot be read."""
         try:
             known = json.loads(memory.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -29,25 +29,25 @@ class Digests:
         return cls(memory, known if isinstance(known, dict) else {})
 
     def save(self) -> None:
-        """Remember what was read."""
+        """Write the hashes, if any changed."""
         if self.changed and self.memory.parent.is_dir():
             write_atomically(self.memory, json.dumps(self.known))
 
     def of(self, path: Path, key: str) -> str:
-        """Hash of a file's content, or of the names and contents of a folder's files.
+        """Hash of a file's content, or of the names and contents of a folder's files that are not hidden.
 
         Raises:
             ConfigError: nothing is there; the message starts with `key`.
         """
         if path.is_file():
             return self._file(path)
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
         if not files:
             raise ConfigError(f"{key}: found nothing at {path}, expected a file or a folder with files")
         return _hash([[file.relative_to(path).as_posix(), self._file(file)] for file in files])
 
     def of_source(self, path: Path, key: str) -> str:
-        """Hash of what a source reads: kinds and contents of its files, in the order they are read.
+        """Hash of the kinds and contents of a source's files, in the order they are read.
 
         Raises:
             ConfigError: nothing is there, or nothing that can be read; the message starts with `key`.
@@ -72,6 +72,11 @@ class Digests:
             self.known[name] = [*stamp, digest]
             self.changed = True
         return str(self.known[name][4])
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a name on the way to it begins with a dot: `.git/HEAD`, `.cache/huggingface/...`."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _hash(value: object) -> str:

@@ -1,9 +1,10 @@
-"""What is known of each stage's model before any exists: depth, sizes, parameters."""
+"""What is known about each stage's model before it exists: depth, sizes, parameters."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from solar.config.base import StageConfig
 from solar.config.growth import DiagnoseConfig, UpscaleConfig
@@ -13,21 +14,26 @@ from solar.config.soup import SoupConfig
 from solar.config.training import TrainConfig
 from solar.errors import PlanError
 from solar.growth.plans import resolve
-from solar.plan.work import ModelWork, work_of_architecture, work_of_folder
+from solar.weights.work import LayerWork, ModelWork, work_of_folder
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's shape, as far as it is known."""
+    """What is known about a model; None for unknown values."""
 
     architecture: ArchitectureConfig | None
     num_hidden_layers: int | None
     bytes_per_parameter: int
-    """As stored."""
+    """Of a stored weight."""
     description: str = ""
     """For a grown model: its layers in words."""
     work: ModelWork | None = None
-    """What training costs; None where nobody knows the shapes yet."""
+    """What training costs; None where the shapes are not known yet."""
+    depends_on_batches: bool = False
+    """Its config asks for dropout or a balance loss, so that training depends on how batches are cut."""
+
+    new_layers: int = 0
+    """Number of layers that the last growth added."""
 
     @property
     def parameters(self) -> int | None:
@@ -41,7 +47,7 @@ class ModelFacts:
 
 
 def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
-    """Facts of every stage that leaves a model; `stages` in the order they run.
+    """Facts of every stage that leaves a model; `stages` are in the order they run.
 
     Raises:
         PlanError: a growth plan that its base is too shallow for, or models of different shapes to be merged.
@@ -64,8 +70,19 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
     return facts
 
 
+def work_of_architecture(sizes: ArchitectureConfig) -> ModelWork:
+    """Of a Llama.
+
+    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
+    >>> f"{work_of_architecture(mistral).grown([*range(24), *range(8, 32)]).flops(4096):,.0f}"
+    '68,433,346,560'
+    """
+    layer = LayerWork(sizes.layer_parameters - 2 * sizes.hidden_size, sizes.hidden_size)
+    return ModelWork((layer,) * sizes.num_hidden_layers, sizes.vocab_size * sizes.hidden_size)
+
+
 def _merged(name: str, stage: MergeConfig | SoupConfig, facts: Mapping[str, ModelFacts]) -> ModelFacts:
-    """The first model's; refuses what is known to be of another shape."""
+    """Facts of the first model. Raises `PlanError` if another model is known to have another shape."""
     first = stage.models[0]
     base = stage.base if isinstance(stage, MergeConfig) else None
     for other in [*([] if base is None else [base]), *stage.models[1:]]:
@@ -91,31 +108,50 @@ def _check_candidates(name: str, stage: DiagnoseConfig, num_hidden_layers: int |
 
 def _imported(stage: ImportModelConfig) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", 2)
-    if stage.expects is not None:
-        return ModelFacts(
-            stage.expects, stage.expects.num_hidden_layers, size, work=work_of_architecture(stage.expects)
-        )
+    config = _config_of_folder(stage.path)
+    by_batch = _depends_on_batches(config)
+    if (sizes := stage.expects) is not None:
+        return ModelFacts(sizes, sizes.num_hidden_layers, size, "", work_of_architecture(sizes), by_batch)
     work = work_of_folder(Path(stage.path)) if stage.path else None
-    return ModelFacts(None, _depth_of_folder(stage.path), size, work=work)
+    depth = config.get("num_hidden_layers")
+    return ModelFacts(None, depth if isinstance(depth, int) else None, size, "", work, by_batch)
 
 
-def _depth_of_folder(path: str | None) -> int | None:
-    """The layer count a local folder's config.json states under its usual name, if it does."""
+def _config_of_folder(path: str | None) -> dict[str, Any]:
+    """A local folder's config.json; empty where there is none that can be read."""
     try:
         config = json.loads((Path(path or "") / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    depth = config.get("num_hidden_layers") if isinstance(config, dict) else None
-    return depth if isinstance(depth, int) else None
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _depends_on_batches(config: dict[str, Any]) -> bool:
+    """Whether a model's config asks for dropout or for the experts' balance loss.
+
+    >>> _depends_on_batches({"resid_pdrop": 0.1}), _depends_on_batches({"attention_dropout": 0.0})
+    (True, False)
+    >>> _depends_on_batches({"text_config": {"output_router_logits": True}})
+    True
+    """
+    for key, value in config.items():
+        if isinstance(value, dict) and _depends_on_batches(value):
+            return True
+        dropout = key.endswith(("dropout", "pdrop", "_drop")) and isinstance(value, int | float) and value > 0
+        if dropout or (key == "output_router_logits" and value is True):
+            return True
+    return False
 
 
 def _grown(name: str, stage: UpscaleConfig, base: ModelFacts) -> ModelFacts:
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(stage.dtype or "", base.bytes_per_parameter)
     if stage.diagnosis is not None or base.num_hidden_layers is None:
-        return ModelFacts(base.architecture if stage.diagnosis is None else None, None, size)
+        architecture = base.architecture if stage.diagnosis is None else None
+        return ModelFacts(architecture, None, size, depends_on_batches=base.depends_on_batches)
     try:
         plan = resolve(stage, base.num_hidden_layers)
     except PlanError as error:
         raise PlanError(f"stages.{name}.{error}") from None
     work = base.work.grown(plan.sources) if base.work else None
-    return ModelFacts(base.architecture, plan.num_hidden_layers, size, str(plan), work)
+    depth, new_layers = plan.num_hidden_layers, len(plan.new_positions)
+    return ModelFacts(base.architecture, depth, size, str(plan), work, base.depends_on_batches, new_layers)

@@ -1,4 +1,4 @@
-"""From references to an order: who reads whom, and what must come first."""
+"""References as edges of a graph, and the order in which stages run."""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -24,18 +24,22 @@ def link(stages: Mapping[str, StageConfig]) -> Edges:
 def _inputs(name: str, stages: Mapping[str, StageConfig]) -> Iterable[str]:
     for pointer in pointers(stages[name], "reference"):
         key = f"stages.{name}.{pointer.key}"
+        products = {other: STAGES[stage.kind].produces for other, stage in stages.items()}
+        fitting = [other for other, product in products.items() if fits(product, pointer.to) and other != name]
         if pointer.value not in stages:
+            found = f"names the stage '{pointer.value}', which is not in the plan"
+            raise PlanError(f"{key}: {found}{hint(pointer.value, fitting)}")
+        if pointer.value not in fitting and pointer.value != name:
+            product = products[pointer.value]
             raise PlanError(
-                f"{key}: names the stage '{pointer.value}', which is not in the plan{hint(pointer.value, stages)}"
+                f"{key}: '{pointer.value}' leaves {product}, expected a stage that leaves {pointer.to}"
+                f"{hint(pointer.value, fitting)}"
             )
-        made = STAGES[stages[pointer.value].kind].produces
-        if not fits(made, pointer.to):
-            raise PlanError(f"{key}: '{pointer.value}' leaves {made}, expected a stage that leaves {pointer.to}")
         yield pointer.value
 
 
 def order(edges: Edges) -> list[str]:
-    """Every stage after all that it reads; otherwise as written.
+    """Stage names, each after the stages it reads; otherwise in the order written.
 
     Raises:
         PlanError: stages that wait for each other.
@@ -57,10 +61,10 @@ def order(edges: Edges) -> list[str]:
 
 def upstream(edges: Edges, stage: str) -> set[str]:
     """A stage and everything it is made from."""
-    found, todo = set(), [stage]
+    names, todo = set(), [stage]
     while todo:
         name = todo.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             todo.extend(edges[name])
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""A stage's name for ever: the hash of what it is told and of what it reads."""
+"""A stage's id: the hash of its configuration and of what it reads."""
 
 import hashlib
 import json
@@ -10,34 +10,54 @@ from typing import Any
 
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES
-from solar.config.links import Pointer, rewrite
+from solar.config.links import Pointer, pointers, rewrite
+from solar.config.root import TrainerConfig
+from solar.config.training import TrainConfig
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
+from solar.plan.facts import ModelFacts
 
 ABSENT = "absent"
-"""Stands for the content of a package that is not installed; such a stage cannot run."""
+"""Version of a package that is not installed; the stage cannot run."""
 
 
-def identity(stage: StageConfig, inputs: Mapping[str, str], digests: Digests) -> str:
+def identity(
+    stage: StageConfig, inputs: Mapping[str, str], digests: Digests, batches: Mapping[str, int] | None = None
+) -> str:
     """Twelve hex digits; equal for equal work, in any process on any machine.
 
-    `inputs` maps the names of the stages it reads to their ids. Names themselves count only where they are in the
-    result: in tables of scores and reports.
+    `inputs` maps the names of the stages it reads to their ids. Names themselves count only where the result shows
+    them: in tables of scores and reports. `batches` is what `batches_that_count` says of the stage.
     """
     kind = STAGES[stage.kind]
-    tells_names = kind.produces in ("scores", "report")
+    shows_names = kind.produces in ("scores", "report")
 
     def replace(pointer: Pointer) -> Any:
         if pointer.role == "content":
             return _content(pointer, digests)
-        return [pointer.value, inputs[pointer.value]] if tells_names else inputs[pointer.value]
+        return [pointer.value, inputs[pointer.value]] if shows_names else inputs[pointer.value]
 
-    told = {"version": kind.version, "config": rewrite(stage, replace)}
-    return hashlib.sha256(canonical_json(told).encode()).hexdigest()[:12]
+    hashed = {"version": kind.version, "config": rewrite(stage, replace)} | ({"batches": batches} if batches else {})
+    return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:12]
+
+
+def batches_that_count(
+    name: str, stage: StageConfig, facts: Mapping[str, ModelFacts], trainer: TrainerConfig
+) -> dict[str, int] | None:
+    """How the global batch is cut, if the result depends on that; otherwise None.
+
+    Dropout draws its masks, and the experts' balance loss takes its means, a micro-batch and a replica at a time.
+    """
+    if not isinstance(stage, TrainConfig):
+        return None
+    base = facts.get(stage.model)
+    if not stage.adapter.dropout and not (base and base.depends_on_batches):
+        return None
+    return {"micro_batch": trainer.micro_batch_of(name, stage.global_batch_size), "replicas": trainer.replicas}
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value.
+    """JSON with one spelling for each value.
 
     Raises:
         TypeError: for anything without a stable form; a permissive `str()` would let identities drift silently.
@@ -62,9 +82,7 @@ def _content(pointer: Pointer, digests: Digests) -> Any:
 
 
 def absent_packages(stage: StageConfig) -> list[str]:
-    """Distributions that a stage points at and that are not installed."""
-    from solar.config.links import pointers
-
+    """Distributions that a stage names and that are not installed."""
     named = [p.value for p in pointers(stage, "content") if p.to in ("package", "documentation")]
     return [name for name in named if not _installed(name)]
 

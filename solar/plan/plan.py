@@ -1,7 +1,7 @@
-"""The plan: every stage in order, with its id, what it reads, and whether it is already there."""
+"""The plan: every stage in order, with its id, what it reads, and whether it must run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from solar.artifacts.store import Artifact, Store
@@ -9,16 +9,17 @@ from solar.config.base import StageConfig
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
 from solar.errors import ConfigError, PlanError, hint
+from solar.plan.checks.objective import check_objective
 from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts, model_facts
-from solar.plan.graph import link, order, upstream
-from solar.plan.identity import identity
-from solar.plan.objective import check_objective
+from solar.plan.graph import Edges, link, order, upstream
+from solar.plan.identity import batches_that_count, identity
+from solar.plan.need import needed
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage, ready to run or already done."""
+    """One stage: ready to run, already done, or needed by no stage that runs."""
 
     name: str
     config: StageConfig
@@ -28,11 +29,24 @@ class PlannedStage:
     artifact: Artifact | None
     facts: ModelFacts | None
     """Of the model it leaves, if it leaves one."""
+    needed: bool = True
+    """False where the artifact is missing, but every stage that reads it is done or not needed either."""
+    same_as: str | None = None
+    """An earlier stage of the same id: its artifact is this stage's, too."""
 
     @property
     def version(self) -> int:
         """Of the code of its kind."""
         return STAGES[self.config.kind].version
+
+    @property
+    def status(self) -> str:
+        """What will become of it, in words."""
+        if self.artifact is not None:
+            return "done"
+        if not self.needed:
+            return "not needed"
+        return "to run" if self.same_as is None else f"same as {self.same_as}"
 
 
 @dataclass(frozen=True)
@@ -43,22 +57,25 @@ class Plan:
     stages: Mapping[str, PlannedStage]
     """In the order they run."""
     unread: tuple[str, ...]
-    """Stages that nobody reads though all they leave is for others."""
+    """Stages that no stage reads although their product is only of use to others."""
 
     @property
     def to_run(self) -> list[PlannedStage]:
-        """Stages whose artifact is not there yet."""
-        return [stage for stage in self.stages.values() if stage.artifact is None]
+        """Stages that will run; of several with one id, the first."""
+        return [stage for stage in self.stages.values() if stage.status == "to run"]
 
     @property
     def headline(self) -> str:
         """The first line of what is printed."""
-        missing = len(self.to_run)
-        return f"plan {self.name}: {len(self.stages)} stages, {len(self.stages) - missing} done, {missing} to run"
+        status = [stage.status.partition(" ")[0] for stage in self.stages.values()]
+        counts = [f"{status.count('done')} done", f"{status.count('to')} to run"]
+        counts += [f"{status.count('same')} the same as another"] if "same" in status else []
+        counts += [f"{status.count('not')} not needed"] if "not" in status else []
+        return f"plan {self.name}: {len(self.stages)} stages, {', '.join(counts)}"
 
 
 def make_plan(config: SolarConfig, store: Store) -> Plan:
-    """Decide everything that can be decided before work starts; reads the disk, writes nothing but remembered hashes.
+    """Decide what can be decided before work starts. Reads the disk; writes only the memory of file hashes.
 
     `config` is expanded.
 
@@ -81,20 +98,36 @@ def make_plan(config: SolarConfig, store: Store) -> Plan:
     ordered = {name: stages[name] for name in order(edges) if name in wanted}
     check_objective(config.objective, config.until, ordered)
     facts = model_facts(ordered)
+    planned = _identified(config, ordered, edges, facts, store)
+    done = [name for name, stage in planned.items() if stage.artifact is not None]
+    needed_ids = {planned[name].id for name in needed(ordered, edges, done, config.objective)}
+    first_of: dict[str, str] = {}
+    for name, stage in planned.items():
+        first = first_of.setdefault(stage.id, name)
+        planned[name] = replace(stage, needed=stage.id in needed_ids, same_as=None if first == name else first)
+    unread = tuple(name for name in _unread(ordered, edges) if name != config.until)
+    return Plan(config.name, planned, unread)
+
+
+def _identified(
+    config: SolarConfig, stages: Mapping[str, StageConfig], edges: Edges, facts: Mapping[str, ModelFacts], store: Store
+) -> dict[str, PlannedStage]:
+    """Every stage with its id and, if it is there, its artifact."""
     digests = Digests.load(Path(config.paths.root) / "digests.json")
     planned: dict[str, PlannedStage] = {}
-    for name, stage in ordered.items():
+    for name, stage in stages.items():
         inputs = {source: planned[source].id for source in edges[name]}
+        batches = batches_that_count(name, stage, facts, config.trainer)
         try:
-            own_id = identity(stage, inputs, digests)
+            own_id = identity(stage, inputs, digests, batches)
         except ConfigError as error:
             raise ConfigError(f"stages.{name}.{error}") from None
         planned[name] = PlannedStage(name, stage, own_id, inputs, store.find(name, own_id), facts.get(name))
     digests.save()
-    return Plan(config.name, planned, _unread(ordered, edges))
+    return planned
 
 
-def _unread(stages: Mapping[str, StageConfig], edges: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _unread(stages: Mapping[str, StageConfig], edges: Edges) -> tuple[str, ...]:
     read = {source for name in stages for source in edges[name]}
     for_others = {"text", "tokenizer", "tokens"}
     return tuple(

@@ -1,4 +1,4 @@
-"""The plan as a person reads it."""
+"""Prints a plan."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,13 @@ from rich.table import Table
 
 from solar.config import data, evaluation, growth, merging, model, preference, soup, training
 from solar.config.duration import Duration
-from solar.config.root import Strategy, TrainerConfig
+from solar.config.root import TrainerConfig
 from solar.plan.cost import cost
 from solar.plan.plan import Plan, PlannedStage
 
 
 def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
-    """Print the headline, a row a stage, and what deserves a remark."""
+    """Print the headline, a row for each stage, and notes."""
     console.print(plan.headline, highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=True)
@@ -22,10 +22,10 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
     table.add_column("parameters", no_wrap=True, justify="right")
     table.add_column("artifact", no_wrap=True, min_width=12)
     table.add_column("", no_wrap=True, min_width=6)
-    devices, flops, disk = trainer.devices * trainer.num_nodes, 0.0, 0
+    flops, disk = 0.0, 0
     for stage in plan.stages.values():
-        estimate = cost(stage, plan.stages, devices, trainer.strategy is Strategy.fsdp)
-        if stage.artifact is None:
+        estimate = cost(stage, plan.stages, trainer)
+        if stage.status == "to run":
             flops, disk = flops + (estimate.flops or 0), disk + (estimate.disk_bytes or 0)
         table.add_row(
             stage.name,
@@ -33,7 +33,7 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
             _reads(stage),
             quantity(stage.facts.parameters if stage.facts else None),
             stage.id,
-            "[green]done[/]" if stage.artifact else "to run",
+            "[green]done[/]" if stage.artifact else stage.status,
         )
     console.print(table)
     if flops or disk:
@@ -44,9 +44,12 @@ def show(plan: Plan, trainer: TrainerConfig, console: Console) -> None:
 
 
 def remarks(plan: Plan) -> Iterator[str]:
-    """What is allowed but may not be meant."""
+    """Notes about things that are allowed but may be mistakes."""
     for name in plan.unread:
         yield f"stages.{name} is read by no stage of this plan"
+    for name, stage in plan.stages.items():
+        if not stage.needed and stage.artifact is None:
+            yield f"stages.{name} is missing, but all that reads it is done; until={name} makes it again"
 
 
 def _reads(stage: PlannedStage) -> str:
@@ -86,7 +89,7 @@ def describe(stage: PlannedStage) -> str:
         case data.PrepareDataConfig() as config:
             return f"{config.task.value} data from {', '.join(config.sources)}"
         case evaluation.EvaluateConfig() as config:
-            return f"score {len(config.models)} models"
+            return f"score {len(config.models)} model{'s' if len(config.models) != 1 else ''}"
         case evaluation.ReportConfig():
             return "one page about the run"
         case other:
@@ -99,7 +102,7 @@ def _training(config: training.TrainConfig) -> str:
 
 
 def quantity(number: float | None, unit: str = "") -> str:
-    """A number as a person says it.
+    """A number with three digits and a unit.
 
     >>> quantity(10_731_524_096), quantity(950), quantity(2.5e21), quantity(None)
     ('10.7 B', '950', '2.5e+21', '')

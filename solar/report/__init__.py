@@ -1,1 +1,1 @@
-"""Look at it: plots and one HTML page a run."""
+"""Plots, model cards, and one HTML page for each run."""

@@ -1,4 +1,4 @@
-"""The `README.md` of a model folder: what it is, what it was made of, how good it is, how to use it."""
+"""Model cards: what a model is, how it was made, its scores, and how to use it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ _FRONT = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [depth-up-scaling]
----
+{}---
 """
 _USE = """\
 ## Use
@@ -29,22 +28,39 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 def write_card(entry: Entry, run: Run, output: Path) -> None:
     """Write the card of one model to the file `output`; `run` holds the models it descends from."""
     made = "\n".join(_step(step) for step in ancestry(entry, run))
-    parts = [_FRONT, f"# {entry.stage}", _summary(entry, run), *_growth(entry, run), f"## How it was made\n\n{made}"]
+    parts = [
+        _front(entry, run),
+        f"# {entry.stage}",
+        _summary(entry, run),
+        *_growth(entry, run),
+        f"## How it was made\n\n{made}",
+    ]
     text = "\n\n".join(part.strip() for part in [*parts, *_scores(entry, run), _USE])
     output.write_text(text + "\n", encoding="utf-8")
 
 
+def _front(entry: Entry, run: Run) -> str:
+    """The front matter that model hubs read: tags, and the base from a hub."""
+    family = ancestry(entry, run)
+    tags = ["depth-up-scaling"] if any(step.growth() for step in family) else []
+    tags += ["merge"] if any(step.kind in ("merge", "soup") for step in family) else []
+    bases = dict.fromkeys(step.manifest["config"].get("hub") for step in family if step.kind == "import_model")
+    lines = [f"tags: [{', '.join(tags)}]\n"] if tags else []
+    lines += [f"base_model: [{', '.join(base for base in bases if base)}]\n"] if any(bases) else []
+    return _FRONT.format("".join(lines))
+
+
 def ancestry(entry: Entry, run: Run) -> list[Entry]:
-    """The models it descends from, oldest first, and itself."""
-    found: dict[str, Entry] = {}
+    """The models that a model descends from, oldest first, and the model itself."""
+    models: dict[str, Entry] = {}
 
     def visit(model: Entry) -> None:
         for parent in run.parents(model):
             visit(parent)
-        found.setdefault(model.stage, model)
+        models.setdefault(model.stage, model)
 
     visit(entry)
-    return list(found.values())
+    return list(models.values())
 
 
 def _summary(entry: Entry, run: Run) -> str:
@@ -71,8 +87,8 @@ def _growth(entry: Entry, run: Run) -> list[str]:
 
 def _step(entry: Entry) -> str:
     config = entry.manifest["config"]
-    told = {key: config[key] for key in ("plan", "m", "duration", "method", "weights", "beta") if config.get(key)}
-    words = ", ".join(f"{key} {plain(value)}" for key, value in told.items())
+    settings = {key: config[key] for key in ("plan", "m", "duration", "method", "weights", "beta") if config.get(key)}
+    words = ", ".join(f"{key} {plain(value)}" for key, value in settings.items())
     kind, took = entry.kind.replace("_", " "), duration(entry.manifest["wall_seconds"])
     return f"- **{entry.stage}** ({kind}, `{entry.manifest['id']}`): {words or 'as it came'}; {took}"
 
@@ -80,10 +96,10 @@ def _step(entry: Entry) -> str:
 def _scores(entry: Entry, run: Run) -> list[str]:
     titles, rows = score_table(run)
     family = {model.stage for model in ancestry(entry, run)}
-    kept = [(model, cells) for model, cells in rows if model.stage in family]
-    if not kept:
+    relatives = [(model, cells) for model, cells in rows if model.stage in family]
+    if not relatives:
         return []
     lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
-    for model, cells in kept:
+    for model, cells in relatives:
         lines.append(f"| {model.stage} | " + " | ".join(f"{cell.text} {cell.note}".strip() for cell in cells) + " |")
     return ["## How good it is\n\nOn text that no training saw.\n\n" + "\n".join(lines)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from solar.report.numbers import compact
+from solar.report.numbers import compact, is_finite
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 30, 40
@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `style` is a class of the page's style sheet: a, b, c for colours; dots marks the points."""
+    """One curve. `style` is a class of the page's style sheet: a, b or c, each a colour. `dots` marks the points."""
 
     name: str
     points: Sequence[Point]
@@ -33,9 +33,9 @@ class Chart:
     x_label: str
     y_label: str
     levels: list[tuple[str, float]] = field(default_factory=list)
-    """Horizontal lines, each with its words."""
+    """Horizontal lines: label and height."""
     marks: list[tuple[str, Point]] = field(default_factory=list)
-    """Points with words."""
+    """Marked points: label and place."""
 
     def svg(self) -> Markup:
         """The picture; empty if there is nothing to draw."""
@@ -44,11 +44,11 @@ class Chart:
         if not lines:
             return Markup("")
         xs = [x for line in lines for x, _ in line.points]
-        ys = [y for line in lines for _, y in line.points] + [level for _, level in self.levels]
+        ys = [y for line in lines for _, y in line.points] + [level for _, level in self.levels if is_finite(level)]
         axes = _Axes(ticks(min(xs), max(xs)), ticks(min(ys), max(ys)))
         parts = [self._grid(axes)]
         crowded = any(axes.x(x) > WIDTH / 2 for _, (x, _) in self.marks)
-        parts += [_level(axes, words, value, crowded) for words, value in self.levels]
+        parts += [_level(axes, words, value, crowded) for words, value in self.levels if is_finite(value)]
         parts += [_line(axes, line) for line in lines]
         parts += [_mark(axes, words, point) for words, point in self.marks]
         label = f"{', '.join(line.name for line in lines)} over {self.x_label}"
@@ -73,7 +73,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Values to places in the picture; the first and last ticks are its edges."""
+    """Maps values to places in the picture; the first and last ticks are the edges."""
 
     x_ticks: list[float]
     y_ticks: list[float]
@@ -106,7 +106,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Means of neighbours, so that a long log stays a small picture; the first and last points stay.
+    """Means of neighbouring points, so that a long log makes a small picture; the first and last points stay.
 
     >>> thinned([(0, 4.0), (1, 1.0), (2, 3.0), (3, 5.0), (4, 2.0)], most=4)
     [(0, 4.0), (1.5, 2.0), (3.0, 5.0), (4, 2.0)]
@@ -139,7 +139,7 @@ def _line(axes: _Axes, line: Line) -> Markup:
 
 
 def _level(axes: _Axes, words: str, value: float, crowded: bool) -> Markup:
-    """`crowded`: there are marks on the right, so the words stand on the left, below the line."""
+    """`crowded`: marks are on the right, so the label stands on the left, below the line."""
     y = axes.y(value)
     line = Markup('<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y)
     if crowded:

@@ -1,9 +1,11 @@
-"""What a report reads: the stages of a run, and the files they left."""
+"""The stages of a run and their files, as a report reads them."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from solar.report.numbers import is_finite
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,11 @@ class Entry:
 
     @property
     def is_model(self) -> bool:
-        """Whether it leaves weights."""
+        """Whether the stage leaves a model."""
         return (self.path / "model").is_dir()
 
     def read(self, name: str) -> Any:
-        """Content of a JSON file of the artifact; None if it has none."""
+        """Content of a JSON file of the artifact; None if the file does not exist."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -48,7 +50,7 @@ class Run:
     entries: list[Entry]
 
     def parents(self, entry: Entry) -> list[Entry]:
-        """The models that a model was made of. By id: an artifact may have been made under another name."""
+        """The models that a model was made of, by id: an artifact may have been made under another stage's name."""
         ids = set(entry.manifest["inputs"].values())
         return [other for other in self.entries if other.is_model and other.manifest["id"] in ids]
 
@@ -67,8 +69,19 @@ class Run:
         return [row for table in tables if table for row in table]
 
     def score(self, stage: str) -> dict[str, Any]:
-        """What was measured of a stage's model; empty if nothing was."""
+        """Measurements of a stage's model, without values that are not finite; empty if it was not scored."""
+        return {key: value for key, value in self._row(stage).items() if not _is_broken(value)}
+
+    def not_finite(self, stage: str) -> list[str]:
+        """Measures of a stage's model whose values are not finite."""
+        return [key for key, value in self._row(stage).items() if _is_broken(value)]
+
+    def _row(self, stage: str) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for row in self.scores():
             merged |= row if row["stage"] == stage else {}
         return merged
+
+
+def _is_broken(value: object) -> bool:
+    return value is None or (isinstance(value, float) and not is_finite(value))

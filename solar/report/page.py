@@ -24,7 +24,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(entries: list[Entry], experiment: str, output: Path, overrides: Sequence[str] = ()) -> None:
-    """Write the page to the file `output`; all that comes from the run, and from its command line, is escaped."""
+    """Write the page to the file `output`. Everything from the run and its command line is escaped."""
     run = Run(entries)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -65,7 +65,7 @@ def _words(run: Run, entry: Entry) -> str:
 
 
 def _facts(run: Run, healed: list[Recovery]) -> list[tuple[str, str, str]]:
-    """The few numbers that tell the story: what, how much, in comparison with what."""
+    """The most important numbers: title, value, comparison."""
     facts = []
     for entry in run.entries:
         if grown := entry.growth():
@@ -88,12 +88,12 @@ def _facts(run: Run, healed: list[Recovery]) -> list[tuple[str, str, str]]:
 
 
 def _software(run: Run) -> dict[str, Any]:
-    """Versions that made the stages; of several, all."""
-    found: dict[str, set[str]] = {}
+    """Versions of the software that made the stages."""
+    versions_of: dict[str, set[str]] = {}
     for entry in run.entries:
         made = entry.manifest["provenance"]
         versions = {"solar": made.get("solar"), "python": made.get("python"), **made.get("packages", {})}
         for name, version in (versions | {"platform": made.get("platform")}).items():
             if version:
-                found.setdefault(name, set()).add(str(version))
-    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+                versions_of.setdefault(name, set()).add(str(version))
+    return {name: ", ".join(sorted(versions)) for name, versions in versions_of.items()}

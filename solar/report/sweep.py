@@ -1,4 +1,4 @@
-"""One plot a sweep: what was changed, against what growing added to the loss and what training made of it."""
+"""One plot for each sweep: the loss that growing added, and the loss after training, over the swept values."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from solar.report.sections.controls import recoveries
 from solar.report.sections.recovery import Recovery
 
 AXES = {"stages.upscale.m": "m, layers dropped from each of the two copies"}
-"""What a key means to one who has not read the configuration."""
+"""Key -> label of the axis."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Job:
     """One finished run of a sweep."""
 
     overrides: dict[str, str]
-    """Key -> value, as they were written on the command line."""
+    """Key -> value, as on the command line."""
     run: Run
     objective: dict[str, float] | None = None
-    """`stage.metric` -> what it came to, where the sweep has an objective."""
+    """`stage.metric` -> value, where the sweep has an objective."""
 
 
 def swept(jobs: list[Job]) -> list[str]:
@@ -35,7 +35,7 @@ def swept(jobs: list[Job]) -> list[str]:
 
 
 def table(jobs: list[Job]) -> list[dict[str, Any]]:
-    """A row for each growth that was trained on: what was swept, and losses in nats a token on held-out text.
+    """A row for each grown model that was trained: swept values, and held-out losses in nats a token.
 
     Losses are those of an evaluation that scored base, grown and trained model alike; where there is none, those
     of the validation during training. `measured` says which.
@@ -61,7 +61,7 @@ def table(jobs: list[Job]) -> list[dict[str, Any]]:
 
 
 def write_sweep(jobs: list[Job], folder: Path) -> Path | None:
-    """Leaves `<what was swept>.json` and `.png` in the folder; None, and nothing, if no two growths can be compared."""
+    """Write `<swept keys>.json` and `.png` into the folder; None, and no file, if no two growths can be compared."""
     rows, keys = table(jobs), swept(jobs)
     if len({row["trained"] for row in rows}) < 2:
         return None
@@ -72,7 +72,7 @@ def write_sweep(jobs: list[Job], folder: Path) -> Path | None:
 
 
 def _losses(run: Run, recovery: Recovery) -> tuple[str, list[float]]:
-    """Where they are from; of base, grown and trained model."""
+    """Where the losses are from, and those of base, grown and trained model."""
     scores = [run.score(stage).get("nats_per_token") for stage in (recovery.base, recovery.grown, recovery.healed)]
     scored = [float(score) for score in scores if score is not None]
     if len(scored) == len(scores):
@@ -81,7 +81,7 @@ def _losses(run: Run, recovery: Recovery) -> tuple[str, list[float]]:
 
 
 def _value(text: str | None) -> Any:
-    """The number that was written, if it was one."""
+    """The text as a number, if it is a number."""
     try:
         return json.loads(text or "null")
     except ValueError:
@@ -89,7 +89,7 @@ def _value(text: str | None) -> Any:
 
 
 def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
-    """Two curves against the base's level: what growing costs at once, and what is left of it after training."""
+    """Two curves against the base's loss: the gap before training, and the gap after training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -111,9 +111,9 @@ def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
         heights = [row[name] for row in rows]
         axes.plot(places, heights, marker="o", linestyle="-" if numeric else "", color=color, label=label)
         for place, height in zip(places, heights, strict=True):
-            said = f"{height:+.3f}".replace("-", "\N{MINUS SIGN}")
+            label = f"{height:+.3f}".replace("-", "\N{MINUS SIGN}")
             axes.annotate(
-                said, (place, height), (0, away), textcoords="offset points", ha="center", fontsize=9, color=color
+                label, (place, height), (0, away), textcoords="offset points", ha="center", fontsize=9, color=color
             )
     words = [f"{row[keys[0]]}" if numeric else ", ".join(str(row[key]) for key in keys) for row in rows]
     axes.set_xticks(places, [f"{word}\n{row['layers']} layers" for word, row in zip(words, rows, strict=True)])
@@ -131,6 +131,6 @@ def _plot(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
 
 
 def _range(rows: list[dict[str, Any]], name: str, form: str) -> str:
-    """One value in words, or the first and last of several."""
-    said = list(dict.fromkeys(format(value, form) for value in sorted(row[name] for row in rows)))
-    return said[0] if len(said) == 1 else f"{said[0]} to {said[-1]}"
+    """A value in words, or the least and the greatest of several."""
+    texts = list(dict.fromkeys(format(value, form) for value in sorted(row[name] for row in rows)))
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"

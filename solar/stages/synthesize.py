@@ -9,9 +9,10 @@ from typing import Any
 from solar.artifacts.store import CHECKPOINTS
 from solar.config.synthesis import SynthesizeConfig
 from solar.data.clean.drops import Drops
-from solar.data.clean.select import keeping, selected
+from solar.data.clean.select import keeping, of_split, selected
 from solar.data.read import sources
-from solar.data.read.formats import BadRow, Message, Reader
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow, Message, refuse_fields
 from solar.data.synthesis.synthesize import Prompts, seeds, synthesize
 from solar.data.synthesis.writers import LocalWriter, Sampling, ServerWriter, Writer
 from solar.errors import DataError
@@ -56,11 +57,14 @@ def _conversations(
     folder = inputs[source.stage].path if source.stage is not None else None
     reader = Reader(source.format, source.columns)
     drops = Drops()
-    filters = [keeping(source.keep)] if source.keep else []
+    filters = [of_split(source.split, not sources.files_name_splits(source, folder))]
+    filters += [keeping(source.keep)] if source.keep else []
     read = partial(sources.rows, source, folder)
     for where, row in selected(read, filters, drops, _refuse, source.max_samples, config.seed):
         try:
-            yield reader.conversation(row)
+            messages = reader.conversation(row)
+            refuse_fields(messages, "a seed")
+            yield messages
         except BadRow as error:
             _refuse(where, error)
     counts.update(drops.counts)

@@ -1,7 +1,8 @@
-"""Train a model folder on a tokens folder: what is read from them, and how it is laid out in steps."""
+"""Train a model folder on a tokens folder."""
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,27 +13,31 @@ from transformers import PreTrainedModel
 
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
-from solar.config.training import TrainConfig
+from solar.config.run_context import RunContext
+from solar.config.training import SELECTIVE, TrainConfig
+from solar.data.encode.trained_template import save_for_model
 from solar.data.order.order import Order
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
 from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
-from solar.network.checks import check_positions, check_vocabulary
+from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.head import body_of
 from solar.network.loading import load_network
 from solar.network.microbatch import Ints
 from solar.training.batches.continuation import Trunk
 from solar.training.batches.row_subset import chosen_rows
-from solar.training.batches.steps import Budget, Rows, StepDataset
+from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import listening
 from solar.training.distributed.sharded_loading import empty_network
+from solar.training.interrupt import listening
+from solar.training.lightning import replica_of
+from solar.training.modules.recomputation import recompute_activations
 from solar.training.modules.step import TrainingModule
-from solar.training.modules.unfreezing import Waiting
+from solar.training.modules.unfreezing import FrozenUntil
 from solar.training.optim.optimizers import Roles, freeze
 from solar.training.optim.schedule import Schedule
-from solar.training.trainer import Metrics, Surroundings, place, train
+from solar.training.trainer import Metrics, train
 
 MakeModule = Callable[[PreTrainedModel, Any, Schedule, Roles], TrainingModule]
 """Network, the stage's configuration, learning rates, roles of parameters -> what Lightning runs."""
@@ -44,19 +49,20 @@ def fit(
     model_dir: Path,
     data_dir: Path,
     output: Path,
-    where: Surroundings,
+    context: RunContext,
     chunk_of_rows: Ints | None = None,
 ) -> Metrics:
-    """Train; leave `model/` and `logs/metrics.jsonl` in `output`, and `checkpoints/` for who keeps the model to remove.
+    """Write `model/` and `logs/metrics.jsonl` to `output`; the caller removes `checkpoints/` when it keeps the model.
 
     A second call with the same arguments goes on from the newest whole checkpoint. Raises `Interrupted` after a signal
-    (everything is saved), `DataError` or `StageError` where data and model do not allow the training.
+    (everything is saved), and `DataError` or `StageError` where data and model do not allow the training.
     """
-    _silence()
-    if where.trainer.threads is not None:
-        torch.set_num_threads(where.trainer.threads)
+    _silence_lightning()
+    trainer = context.trainer
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
     with listening() as stop:
-        replica, replicas = place(where.trainer, config)
+        replica, replicas = replica_of(trainer, config)
         rows = TokenDataset(data_dir, "train")
         if not len(rows):
             raise DataError(f"{data_dir}: the train split is empty, expected at least one row")
@@ -64,44 +70,42 @@ def fit(
         trunk = Trunk.of(model_dir) if config.branch else None
         order = trunk.rest(order) if trunk else order
         budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
-        role_of = _roles(model_dir)
-        network = _network(model_dir, config, where.trainer, role_of)
+        role_of = roles(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
+        network = _network(model_dir, config, trainer, role_of)
         check_vocabulary(network, rows.header.vocab_size, model_dir, data_dir)
         check_positions(network, rows, model_dir, data_dir)
         module = make_module(network, config, budget.schedule(config.schedule, order), role_of)
         module.source = model_dir
-        module.first_step = trunk.steps if trunk else 0
         if config.unfreeze_at is not None:
             until = budget.steps_of(Duration.parse(config.unfreeze_at), order)
-            module.waiting = Waiting.of(network, config, role_of, until)
-        size = where.trainer.micro_batch_sizes.get(where.stage, where.trainer.micro_batch_size)
+            module.frozen = FrozenUntil.of(network, config, role_of, until)
+        module.first_step = trunk.steps if trunk else 0
+        size = trainer.micro_batch_sizes.get(context.stage, trainer.micro_batch_size)
         steps = StepDataset(rows, order, module.assemble, budget, size, replica, replicas)
-        valid: Rows | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
+        valid: TokenDataset | list[Row] = TokenDataset(data_dir, "valid") if "valid" in rows.header.splits else []
         held_out = ValidationRows(valid, module.assemble, size, config.max_valid_rows, replica, replicas)
-        return train(module, steps, held_out, model_dir, output, where, stop)
+        metrics = train(module, steps, held_out, model_dir, output, context, stop)
+        if os.environ.get("RANK", "0") == "0":
+            save_for_model(output / "model", data_dir)
+        return metrics
 
 
 def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_of: Roles) -> PreTrainedModel:
-    """The model with what the configuration adds to it, freezes, and spends on time or memory."""
+    """The model with adapter, frozen weights, recomputed activations and compiled layers, as configured."""
     sharded = trainer.strategy is Strategy.fsdp
     network = (empty_network if sharded else load_network)(model_dir, config.precision)
     if config.adapter.rank:
         add_adapter(network, config.adapter, config.seed)
     freeze(network, config, role_of)
     if config.activation_checkpointing:
-        network.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(network, config.activation_checkpointing == SELECTIVE)
     if trainer.compile:
         body_of(network).compile(dynamic=True)
     return network
 
 
-def _roles(model_dir: Path) -> Roles:
-    """Roles of parameters, from what the model's config.json says of its growth."""
-    return roles(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
-
-
-def _silence() -> None:
-    """One line a stage: what Lightning has to say about itself is not said."""
+def _silence_lightning() -> None:
+    """Lightning's remarks about itself would break the stage's one live line."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

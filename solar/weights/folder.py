@@ -1,35 +1,28 @@
 """Open a Hugging Face folder: its configuration, and where on disk each tensor lies. No tensor is read."""
 
-import json
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from solar.errors import ArtifactError
-from solar.weights.header import TensorEntry, read_header
+from solar.weights.header import DTYPE_BITS, FLOAT_DTYPES, StoredTensor, read_header
+from solar.weights.json_file import read_json, write_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
-MAX_JSON_BYTES = 200_000_000
+ADAPTER_FILE = "adapter_config.json"
+UNMATERIALIZED_FILE = "unmaterialized.json"
+"""Stands in place of the weights where a grown model is kept as a plan (`solar.growth.unmaterialized`)."""
+_OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".gguf")
 
 
 @dataclass(frozen=True)
-class StoredTensor:
-    """A tensor and the file that holds it."""
-
-    path: Path
-    entry: TensorEntry
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
-
-
-@dataclass(frozen=True)
-class Checkpoint:
+class ModelFolder:
     """A model on disk."""
 
     folder: Path
@@ -43,86 +36,119 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        return sum(tensor.entry.parameters for tensor in self.tensors.values())
+        return sum(tensor.parameters for tensor in self.tensors.values())
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.entry.nbytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @cached_property
+    def main_dtype(self) -> str | None:
+        """The format of floats that most parameters have; None without floats."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            if tensor.dtype in FLOAT_DTYPES:
+                counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.parameters
+        return max(counts, key=lambda dtype: counts[dtype], default=None)
+
+    def may_be_cast(self, tensor: StoredTensor) -> bool:
+        """Whether a change of the model's format includes this tensor.
+
+        Whole numbers stay, and so do the few floats that are stored wider than most: a model keeps them wide on
+        purpose, such as a router's `e_score_correction_bias`.
+        """
+        main = self.main_dtype
+        return main is not None and tensor.dtype in FLOAT_DTYPES and DTYPE_BITS[tensor.dtype] <= DTYPE_BITS[main]
+
+    @contextmanager
+    def descriptors(self) -> Iterator[dict[Path, int]]:
+        """The descriptor of each weight file, for reading at any offset from any thread."""
+        with ExitStack() as stack:
+            opened = {}
+            for path in self.files:
+                opened[path] = os.open(path, os.O_RDONLY)
+                stack.callback(os.close, opened[path])
+            yield opened
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_folder(folder: Path) -> ModelFolder:
     """Raises `ArtifactError` for a folder without safetensors, and for files that are not what the index says."""
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder, expected a Hugging Face model folder")
-    config = read_json(member(folder, CONFIG_FILE))
+    config = read_config(folder)
     tensors: dict[str, StoredTensor] = {}
-    for path in _weight_files(folder):
-        for entry in read_header(path).tensors:
-            if entry.name in tensors:
-                _refuse(path, f"{entry.name}: also in {tensors[entry.name].path.name}, expected once")
-            tensors[entry.name] = StoredTensor(path, entry)
+    for path in weight_files(folder):
+        for tensor in read_header(path).tensors:
+            if tensor.name in tensors:
+                _refuse(path, f"{tensor.name}: also in {tensors[tensor.name].path.name}, expected once")
+            tensors[tensor.name] = tensor
     _check_index(folder, tensors)
     if not tensors:
         raise ArtifactError(f"{folder}: no tensor found, expected a model's weights")
-    return Checkpoint(folder, config, tensors)
+    return ModelFolder(folder, config, tensors)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises `ArtifactError` if it is none, or far too long to be one of ours."""
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        _refuse(path, f"{size} bytes found, expected at most {MAX_JSON_BYTES}")
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        _refuse(path, f"not valid JSON ({error})")
-    if not isinstance(content, dict):
-        _refuse(path, f"{type(content).__name__} found, expected an object")
-    return content
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder. Raises `ArtifactError` where the folder is none, or holds an adapter."""
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
+        raise ArtifactError(f"{folder}: {what}, expected a Hugging Face model folder")
+    if (folder / ADAPTER_FILE).exists() and not any(map(os.path.lexists, (folder / SINGLE_FILE, folder / INDEX_FILE))):
+        raise ArtifactError(
+            f"{folder}: holds an adapter, expected a whole model; add it to its base first (peft's merge_and_unload)"
+        )
+    return read_json(member(folder, CONFIG_FILE))
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model: the single file, or the shards that its index names.
+
+    Raises:
+        ArtifactError: there is neither, or both; or a file is missing, no regular file, or outside the folder.
+    """
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if single.exists() and index.exists():
         _refuse(index, f"{SINGLE_FILE} lies beside it, expected one of the two; remove the one that is out of date")
     if single.exists():
         return [member(folder, SINGLE_FILE)]
     if index.exists():
-        return [member(folder, name) for name in sorted(set(_weight_map(folder).values()))]
-    if (folder / "unmaterialized.json").exists():
+        return [member(folder, name) for name in sorted(set(weight_map(folder).values()))]
+    if (folder / UNMATERIALIZED_FILE).exists():
         raise ArtifactError(f"{folder}: holds a plan instead of weights; grow it with materialize: true")
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_FORMATS)
     if others:
         way_out = "convert it first: python -m solar.grow convert BASE OUT"
         raise ArtifactError(f"{folder}: {others[0]} found, expected safetensors; {way_out}")
     raise ArtifactError(f"{folder}: found neither {SINGLE_FILE} nor {INDEX_FILE}, expected a model's weights")
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    path = member(folder, INDEX_FILE)
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+def weight_map(folder: Path, index: str = INDEX_FILE) -> dict[str, str]:
+    """Tensor name -> file name, as the index says."""
+    path = member(folder, index)
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         _refuse(path, "no weight_map of names found, expected tensor names and the files that hold them")
-    return weight_map
+    return names
+
+
+def write_index(folder: Path, file_of: dict[str, str], total_bytes: int) -> None:
+    """The index of a model in several files; `file_of` maps tensor names to file names."""
+    content = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(file_of.items()))}
+    write_json(folder / INDEX_FILE, content)
 
 
 def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
     if not (folder / INDEX_FILE).exists():
         return
-    weight_map = _weight_map(folder)
-    for name, file in weight_map.items():
+    listed = weight_map(folder)
+    for name, file in listed.items():
         if name not in tensors or tensors[name].path.name != file:
             _refuse(folder / INDEX_FILE, f"{name}: not in {file}, where the index says it is")
-    for name in _without(tensors, weight_map):
-        _refuse(tensors[name].path, f"{name}: not in the index, expected only what the index lists")
-
-
-def _without(tensors: dict[str, StoredTensor], weight_map: dict[str, str]) -> Iterator[str]:
-    return (name for name in tensors if name not in weight_map)
+    for name in tensors:
+        if name not in listed:
+            _refuse(tensors[name].path, f"{name}: not in the index, expected only what the index lists")
 
 
 def member(folder: Path, name: str) -> Path:
-    """A regular file directly in the folder. A link may not leave it, but for the store of a Hugging Face cache."""
+    """A regular file directly in the folder. A link may lead to the store of a Hugging Face cache, not elsewhere."""
     path = folder / name
     if not name or name != Path(name).name or any(letter in name for letter in "/\\\0") or name in (".", ".."):
         raise ArtifactError(f"{folder / INDEX_FILE}: file name {name!r} found, expected a plain name in this folder")
@@ -138,9 +164,12 @@ def member(folder: Path, name: str) -> Path:
 
 
 def _cache_store(folder: Path) -> list[Path]:
-    """`blobs` of the Hugging Face cache, where the folder is one of its snapshots."""
-    store = folder.parent.parent / "blobs"
-    return [store] if folder.parent.name == "snapshots" and store.is_dir() else []
+    """`blobs` of the Hugging Face cache, where the folder is a snapshot of that cache, or lies in one."""
+    return [
+        store
+        for snapshot in (folder, folder.parent)
+        if snapshot.parent.name == "snapshots" and (store := snapshot.parent.parent / "blobs").is_dir()
+    ]
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

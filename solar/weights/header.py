@@ -26,14 +26,20 @@ DTYPE_BITS = {
     **dict.fromkeys(["I32", "U32", "F32"], 32),
     **dict.fromkeys(["I64", "U64", "F64", "C64"], 64),
 }
+FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
+"""Formats that arithmetic is done in."""
+DTYPE_OF = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""Names of number formats in configurations -> in files."""
 _UINT64 = 2**64
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class TensorEntry:
+class StoredTensor:
     """One tensor as its file describes it."""
 
+    path: Path
+    """The file."""
     name: str
     dtype: str
     """Name in the format: `BF16`, `F32`, ..."""
@@ -51,7 +57,7 @@ class TensorEntry:
 class Header:
     """What one file holds, in the order of its bytes."""
 
-    tensors: tuple[TensorEntry, ...]
+    tensors: tuple[StoredTensor, ...]
     metadata: dict[str, str]
 
 
@@ -72,6 +78,13 @@ def read_header(path: Path) -> Header:
             _refuse(path, f"header of {length} bytes announced, but the file ends after {size - LENGTH_BYTES}")
         text = file.read(length)
     return _parse(path, text, data_start=LENGTH_BYTES + length, data_bytes=size - LENGTH_BYTES - length)
+
+
+def header_bytes(path: Path) -> bytes:
+    """The length and JSON that a file starts with, as they are; read and check the header first."""
+    with path.open("rb") as file:
+        length = file.read(LENGTH_BYTES)
+        return length + file.read(int.from_bytes(length, "little"))
 
 
 def encode_header(
@@ -102,19 +115,13 @@ def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:
     metadata = entries.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(_is_text(word) for item in metadata.items() for word in item):
         _refuse(path, "__metadata__ found with something else than text in it, expected names and texts")
-    tensors = sorted((_entry(path, name, entry) for name, entry in entries.items()), key=lambda one: one[1:])
-    _check_cover(path, tensors, data_bytes)
-    return Header(
-        tuple(
-            TensorEntry(entry.name, entry.dtype, entry.shape, data_start + start, entry.nbytes)
-            for entry, start, _ in tensors
-        ),
-        metadata,
-    )
+    tensors = [_tensor(path, name, entry, data_start) for name, entry in entries.items()]
+    tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
+    _check_cover(path, tensors, data_start, data_bytes)
+    return Header(tuple(tensors), metadata)
 
 
-def _entry(path: Path, name: str, entry: Any) -> tuple[TensorEntry, int, int]:
-    """A tensor's entry, with its offsets in the data."""
+def _tensor(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
     if not _is_text(name):
         _refuse(path, f"{name!r}: a name that is no valid text")
     if not isinstance(entry, dict):
@@ -134,17 +141,18 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[TensorEntry, int, int]:
         _refuse(path, f"{name}: {bits} bits found, expected whole bytes")
     if stop - start != bits // 8:
         _refuse(path, f"{name}: {stop - start} bytes found, expected {bits // 8} for {dtype} of shape {shape}")
-    return TensorEntry(name, dtype, tuple(shape), start, stop - start), start, stop
+    return StoredTensor(path, name, dtype, tuple(shape), data_start + start, stop - start)
 
 
-def _check_cover(path: Path, tensors: list[tuple[TensorEntry, int, int]], data_bytes: int) -> None:
+def _check_cover(path: Path, tensors: list[StoredTensor], data_start: int, data_bytes: int) -> None:
     """The tensors lie end to end and fill the data: no gap to hide bytes in, no overlap."""
     expected = 0
-    for entry, start, stop in tensors:
+    for tensor in tensors:
+        start = tensor.start - data_start
         if start != expected:
             what = "overlaps the tensor before it" if start < expected else "leaves a gap before it"
-            _refuse(path, f"{entry.name}: starts at {start} and {what}, expected {expected}")
-        expected = stop
+            _refuse(path, f"{tensor.name}: starts at {start} and {what}, expected {expected}")
+        expected = start + tensor.nbytes
     if expected != data_bytes:
         _refuse(path, f"tensors end at byte {expected} of the data, expected {data_bytes}")
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,7 +16,7 @@ import pytest
 from solar.artifacts import claim
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
-from solar.errors import ArtifactError
+from solar.errors import ArtifactError, ArtifactInUse
 
 
 def _manifest(stage: str = "sft", identity: str = "0" * 12) -> Manifest:
@@ -119,7 +121,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         from solar.artifacts.store import Store
-        from solar.errors import ArtifactError
+        from solar.errors import ArtifactError, ArtifactInUse
         try:
             Store(Path(sys.argv[1])).begin("sft", "0" * 12)
         except ArtifactError as error:
@@ -131,7 +133,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     several = [subprocess.Popen(command, **pipes) for _ in range(8)]
     # The losers end by themselves; the winner waits for its input to close.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while sum(process.poll() is None for process in several) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     (winner,) = [process for process in several if process.poll() is None]
@@ -175,3 +177,70 @@ def test_somebody_faster_wins_and_nothing_is_lost(tmp_path: Path) -> None:
     fast.write(finished)
     assert store.publish(_manifest()).manifest.files == fast.files
     assert (finished / "fast").read_text() == "fast" and not partial.exists()
+
+
+def test_an_artifact_is_found_by_its_id_under_any_stages_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = _publish(store)
+    found = store.find("tuned", "0" * 12)
+    assert found is not None and found.path == folder
+    shutil.copytree(folder, tmp_path / f"tuned-{'0' * 12}")
+    assert store.find("tuned", "0" * 12).path.name.startswith("tuned-")
+    assert store.find("sft", "0" * 12).path == folder
+    assert store.find("sft", "1" * 12) is None
+
+
+def test_a_renamed_stage_resumes_from_the_checkpoints_of_its_old_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.begin("sft", "0" * 12) / "checkpoints" / "step-10").mkdir(parents=True)
+    store.abandon("sft", "0" * 12)
+    assert (store.begin("tuned", "0" * 12) / "checkpoints" / "step-10").is_dir()
+    assert store.publish(_manifest("tuned")).path == tmp_path / f"tuned-{'0' * 12}"
+    assert [path.name for path in tmp_path.iterdir()] == [f"tuned-{'0' * 12}"]
+
+
+NAMESPACES = """
+    import sys
+    from pathlib import Path
+    from solar.artifacts import process
+    from solar.artifacts.claim import claim
+    process.pid_namespace = lambda: "pid:[of another container]"
+    claim(Path(sys.argv[1]))
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+def _claimed_in_another_container(folder: Path) -> "subprocess.Popen[str]":
+    """A live claim of a process whose number says nothing here: its start time is made to look like none of ours."""
+    program = [sys.executable, "-c", textwrap.dedent(NAMESPACES), str(folder)]
+    owner = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout.readline() == "mine\n"
+    path = folder / "owner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))  # the same file, still locked
+    return owner
+
+
+def test_containers_that_share_a_host_name_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
+    owner = _claimed_in_another_container(tmp_path)
+    with pytest.raises(ArtifactInUse, match="is building it"):
+        claim.claim(tmp_path)
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    claim.claim(tmp_path)
+    assert json.loads((tmp_path / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_claim_that_nothing_can_tell_about_is_left_alone_and_the_message_says_what_to_delete(tmp_path: Path) -> None:
+    """Another namespace, and a file system that ignores locks."""
+    owner = {"host": socket.gethostname(), "boot": "x", "namespace": "y", "pid": 7, "started": "1", "locked": False}
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    with pytest.raises(ArtifactInUse, match=r"process 7 is building it.*delete .*owner\.json"):
+        claim.claim(tmp_path)
+
+
+def test_a_claim_from_before_a_restart_of_the_machine_gives_way(tmp_path: Path) -> None:
+    owner = {"host": socket.gethostname(), "boot": "before", "pid": os.getpid(), "started": "1"}
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    claim.claim(tmp_path)
+    assert json.loads((tmp_path / "owner.json").read_text())["boot"] != "before"

@@ -133,8 +133,8 @@ def test_ctrl_d_and_ctrl_c_at_the_prompt_end_it(monkeypatch, capsys, end):
     ("words", "message"),
     [
         (["nowhere"], "error: nowhere: no such folder, and no run under"),
-        (["nowhere", "temprature=1"], "error: temprature=1: not an option, expected key=value with one of prompt"),
-        (["nowhere", "seed=x"], "error: seed: found 'x', expected a number"),
+        (["nowhere", "temprature=1"], "error: temprature: no such option; did you mean 'temperature'?"),
+        (["nowhere", "seed=x"], "error: seed: found x, expected a whole number"),
         (["nowhere", "top_p=0"], "error: expected max_new_tokens of 1 or more"),
         (["."], "error: .: holds no model (no config.json), and no run under"),
     ],

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from solar.config.root import typed
 from solar.config.store import register
-from solar.plan.checks import check
+from solar.plan.checks.check import check
 from solar.run import conf_folder
 
 CONF = conf_folder()

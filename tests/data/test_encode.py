@@ -13,7 +13,8 @@ from solar.data.encode import tokenizer
 from solar.data.encode.encode import Encoder, prompt_ids, stop_ids
 from solar.data.encode.render import Renderer
 from solar.data.encode.templates import TEMPLATES
-from solar.data.read.formats import BadRow, Pair
+from solar.data.read.formats import Pair
+from solar.data.read.messages import BadRow
 from solar.errors import DataError
 
 TALK = [
@@ -637,3 +638,21 @@ def test_an_empty_context_is_the_token_that_begins_or_else_ends_a_text(stories_t
     assert Encoder(bare).text_continuation("", "Once") == ([bare.bos_token_id], ids)
     bare.bos_token = None
     assert Encoder(bare).text_continuation("", "Once") == ([bare.eos_token_id], ids)
+
+
+def test_a_long_conversation_is_cut_as_its_turns_are_and_costs_no_more_than_they_do(tokenizers):
+    long = Encoder(tokenizer.load(tokenizers["chatml"]), "chatml")
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n}"} for n in range(400)]
+    rendered = []
+    apply = long.renderer._apply
+    long.renderer._apply = lambda messages, *rest: rendered.append(len(messages)) or apply(messages, *rest)
+    (tokens,) = long.conversations([long.cut(turns)])
+    assert sum(rendered) <= 20 * len(turns)
+    turn = Encoder(long.tokenizer, "chatml")
+    ids, trained = [turn.bos_id], [False]
+    between = turn.plain_text("\n")
+    for n in range(0, 400, 2):
+        (one,) = turn.conversations([turn.cut(turns[n : n + 2])])
+        ids += [*(between if n else []), *one.ids[1:]]
+        trained += [*([False] * len(between) if n else []), *one.trained[1:]]
+    assert (tokens.ids, tokens.trained) == (ids, trained)

@@ -13,7 +13,8 @@ from conftest import run_program
 from solar.config.data import Format, SourceConfig
 from solar.data.read import sources, unpack
 from solar.data.read.files import find, read
-from solar.data.read.formats import BadRow, Reader
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow
 from solar.errors import DataError
 
 GOOD = b'{"text": "good"}'

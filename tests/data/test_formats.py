@@ -3,10 +3,12 @@
 import pytest
 
 from solar.config.data import Format
-from solar.data.read.formats import BadRow, Pair, Reader
+from solar.data.read.formats import Pair, Reader
+from solar.data.read.messages import BadRow
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 SYSTEM = {"role": "system", "content": "S"}
+MORE, OTHER_ANSWER = {"role": "user", "content": "more"}, {"role": "assistant", "content": "B"}
 
 
 def _part(text: str, kind: str = "text") -> dict:
@@ -80,6 +82,36 @@ def test_conversations_by_format(format, row, messages):
             Pair([USER], "A", "B"),
         ),
         (
+            Format.preference,
+            {"prompt": [USER], "chosen": [ANSWER, MORE, ANSWER], "rejected": [ANSWER, MORE, OTHER_ANSWER]},
+            Pair([USER, ANSWER, MORE], "A", "B"),
+        ),
+        (
+            Format.preference,
+            {"prompt": [SYSTEM, USER], "chosen": [USER, ANSWER], "rejected": [USER, OTHER_ANSWER]},
+            Pair([SYSTEM, USER], "A", "B"),
+        ),
+        (
+            Format.preference,
+            {"prompt": [SYSTEM], "chosen": [USER, ANSWER], "rejected": [USER, OTHER_ANSWER]},
+            Pair([SYSTEM, USER], "A", "B"),
+        ),
+        (
+            Format.preference,
+            {"system": "S", "prompt": "Q", "chosen": [USER, ANSWER], "rejected": [USER, OTHER_ANSWER]},
+            Pair([SYSTEM, USER], "A", "B"),
+        ),
+        (
+            Format.preference,
+            {"prompt": [USER], "chosen": [SYSTEM, USER, ANSWER], "rejected": [SYSTEM, USER, OTHER_ANSWER]},
+            Pair([SYSTEM, USER], "A", "B"),
+        ),
+        (
+            Format.ultrafeedback,
+            {"prompt": " Q\n", "chosen": [USER, ANSWER, MORE, ANSWER], "rejected": [USER, ANSWER, MORE, OTHER_ANSWER]},
+            Pair([USER, ANSWER, MORE], "A", "B"),
+        ),
+        (
             Format.orca_dpo_pairs,
             {"system": "S", "question": "Q", "chosen": "A", "rejected": "B"},
             Pair([SYSTEM, USER], "A", "B"),
@@ -127,6 +159,16 @@ def test_conversations_that_cannot_be_used_say_why(format, row, reason):
         ({"prompt": "Q", "chosen": "A", "rejected": 3}, "wrong_type"),
         ({"chosen": [USER, ANSWER], "rejected": [ANSWER, ANSWER]}, "different_prompts"),
         ({"chosen": [USER, ANSWER], "rejected": [USER, USER]}, "no_answer"),
+        ({"prompt": "P", "chosen": [USER, ANSWER], "rejected": [USER, OTHER_ANSWER]}, "different_prompts"),
+        ({"prompt": [USER], "chosen": [SYSTEM, ANSWER], "rejected": [SYSTEM, OTHER_ANSWER]}, "different_prompts"),
+        (
+            {
+                "prompt": [{"role": "system", "content": "T"}, USER],
+                "chosen": [SYSTEM, USER, ANSWER],
+                "rejected": [SYSTEM, USER, OTHER_ANSWER],
+            },
+            "two_system_messages",
+        ),
     ],
 )
 def test_pairs_that_cannot_be_used_say_why(row, reason):
@@ -148,7 +190,7 @@ def test_a_conversation_may_serve_as_a_document():
     assert Reader(Format.messages, {}).document({"messages": [USER, ANSWER]}) == "Q\n\nA"
 
 
-@pytest.mark.parametrize("role", [["user"], {"name": "user"}, None, 1, "tool"])
+@pytest.mark.parametrize("role", [["user"], {"name": "user"}, None, 1, "robot"])
 def test_a_role_of_any_kind_that_is_none_is_named(role):
     with pytest.raises(BadRow, match=r"`role` is .*, expected one of system"):
         Reader(Format.messages, {}).conversation({"messages": [{"role": role, "content": "x"}]})

@@ -1,11 +1,16 @@
 """The order of rows: exact, repeatable from any position, and in the proportions that were asked for."""
 
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solar.data.order.order import Order, Permutation
+from solar.data.store.dataset import TokenDataset
 from solar.data.store.header import Mixture, SourceRows
 from solar.errors import DataError
 
@@ -156,3 +161,34 @@ def test_capped_sources_are_read_to_their_last_row_and_no_further(tokens, caps, 
     expected = [int(limits[name]) for name, place in places.items() for _ in range(place.stop - place.start)]
     assert order.total_rows == sum(expected)
     assert np.bincount(order.rows(0, order.total_rows), minlength=len(row_tokens)).tolist() == expected
+
+
+PICKLED = """
+import multiprocessing, sys
+from solar.data.order.order import Order
+from solar.data.store.dataset import TokenDataset
+
+def first(dataset, order):
+    return [dataset[row].input_ids.tolist() for row in order.rows(0, 5).tolist()]
+
+if __name__ == "__main__":
+    dataset = TokenDataset(sys.argv[1], "train")
+    order = Order.of(dataset, 3)
+    here = first(dataset, order)
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(first, (dataset, order)) == here, method
+    print("alike")
+"""
+
+
+def test_a_worker_of_any_start_method_reads_the_same_rows(prepared, topics, tmp_path):
+    folder = prepared([{"text": text} for text in topics[:20]]).folder
+    (tmp_path / "program.py").write_text(PICKLED)
+    command = [sys.executable, str(tmp_path / "program.py"), str(folder)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "alike\n"
+
+
+def test_a_pickled_data_set_is_a_name_and_no_copy_of_its_rows(prepared, topics):
+    folder = prepared([{"text": text} for text in topics[:20]]).folder
+    assert len(pickle.dumps(TokenDataset(folder, "train"))) < 1000

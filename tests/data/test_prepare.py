@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_skipped_rows_are_counted_by_reason_with_examples(prepared, tmp_path):
     source = found.metrics["sources"]["rows"]
     assert source["dropped"] == {"wrong_type": 2, "invalid_json": 1, "empty": 1}
     examples = [json.loads(line) for line in (found.folder / "dropped.jsonl").read_text().splitlines()]
-    assert [example["where"] for example in examples if example["reason"] == "invalid_json"] == [f"{file}:3"]
+    assert [example["where"] for example in examples if example["reason"] == "invalid_json"] == [f"{file.name}:3"]
     assert sorted(_texts(found)) == ["fine", "good"]
 
 
@@ -497,3 +498,47 @@ def test_real_questions_and_answers(prepared, gsm8k):
     dropped = sum(found.metrics["sources"]["gsm8k"]["dropped"].values())
     assert splits["train"]["samples"] + splits["valid"]["samples"] + dropped == 7473 and dropped < 5
     assert splits["train"]["padding_share"] < 0.05
+
+
+def test_the_same_data_under_two_roots_gives_the_same_bytes(tmp_path, tokenizers):
+    made = []
+    for root in (tmp_path / "a", tmp_path / "b/elsewhere"):
+        (root / "rows").mkdir(parents=True)
+        write_rows(root / "rows/one.jsonl", [{"text": "a b c"}, {"text": "a b c"}, {"text": ""}])
+        write_rows(root / "stage.jsonl", [{"text": "a b c d"}, {"text": 3}])
+        by_path, by_stage = SourceConfig(path=str(root / "rows"), format=Format.text), SourceConfig(format=Format.text)
+        by_stage.stage, by_stage.file = "docs", "stage.jsonl"
+        values = {"sources": {"path": by_path, "stage": by_stage}, "tokenizer": "t", "task": Task.pretrain, "seed": 0}
+        values |= {"sequence_length": 64, "packing": Packing.concatenate, "held_out_fraction": 0.0}
+        values |= {"deduplicate": Deduplicate.exact, "on_error": OnError["skip"]}
+        config = PrepareDataConfig(kind="prepare_data", **values)
+        (root / "out").mkdir()
+        prepare(config, {"docs": root}, tokenizers["solar"], root / "out")
+        files = sorted(path for path in (root / "out").rglob("*") if path.is_file())
+        made.append({path.relative_to(root / "out"): path.read_bytes() for path in files})
+    assert made[0] == made[1]
+    dropped = [json.loads(line) for line in made[0][Path("dropped.jsonl")].splitlines()]
+    assert [(row["source"], row["where"]) for row in dropped] == [
+        ("path", "one.jsonl:2"),
+        ("path", "one.jsonl:3"),
+        ("stage", "stage.jsonl:2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (
+            {"stage": "docs", "file": "../../other.jsonl"},
+            "file: found '../../other.jsonl', expected a file inside the artifact",
+        ),
+        (
+            {"stage": "docs", "file": "/etc/rows.jsonl"},
+            "file: found '/etc/rows.jsonl', expected a file inside the artifact",
+        ),
+        ({"path": "a.jsonl", "file": "b.jsonl"}, "file: found 'b.jsonl' without a stage"),
+    ],
+)
+def test_a_file_is_inside_the_artifact_of_its_stage(place, says):
+    (problem,) = SourceConfig(format=Format.text, **place).problems()
+    assert problem.startswith(says)

@@ -7,7 +7,7 @@ from solar.config.data import Format
 from solar.config.root import SolarConfig, typed
 from solar.config.store import register
 from solar.errors import ConfigError
-from solar.plan.checks import check
+from solar.plan.checks.check import check
 from solar.run import conf_folder
 
 

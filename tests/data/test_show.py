@@ -70,4 +70,4 @@ def test_what_is_not_there_is_one_line_and_status_1(tmp_path, capsys):
 def test_rows_before_the_first_are_one_line_and_status_1(prepared, capsys):
     folder = str(prepared([{"text": "x"}]).folder)
     assert main(["show", folder, "--start", "-5"]) == 1
-    assert capsys.readouterr().err == "error: --start, --count: found -5 and 3, expected 0 or more\n"
+    assert capsys.readouterr().err == "error: start, count: found -5 and 3, expected 0 or more\n"

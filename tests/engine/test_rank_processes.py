@@ -28,7 +28,7 @@ SAVES = """
     while os.read(0, 1): pass
     sys.exit(75)
 """
-DEAF = SAVES.replace("while os.read(0, 1): pass", "import time; time.sleep(60)")
+DEAF = SAVES.replace("while os.read(0, 1): pass", "import time; time.sleep(3600)")
 
 
 def _ranks(tmp_path, code):
@@ -37,30 +37,30 @@ def _ranks(tmp_path, code):
     return ranks
 
 
-def _when_started(tmp_path, *actions):
+def _signal_when_started(tmp_path, ranks, times):
+    """SIGTERM to this process, each after the one before was received: signals that wait together become one."""
+    before = signal.getsignal(signal.SIGTERM)
+
     def act():
-        while not (tmp_path / "started").exists():
+        while not (tmp_path / "started").exists() or signal.getsignal(signal.SIGTERM) is before:
             time.sleep(0.01)
-        for action in actions:
-            time.sleep(0.05)
-            action()
+        for number in range(times):
+            while ranks.signals < number:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=act, daemon=True).start()
 
 
-def _ask():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def test_a_first_signal_lets_the_ranks_save(tmp_path):
     ranks = _ranks(tmp_path, SAVES)
-    _when_started(tmp_path, _ask)
+    _signal_when_started(tmp_path, ranks, times=1)
     assert ranks.run(print) == 75 and ranks.signals == 1
 
 
 def test_a_second_signal_ends_them_at_once(tmp_path):
     ranks = _ranks(tmp_path, DEAF)
-    _when_started(tmp_path, _ask, _ask)
+    _signal_when_started(tmp_path, ranks, times=2)
     assert ranks.run(print) == -signal.SIGKILL
 
 
@@ -72,7 +72,7 @@ def test_a_killed_run_leaves_no_orphans(tmp_path):
         _ranks(pathlib.Path({str(tmp_path)!r}), SAVES).run(print)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(run)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (tmp_path / "started").exists() or not (tmp_path / "started").read_text():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -80,16 +80,24 @@ def test_a_killed_run_leaves_no_orphans(tmp_path):
     assert orphan.exists()
     process.kill()
     process.wait()
-    while orphan.exists() and "Z" not in (orphan / "stat").read_text().split()[2]:
+    while _runs(orphan):
         assert time.monotonic() < deadline, "the rank outlived its run"
         time.sleep(0.02)
+
+
+def _runs(process):
+    """Whether a process, as a folder of /proc, is there and no zombie."""
+    try:
+        return "Z" not in (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeypatch):
     (tmp_path / "log").touch()
     for rank, error in (("1", ValueError("too many heads\nsecond line")), ("0", RuntimeError("connection lost"))):
         monkeypatch.setenv("RANK", rank)
-        worker._note(error, tmp_path / CRASH)
+        worker._write_first_error(error, tmp_path / CRASH)
     assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads second line"
 
 
@@ -106,7 +114,7 @@ def test_what_failed_ranks_said_outlives_the_folder_of_the_stage(tmp_path, monke
     output.mkdir()
     context = RunContext("quick", "pretrain", trainer, LoggerConfig(LoggerName.none), tmp_path / "run", print)
     monkeypatch.setattr(launching.Job, "of", lambda *_: SimpleNamespace(to_json=lambda: "{}"))
-    with pytest.raises(StageError, match=r"what all of them said is in (.+)$") as failed:
+    with pytest.raises(StageError, match=r"the output of all ranks is in (.+)$") as failed:
         launching.launch(config, {}, output, context)
     shutil.rmtree(output)
     assert Path(str(failed.value).rpartition(" is in ")[2]).read_text() == "all of it\n"
@@ -145,7 +153,7 @@ def test_a_launcher_that_fails_before_its_ranks_is_told_in_its_own_words(tmp_pat
     said = "W1124 launcher warns\nTraceback (most recent call last):\n  File x\n"
     error = "torch.distributed.DistNetworkError: The server socket has failed to listen (port: 29500, EADDRINUSE)"
     (tmp_path / "log").write_text(f"{said}{error}\n")
-    assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not come to work: {error}"
+    assert cause(tmp_path, tmp_path / "log", 1) == f"the ranks did not start: {error}"
     (tmp_path / "log").write_text("nothing that tells\n")
     assert cause(tmp_path, tmp_path / "log", 1) == "a rank failed (exit code 1)"
 

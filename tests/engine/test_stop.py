@@ -6,7 +6,7 @@ import pytest
 
 from solar.engine.stop import Stop
 from solar.errors import Interrupted
-from solar.training.callbacks.interrupt import listening
+from solar.training.interrupt import listening
 
 
 def test_a_signal_interrupts_at_once_and_the_handlers_return() -> None:

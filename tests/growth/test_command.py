@@ -21,23 +21,23 @@ def test_m_alone_means_dus_and_every_alone_means_interleave():
     assert parse(["slices=[[0,24],[8,32]]"]).slices == [[0, 24], [8, 32]]
     assert parse(["init=zero_out", "m=1"]).init is Init.zero_out
     assert parse(["m_fraction=0.25", "m=null"]).m_fraction == 0.25
-    assert parse(["m=2", "dry_run=true", "text=a=b"]).text == "a=b"
+    assert parse(["m=2", "dry_run=true", "text=a=b"]).text == Path("a=b")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["mm=8"], "mm: unknown key; did you mean m?"),
+        (["mm=8"], "mm: no such option; did you mean 'm'?"),
         (["m"], "m: found a word without '='"),
-        (["m=eight"], "m: eight found, expected a whole number"),
-        (["m=1.5"], "m: 1.5 found, expected a whole number"),
-        (["m=true"], "m: true found, expected a whole number"),
-        (["m_fraction=x"], "m_fraction: x found, expected a number"),
-        (["layers=[0,x]"], "layers: [0,x] found, expected a list of layers"),
-        (["slices=[0,1]"], "slices: [0,1] found, expected a list of ranges"),
-        (["dry_run=yes"], "dry_run: yes found, expected true or false"),
-        (["plan=dsu"], "plan: dsu found, expected one of dus, stack"),
-        (["link=maybe"], "link: maybe found, expected one of auto, never"),
+        (["m=eight"], "m: found eight, expected a whole number"),
+        (["m=1.5"], "m: found 1.5, expected a whole number"),
+        (["m=true"], "m: found true, expected a whole number"),
+        (["m_fraction=x"], "m_fraction: found x, expected a number"),
+        (["layers=[0,x]"], "layers: found [0,x], expected a list of whole numbers"),
+        (["slices=[0,1]"], "slices: found [0,1], expected a list of ranges"),
+        (["dry_run=yes"], "dry_run: found yes, expected true or false"),
+        (["plan=dsu"], "plan: found dsu, expected one of dus, stack"),
+        (["link=maybe"], "link: found maybe, expected one of auto, never"),
     ],
 )
 def test_a_word_that_is_no_option_is_refused(words, said):
@@ -65,8 +65,8 @@ def test_a_dry_run_writes_nothing(tiny, tmp_path, capsys):
         (["m=9"], "error: m: 9 found, expected 0..4 (half of the base's 8 layers); choose a smaller m\n"),
         (["times=2"], "error: plan: not set, expected one of dus, stack, "),
         (["m=2", "seam=rms_match"], "error: text: not set, but seam rms_match measures on it; give text=FILE\n"),
-        (["m=2", "threads=0"], "error: threads: 0 found, expected at least 1\n"),
-        (["m=2", "max_shard_bytes=0"], "error: max_shard_bytes: 0 found, expected at least 1\n"),
+        (["m=2", "threads=0"], "error: threads: found 0, expected at least 1\n"),
+        (["m=2", "max_shard_bytes=0"], "error: max_shard_bytes: found 0, expected at least 1\n"),
         (["m=2", "init=noise"], "error: noise_std: not set, but init noise needs it\n"),
     ],
 )
@@ -75,9 +75,21 @@ def test_a_refusal_is_one_line_and_status_1_and_leaves_nothing(words, said, tiny
     assert capsys.readouterr().err.startswith(said) and not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"]])
-def test_help_is_the_modules_own_words(words, capsys):
-    assert main(words) == 0 and "python -m solar.grow BASE OUT m=8" in capsys.readouterr().out
+@pytest.mark.parametrize(("words", "status"), [([], 2), (["--help"], 0)])
+def test_help_is_the_modules_own_words_and_every_option(words, status, capsys):
+    assert main(words) == status
+    said = capsys.readouterr().out
+    assert (
+        "python -m solar.grow BASE OUT m=8" in said and "  dry_run=false            Say what would be written" in said
+    )
+
+
+def test_folders_may_hold_an_equals_sign(tiny, tmp_path, capsys):
+    (tmp_path / "lr=1").symlink_to(tiny("llama"))
+    assert main([f"{tmp_path}/lr=1", f"{tmp_path}/m=2", "m=2"]) == 0, capsys.readouterr().err
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "m=2").num_hidden_layers == 12
+    assert main(["lr=1/base", str(tmp_path / "out"), "m=2"]) == 1
+    assert "lr: no such option" in (said := capsys.readouterr().err) and "'=' begins with ./" in said
 
 
 @pytest.fixture

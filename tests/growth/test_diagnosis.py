@@ -225,8 +225,8 @@ def test_the_command_prints_candidates_best_first_and_the_scan(tmp_path, capsys)
     if not shared.is_dir():
         pytest.skip(f"{shared} is not here: the trained test model and text")
     text = shared / "text" / "tinyshakespeare.txt"
-    words = [str(shared / "stories260K"), "--text", str(text), "--tokens", "512", "--scan", "60"]
-    assert main([*words, "--output", str(tmp_path)]) == 0
+    words = [str(shared / "stories260K"), f"text={text}", "tokens=512", "scan=60"]
+    assert main([*words, f"output={tmp_path}"]) == 0
     said = capsys.readouterr().out
     assert "5 layers, loss" in said and "dus m=1" in said and "15 of 15 repeats tried" in said
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.json", "diagnosis.png", "scan.json"}

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError, PlanError
 from solar.growth import grow as growing
-from solar.growth.files.publish import write_json
 from solar.growth.files.verify import Verify, check_files
 from solar.growth.files.writer import Link, write_shards
 from solar.growth.grow import grow, work_out
 from solar.growth.plans import LayerPlan
-from solar.weights.folder import open_checkpoint
+from solar.weights.folder import open_folder
+from solar.weights.json_file import write_json
 
 DUS = GrowthPlan(PlanName.dus, m=2)
 SOURCES = [0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7]
@@ -318,7 +318,7 @@ def test_the_real_processes_answer(tiny, tmp_path):
     grow(
         tiny("gpt2"), tmp_path / "b", GrowthPlan(PlanName.interleave, every=4, init=Init.zero_out), verify=Verify.logits
     )
-    assert open_checkpoint(tmp_path / "a").config["layer_types"] == ["full_attention"] * 12
+    assert open_folder(tmp_path / "a").config["layer_types"] == ["full_attention"] * 12
 
 
 def test_growing_brings_neither_torch_nor_transformers(tiny, tmp_path):

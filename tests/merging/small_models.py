@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from solar.merging.checkpoint import read_checkpoint
+from solar.weights.folder import open_folder
+from solar.weights.values import read_bytes
 
 STORED = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "I64": np.int64, "F64": np.float64}
 
@@ -45,10 +46,7 @@ def safetensors_bytes(arrays: dict[str, np.ndarray], dtype: str) -> bytes:
 
 def read_model(folder: Path) -> dict[str, np.ndarray]:
     """Tensor name -> stored values."""
-    model = read_checkpoint(folder)
     return {
-        name: np.frombuffer(
-            (folder / tensor.file).read_bytes()[tensor.offset : tensor.offset + tensor.size_bytes], STORED[tensor.dtype]
-        ).reshape(tensor.shape)
-        for name, tensor in model.tensors.items()
+        name: np.frombuffer(read_bytes(tensor, 0, tensor.parameters), STORED[tensor.dtype]).reshape(tensor.shape)
+        for name, tensor in open_folder(folder).tensors.items()
     }

@@ -224,11 +224,11 @@ def test_dare_repeats_with_its_seed_and_changes_with_another(model, merged):
 def test_whole_numbers_travel_unchanged(tmp_path, merged):
     folders = []
     for name in "ab":
-        folder = write_model(tmp_path / name, {"model.safetensors": {"w": bfloat16([1.0])}}, "BF16")
+        folder = write_model(tmp_path / name, {"weights.safetensors": {"w": bfloat16([1.0])}}, "BF16")
         more = write_model(tmp_path / f"{name}_buffer", {"ids": [[1, 2], [3, 4]]}, "I64")
         (more / "model.safetensors").rename(folder / "buffer.safetensors")
         (folder / "model.safetensors.index.json").write_text(
-            '{"weight_map": {"w": "model.safetensors", "ids": "buffer.safetensors"}}'
+            '{"weight_map": {"w": "weights.safetensors", "ids": "buffer.safetensors"}}'
         )
         folders.append(folder)
     assert merged(folders, "average")["ids"].tolist() == [[1, 2], [3, 4]]

@@ -59,7 +59,7 @@ def test_a_merge_killed_half_way_publishes_nothing_and_the_next_one_clears_up(mo
     process = half_way(models, tmp_path / "out")
     process.kill()
     process.wait(30)
-    (tmp_path / "out.partial" / "copied_before_the_kill.json").touch()
+    (tmp_path / ".out.partial" / "copied_before_the_kill.json").touch()
     assert not (tmp_path / "out").exists()
     merge(models, tmp_path / "out", MergeConfig("merge", ["a", "b"], MergeMethod.average))
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "out"])
@@ -97,12 +97,12 @@ def test_a_disk_that_is_too_small_is_found_out_before_work(models, tmp_path, mon
 
 
 def test_two_merges_into_one_folder_do_not_meet(models, tmp_path):
-    partial = tmp_path / "out.partial"
+    partial = tmp_path / ".out.partial"
     partial.mkdir()
     (partial / "work").write_text("of another process")
     owner = os.open(partial, os.O_RDONLY)
     fcntl.flock(owner, fcntl.LOCK_EX)
-    with pytest.raises(ArtifactError, match="being built by another process"):
+    with pytest.raises(ArtifactError, match="another process is building it"):
         merge(models, tmp_path / "out", MergeConfig("merge", ["a", "b"], MergeMethod.average))
     assert (partial / "work").exists()
     os.close(owner)

@@ -214,27 +214,34 @@ def test_a_file_that_was_cut_short(model, tmp_path):
 def test_an_index_that_does_not_fit_its_files(tmp_path):
     folder = write_model(tmp_path / "a", {"x.safetensors": {"u": [1.0]}, "y.safetensors": {"v": [1.0]}})
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"u": "y.safetensors", "v": "y.safetensors"}}')
-    assert "u in y.safetensors, but the files have it in none" in refused([folder] * 2, tmp_path, ArtifactError)
+    assert "u: not in y.safetensors, where the index says it is" in refused([folder] * 2, tmp_path, ArtifactError)
 
 
 def test_an_index_that_points_outside_its_folder(tmp_path):
-    folder = write_model(tmp_path / "a", {"u": [1.0]})
+    folder = write_model(tmp_path / "a", {"x.safetensors": {"u": [1.0]}})
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"u": "../b.safetensors"}}')
-    assert "expected names of files in this folder" in refused([folder] * 2, tmp_path, ArtifactError)
+    assert "'../b.safetensors' found, expected a plain name in this folder" in refused(
+        [folder] * 2, tmp_path, ArtifactError
+    )
 
 
 def test_a_folder_without_weights(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
-    assert "0 safetensors files" in refused([tmp_path / "empty"] * 2, tmp_path, ArtifactError)
+    assert "found neither model.safetensors nor model.safetensors.index.json" in refused(
+        [tmp_path / "empty"] * 2, tmp_path, ArtifactError
+    )
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    assert "nowhere: not found, expected a Hugging Face" in refused([tmp_path / "nowhere"] * 2, tmp_path, ArtifactError)
+    assert "nowhere: no such folder, expected a Hugging Face" in refused(
+        [tmp_path / "nowhere"] * 2, tmp_path, ArtifactError
+    )
 
 
 def test_an_adapter_in_place_of_a_model(model, tmp_path):
     adapter = model({"a": [1.0]})
+    (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
     (adapter / "adapter_config.json").write_text("{}")
     message = refused([model({"a": [1.0]}), adapter], tmp_path, ArtifactError)
     assert message.startswith(f"{adapter}: holds an adapter, expected a whole model")

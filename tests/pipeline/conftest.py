@@ -40,7 +40,7 @@ def run() -> Run:
     """Run a tiny quickstart to its end."""
 
     def _run(root: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command(root, *overrides), capture_output=True, text=True, timeout=600)
+        return subprocess.run(command(root, *overrides), capture_output=True, text=True, timeout=3600)
 
     return _run
 

@@ -46,7 +46,7 @@ def test_two_machines_that_meet_without_slurm_train_one_model(run: Run, tmp_path
     try:
         done = run(tmp_path, *steps, *nodes, "trainer.strategy=ddp", "trainer.micro_batch_size=2")
         assert done.returncode == 0, done.stdout + done.stderr
-        said, _ = other.communicate(timeout=300)
+        said, _ = other.communicate(timeout=1200)
         assert said.endswith(b"done\n")
     finally:
         other.kill()

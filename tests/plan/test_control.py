@@ -12,11 +12,14 @@ from solar.config.data import PrepareDataConfig
 from solar.config.evaluation import EvaluateConfig
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import PlanName
+from solar.config.merging import MergeConfig, MergeMethod
 from solar.config.model import ArchitectureConfig, InitModelConfig
+from solar.config.soup import SoupConfig
 from solar.config.training import Control, PretrainConfig, SftConfig, Trainable
 from solar.errors import PlanError
 from solar.plan.expansion.controls import control
-from solar.plan.work import work_of_architecture, work_of_folder
+from solar.plan.facts import work_of_architecture
+from solar.weights.work import work_of_folder
 
 SIZES = ArchitectureConfig(8, 64, 160, 4, 2, 512, 256, False, 1e4, 1e-5)
 TINY = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_attention_heads": 4}
@@ -137,3 +140,25 @@ def test_a_damaged_folder_has_unknown_work(tmp_path, damage):
     AutoModelForCausalLM.from_config(FAMILIES["llama"]).save_pretrained(tmp_path)
     (tmp_path / damage).write_bytes(b"\x05\x00\x00\x00\x00\x00\x00\x00{]}")
     assert work_of_folder(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", ["merge", "soup"])
+def test_the_same_flops_over_a_growth_of_several_models(kind):
+    stages = _stages(control=Control.same_flops)
+    stages["other"] = PretrainConfig(kind="pretrain", model="init", data="text", duration="1 steps")
+    if kind == "merge":
+        several = MergeConfig(kind="merge", models=["base", "other"], method=MergeMethod.average)
+    else:
+        several = SoupConfig(kind="soup", models=["base", "other"], data="text")
+    alone = control("heal", stages["heal"], stages)["heal_control"]
+    stages["up"].model, stages["several"] = "several", several
+    made = control("heal", stages["heal"], stages)["heal_control"]
+    assert (made.model, made.duration) == ("several", alone.duration)  # as many layers, so as many FLOPs
+
+
+def test_the_same_flops_over_a_growth_of_all_models_asks_for_their_names():
+    stages = _stages(control=Control.same_flops)
+    stages["several"] = MergeConfig(kind="merge", models=["*"], method=MergeMethod.average)
+    stages["up"].model = "several"
+    with pytest.raises(PlanError, match=r"stages\.heal\.control: the models of 'several' are '\*'; name them"):
+        control("heal", stages["heal"], stages)

@@ -90,3 +90,13 @@ def test_a_circle_is_told_whole() -> None:
     stages["first"].tokenizer = "mean"
     with pytest.raises(PlanError, match=r"first -> mean -> first|mean -> first -> mean"):
         order(link(expand(stages)))
+
+
+def test_only_stages_of_the_right_product_are_suggested() -> None:
+    stages = _chain()
+    stages["mean"].models = ["first", "dacs"]
+    with pytest.raises(PlanError, match=r"models\.1: names the stage 'dacs', .*; there are: first, second$"):
+        link(expand(stages))
+    stages["mean"].models = ["first", "docs"]
+    with pytest.raises(PlanError, match=r"'docs' leaves text, .* leaves model; there are: first, second$"):
+        link(expand(stages))

@@ -1,16 +1,18 @@
 """An id says what is computed: nothing more, nothing less."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from solar.artifacts.store import Store
+from solar.config.base import StageConfig
 from solar.config.data import (
     DecontaminateConfig,
     Deduplicate,
@@ -22,14 +24,21 @@ from solar.config.data import (
     SwitchConfig,
     Task,
 )
+from solar.config.growth import UpscaleConfig
+from solar.config.growth_plan import PlanName
 from solar.config.kinds import STAGES
-from solar.config.root import SolarConfig, typed
+from solar.config.links import rewrite
+from solar.config.merging import MergeConfig, MergeMethod
+from solar.config.model import ImportModelConfig
+from solar.config.root import SolarConfig, TrainerConfig, typed
 from solar.config.store import register
 from solar.config.synthesis import SynthesizeConfig
+from solar.config.training import AdapterConfig, SftConfig
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
 from solar.plan.expansion.expand import expand
-from solar.plan.identity import canonical_json, identity
+from solar.plan.facts import model_facts
+from solar.plan.identity import batches_that_count, canonical_json, identity
 from solar.plan.plan import make_plan
 from solar.run import conf_folder
 
@@ -233,3 +242,62 @@ def test_how_fast_a_server_is_asked_is_no_part_of_what_it_writes(tmp_path: Path)
         for changed in ({"connections": 1, "requests_per_minute": 9}, {"connections": 64}, {"seed": 1})
     )
     assert slow == fast != other
+
+
+def test_a_null_inside_a_list_of_settings_is_not_hashed(tmp_path: Path) -> None:
+    @dataclass
+    class Entry:
+        share: float
+        later: str | None = None
+
+    @dataclass
+    class Listed(StageConfig):
+        entries: list[Entry] = field(default_factory=list)
+
+    assert rewrite(Listed("any", [Entry(0.5), Entry(0.5, "x")]), lambda pointer: pointer.value) == {
+        "kind": "any",
+        "entries": [{"share": 0.5}, {"share": 0.5, "later": "x"}],
+    }
+
+
+def test_hidden_files_and_folders_are_no_part_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    before = Digests(tmp_path / "memory.json").of(tmp_path / "model", "key")
+    for name in (".cache/huggingface/download/config.json.metadata", ".git/HEAD", "sub/.ipynb_checkpoints/a"):
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("today")
+    assert Digests(tmp_path / "memory.json").of(tmp_path / "model", "key") == before
+
+
+@pytest.mark.parametrize(("changed", "counts"), [({}, False), ({"adapter": AdapterConfig(rank=4, dropout=0.1)}, True)])
+def test_how_the_batch_is_cut_counts_where_dropout_draws_a_micro_batch_at_a_time(
+    tmp_path: Path, changed: dict[str, object], counts: bool
+) -> None:
+    stage = SftConfig(kind="sft", model="base", data="tokens", global_batch_size=16, duration="1 steps", **changed)
+    cut = [
+        batches_that_count("sft", stage, {}, TrainerConfig(devices=devices, num_nodes=1, micro_batch_size=size))
+        for devices, size in ((1, 4), (1, 8), (2, 4))
+    ]
+    expected = [{"micro_batch": size, "replicas": devices} for devices, size in ((1, 4), (1, 8), (2, 4))]
+    assert cut == (expected if counts else [None, None, None])
+    ids = {identity(stage, {"base": "0", "tokens": "1"}, Digests(tmp_path / "m.json"), batches) for batches in cut}
+    assert len(ids) == (3 if counts else 1)
+
+
+def test_a_base_with_a_balance_loss_or_dropout_makes_the_batches_of_every_descendant_count(tmp_path: Path) -> None:
+    for name, config in {"moe": {"output_router_logits": True}, "gpt2": {"attn_pdrop": 0.1}, "llama": {}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 8}))
+        stages = {
+            "base": ImportModelConfig(kind="import_model", path=str(tmp_path / name)),
+            "up": UpscaleConfig(kind="upscale", model="base", plan=PlanName.dus, m=2),
+            "heal": SftConfig(kind="sft", model="up", data="tokens", global_batch_size=8, duration="1 steps"),
+            "mean": MergeConfig(kind="merge", models=["heal"], method=MergeMethod.average),
+        }
+        facts = model_facts(stages)
+        assert [facts[stage].depends_on_batches for stage in stages] == [name != "llama"] * 4
+        trainer = TrainerConfig(devices=1, num_nodes=1, micro_batch_size=4)
+        counted = batches_that_count("heal", stages["heal"], facts, trainer)
+        assert counted == (None if name == "llama" else {"micro_batch": 4, "replicas": 1})

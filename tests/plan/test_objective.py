@@ -4,7 +4,7 @@ import pytest
 
 from solar.config.evaluation import EvaluateConfig
 from solar.errors import ConfigError
-from solar.plan.objective import check_objective
+from solar.plan.checks.objective import check_objective
 
 STAGES = {
     "pretrain": EvaluateConfig(kind="evaluate", models=["base"], choices="docs"),  # any stage will do

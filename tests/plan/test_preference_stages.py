@@ -9,7 +9,7 @@ from solar.artifacts.store import Store
 from solar.config.root import typed
 from solar.config.store import register
 from solar.errors import ConfigError, PlanError
-from solar.plan.checks import check
+from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import Plan, make_plan
 from solar.run import conf_folder

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,8 @@ from solar.errors import Interrupted
 from solar.network.loading import load_network
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
 from solar.training.distributed.sharded_loading import empty_network
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.modules.preference import PreferenceOptimization
 from solar.training.trainer import train
@@ -29,7 +30,7 @@ ROWS = {
     "cpt": [row(3 + 2 * (n % 5), 6, seed=n, sample=n) for n in range(10)],
     "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
 }
-ROWS |= {"kto": ROWS["dpo"], "nan": ROWS["cpt"]}
+ROWS |= {"kto": ROWS["dpo"], "nan": ROWS["cpt"], "stopped-in-validation": ROWS["cpt"]}
 SAID = {"duration": "2 epochs", "global_batch_size": 4}
 
 
@@ -39,6 +40,8 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     pairs = kind in ("dpo", "kto")
     more = {"reference": "base", "loss": PreferenceLoss("kto" if kind == "kto" else "sigmoid"), "beta": 0.1}
     config = DpoConfig(**settings(**SAID, **more)) if pairs else PretrainConfig(**settings(**SAID))
+    if kind == "stopped-in-validation":
+        config.validate_every_steps = 2
     data, base, output = MemoryRows(ROWS[kind]), folder / "base", folder / strategy
     reference = folder / "reference" if kind == "kto" else base
     order = InOrder(data)
@@ -50,7 +53,10 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     class Stopping(parent):
         def loss_sum(self, batch):
             loss, others = super().loss_sum(batch)
-            poisoned = kind == "nan" and self.steps_done == 2 and rank == world_size - 1 and self.network.training
+            last = self.steps_done == 2 and rank == world_size - 1
+            poisoned = kind == "nan" and last and self.network.training
+            if kind == "stopped-in-validation" and last and not self.network.training:
+                stop.received = signal.SIGTERM
             return loss * float("nan") if poisoned else loss, others
 
         def _clip(self):  # gradients of the first step, before anything has drifted
@@ -62,7 +68,7 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
         def training_step(self, step, batch_idx):
             super().training_step(step, batch_idx)
             if self.steps_done == stop_at and rank == world_size - 1:
-                stop.received = 15
+                stop.received = signal.SIGTERM
 
     sharded = strategy in ("fsdp", "tp")
     parallel = 2 if strategy == "tp" else 1

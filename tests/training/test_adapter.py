@@ -13,7 +13,7 @@ from solar.config.training import AdapterConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
 from solar.network.adapter import add_adapter, folded, transposed_layers
 from solar.network.microbatch import from_rows
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.modules.preference import PreferenceOptimization
 

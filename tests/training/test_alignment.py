@@ -15,7 +15,9 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
 from solar.stages import dpo
+from solar.training.modules import preference
 from solar.training.modules.preference import PreferenceOptimization
+from solar.training.modules.reference import compute_reference
 
 PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
 
@@ -43,6 +45,27 @@ def test_the_first_loss_is_exactly_ln_2_and_the_first_margin_exactly_0(tmp_path,
     assert metrics["loss_first"] == metrics["valid_loss_first"] == torch.tensor(math.log(2)).item()
 
 
+def test_a_rank_that_sees_the_reference_file_computes_again_with_a_rank_that_does_not(tmp_path, monkeypatch):
+    """A shared disk may show a file late, and the ranks add up what each computed."""
+    requests, computed = [], []
+
+    class BesideABlindRank(PreferenceOptimization):
+        def any_rank(self, raised):
+            requests.append(list(raised))
+            return [True] if len(raised) == 1 else super().any_rank(raised)
+
+    def counted(*arguments):
+        computed.append(arguments)
+        return compute_reference(*arguments)
+
+    _run(tmp_path, "out")
+    monkeypatch.setattr(preference, "compute_reference", counted)
+    before = (tmp_path / "out/reference.safetensors").read_bytes()
+    _run(tmp_path, "out", module=BesideABlindRank)
+    assert requests[0] == [False] and len(computed) == 1
+    assert (tmp_path / "out/reference.safetensors").read_bytes() == before
+
+
 def test_training_separates_the_answers(tmp_path):
     metrics, _, _ = _run(tmp_path, "out", _config(duration="12 epochs"))
     assert metrics["loss_last"] < 0.4 and metrics["accuracy_last"] > 0.9
@@ -64,7 +87,7 @@ def test_the_reference_is_that_of_each_answer_computed_alone(tmp_path):
         assert values.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_logged_is_what_the_saved_model_says_of_each_answer_alone(tmp_path):
+def test_logged_numbers_are_those_of_the_saved_model_on_each_answer_alone(tmp_path):
     other = llama_folder(tmp_path / "other", seed=3)
     metrics, _, _ = _run(tmp_path, "out", _config(duration="2 steps"), reference=other)
     policy = LlamaForCausalLM.from_pretrained(tmp_path / "out" / "model").eval()
@@ -98,7 +121,7 @@ def test_what_is_logged_is_what_the_saved_model_says_of_each_answer_alone(tmp_pa
 
 
 @pytest.mark.parametrize(("fell", "told"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")])
-def test_the_alarm_is_raised_by_held_out_answers_that_fell(tmp_path, monkeypatch, fell, told):
+def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monkeypatch, fell, told):
     measured = {"chosen_fell_last": 0.0, "valid_chosen_fell_last": fell}
     monkeypatch.setattr(dpo, "fit", lambda *parts: measured)
     inputs = {name: SimpleNamespace(path=tmp_path) for name in ("base", "data")}

@@ -9,7 +9,7 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig
 from solar.errors import Interrupted
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.optim.average import Average
 

@@ -14,20 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from solar.errors import StageError
-from solar.training.checkpoint import points as module
-from solar.training.checkpoint.points import (
-    MANIFEST,
-    STATE,
-    TENSORS,
-    SafetensorsCheckpointIO,
-    checkpoint_path,
-    checkpoints,
-    damage,
-    newest_whole,
-    prune,
-    step_of,
-)
-from solar.training.checkpoint.tree import flatten, same, unflatten
+from solar.training.checkpoint import folder as module
+from solar.training.checkpoint.folder import MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
+from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
+from solar.training.checkpoint.tree import flatten, unflatten
+
+
+def same(left, right):
+    """Whether two nested states are equal to the last bit."""
+    (plain_left, left), (plain_right, right) = flatten(left), flatten(right)
+    assert plain_left == plain_right and left.keys() == right.keys()
+    return all(value.dtype == right[name].dtype and torch.equal(value, right[name]) for name, value in left.items())
 
 
 def _state(step):
@@ -49,7 +46,7 @@ def _load(path):
     return SafetensorsCheckpointIO().load_checkpoint(path)
 
 
-def test_what_was_saved_comes_back_to_the_last_bit_with_its_types(tmp_path):
+def test_a_saved_state_is_loaded_with_every_bit_and_type(tmp_path):
     _save(tmp_path, 7)
     state = _load(checkpoint_path(tmp_path, 7))
     assert same(state, _state(7))
@@ -62,14 +59,14 @@ def test_a_tensor_held_twice_is_stored_once(tmp_path):
     assert len(load_file(checkpoint_path(tmp_path, 7) / TENSORS)) == 3
 
 
-def test_a_transposed_view_of_a_tensor_is_not_taken_for_it():
+def test_a_tensor_and_its_transposed_view_are_stored_separately():
     weight = torch.arange(9.0).view(3, 3)
     plain, tensors = flatten([weight, weight.T])
     back = unflatten(plain, {name: tensor.contiguous() for name, tensor in tensors.items()})
     assert torch.equal(back[0], weight) and torch.equal(back[1], weight.T)
 
 
-def test_what_json_cannot_say_is_refused_by_its_place():
+def test_a_value_that_json_cannot_hold_is_refused_with_its_path():
     with pytest.raises(TypeError, match=r"a\.1: set"):
         flatten({"a": [1, {2}]})
 
@@ -128,7 +125,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("name", [TENSORS, STATE, MANIFEST])
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(tmp_path, name, how):
+def test_resuming_falls_back_from_a_damaged_checkpoint_with_a_warning(tmp_path, name, how):
     _save(tmp_path, 1)
     _save(tmp_path, 2)
     DAMAGES[how](checkpoint_path(tmp_path, 2) / name)
@@ -151,13 +148,13 @@ def test_swapped_tensor_files_are_noticed(tmp_path):
     assert path is None and len(passed_over) == 2
 
 
-def test_the_newest_is_the_highest_step_not_the_latest_file(tmp_path):
+def test_the_newest_checkpoint_has_the_highest_step_not_the_latest_file(tmp_path):
     _save(tmp_path, 10)
     _save(tmp_path, 9)
     assert newest_whole(tmp_path)[0] == checkpoint_path(tmp_path, 10)
 
 
-def test_only_the_newest_are_kept_and_nothing_of_cut_short_savings(tmp_path):
+def test_pruning_keeps_the_newest_checkpoints_and_no_remains_of_interrupted_saves(tmp_path):
     for step in (1, 2, 3):
         _save(tmp_path, step)
     (tmp_path / "step-00000004.building").mkdir()
@@ -215,7 +212,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
-def test_a_failing_save_leaves_the_old_one(tmp_path, monkeypatch, failing):
+def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing):
     _save(tmp_path, 1)
 
     def fail(*_):
@@ -245,7 +242,7 @@ def _larger(numbers):
 
 
 @pytest.mark.parametrize("numbers", [100_000, 14_000])
-def test_a_full_disk_is_told_in_a_line_and_the_old_checkpoint_stays(full_disk, numbers):
+def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_disk, numbers):
     _save(full_disk, 1)
     with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*No space left.*free some space"):
         SafetensorsCheckpointIO().save_checkpoint(_larger(numbers), checkpoint_path(full_disk, 2))
@@ -255,7 +252,7 @@ def test_a_full_disk_is_told_in_a_line_and_the_old_checkpoint_stays(full_disk, n
     assert newest_whole(full_disk)[0] == checkpoint_path(full_disk, 2)
 
 
-def test_a_quota_on_files_is_told_in_a_line_too(tmp_path):
+def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
     _save(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

@@ -11,8 +11,8 @@ from tiny import llama_folder, row, settings, train_rows
 
 from solar.config.training import GuardConfig, PretrainConfig
 from solar.errors import Interrupted, StageError
-from solar.training.callbacks.interrupt import StopRequest
 from solar.training.checkpoint.points import Points, checkpoint_path, checkpoints, prune, step_of
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.optim.guard import Guard
 
@@ -85,7 +85,7 @@ def test_a_spike_by_hand():
     assert guard.skipped == 1 and list(guard.losses) == [2.0, 3.0, 2.0, 3.64]
 
 
-def test_a_spike_of_the_gradient_alone_is_one_too_and_nan_never_enters_the_window():
+def test_a_spike_of_the_gradient_alone_is_skipped_and_the_window_holds_no_nan():
     guard = Guard(GuardConfig(spike_sigmas=6.0, window=3))
     for norm in (1.0, 1.1, 0.9):
         assert guard.accepts(1.0, norm, 1)
@@ -109,7 +109,7 @@ def _lines(path):
 ROLLBACK = GuardConfig(rollback_after=2, rollback_every_steps=3)
 
 
-def test_after_two_bad_steps_the_weights_of_the_last_point_are_back_and_the_bad_rows_are_told(tmp_path):
+def test_after_two_bad_steps_the_weights_are_rolled_back_and_the_bad_rows_are_listed(tmp_path):
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
     metrics, module = train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({5, 6}))
@@ -135,7 +135,7 @@ def test_bad_steps_that_span_many_points_do_not_push_out_the_good_one(tmp_path):
 
 
 @pytest.mark.parametrize("stops", [(2,), (3, 5), (6,), (4, 7)], ids=str)
-def test_a_run_that_is_resumed_goes_back_to_the_same_point(tmp_path, stops):
+def test_a_resumed_run_rolls_back_to_the_same_point(tmp_path, stops):
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
     expected, _ = train_rows(ROWS, config, folder, tmp_path / "straight", module=_poisoned({5, 6}))
@@ -177,11 +177,11 @@ def test_retention_keeps_two_points_behind_the_oldest_checkpoint(tmp_path):
         (GuardConfig(rollback_after=2, rollback_every_steps=0), "rollback_every_steps: found 0, expected at least 1"),
     ],
 )
-def test_a_rollback_that_cannot_be_is_refused(guard, line):
+def test_an_impossible_rollback_is_refused(guard, line):
     assert any(problem.startswith(line) for problem in guard.problems())
 
 
-def test_a_training_that_used_none_of_its_steps_is_no_success(tmp_path):
+def test_a_training_that_skips_all_its_steps_fails(tmp_path):
     class Poisoned(ContinuedPretraining):
         def loss_sum(self, batch):
             loss, others = super().loss_sum(batch)

@@ -11,10 +11,17 @@ from tiny import llama, llama_folder, row, settings, train_rows
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
 from solar.errors import Interrupted
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.checkpoint.folder import TENSORS
+from solar.training.checkpoint.points import checkpoint_path
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.optim.optimizers import build_optimizers, explore, parameter_groups, settle, settled
+from solar.training.optim.optimizers import (
+    build_optimizers,
+    eval_weights,
+    parameter_groups,
+    train_weights,
+    weights_in_eval,
+)
 
 ROWS = [row(60, 40, seed=n) for n in range(8)]
 PACKAGES = {OptimizerName.adamw_8bit: "bitsandbytes", OptimizerName.schedule_free: "schedulefree"}
@@ -89,13 +96,13 @@ def test_a_matrix_moves_as_the_library_moves_it(name):
     optimizers = build_optimizers(parameter_groups(network, _config(name), lambda _: "old"), _config(name).optimizer)
     weights = other.model.layers[0].mlp.up_proj.weight
     theirs = _library(name, [weights])
-    explore([*optimizers, theirs])
+    train_weights([*optimizers, theirs])
     for _ in range(2):
         _gradients(network)
         weights.grad = network.model.layers[0].mlp.up_proj.weight.grad.clone()
         for optimizer in [*optimizers, theirs]:
             optimizer.step()
-    settle([*optimizers, theirs])
+    eval_weights([*optimizers, theirs])
     torch.testing.assert_close(network.model.layers[0].mlp.up_proj.weight, weights, rtol=0, atol=1e-6)
     assert not torch.equal(weights, llama(hidden_size=HIDDEN).model.layers[0].mlp.up_proj.weight)
 
@@ -112,7 +119,7 @@ def test_muon_moves_the_matrices_of_the_layers_and_adamw_all_else(weight_decay):
     assert moved[1] == set(of.values()) - moved[0]
 
 
-def test_the_shipped_model_is_schedule_frees_average(tmp_path):
+def test_the_saved_model_is_the_average_of_schedule_free(tmp_path):
     """After one step x = z, the point of a plain step; the weights gradients are taken at lie between the two."""
     folder = llama_folder(tmp_path / "base")
     kept = {}
@@ -133,17 +140,17 @@ def test_the_shipped_model_is_schedule_frees_average(tmp_path):
     assert any(not torch.equal(x, kept["y"][name]) for name, x in shipped.items())
 
 
-def test_held_out_text_is_read_with_the_average_and_reading_changes_no_bit():
+def test_validation_uses_the_average_and_changes_no_bit():
     pytest.importorskip("schedulefree")
     network = llama()
     config = _config(OptimizerName.schedule_free)
     optimizers = build_optimizers(parameter_groups(network, config, lambda _: "old"), config.optimizer)
-    explore(optimizers)
+    train_weights(optimizers)
     for _ in range(3):
         _gradients(network)
         optimizers[0].step()
     before = [weight.detach().clone() for weight in network.parameters()]
-    with settled(optimizers):
+    with weights_in_eval(optimizers):
         assert not any(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert optimizers[0].param_groups[0]["train_mode"]
@@ -155,7 +162,7 @@ def test_schedule_free_with_a_decaying_rate_or_a_second_average_is_refused():
     assert list(config.problems()) == ["schedule.name: found cosine with optimizer schedule_free, expected constant"]
 
 
-def test_adafactor_needs_no_betas_and_the_others_do():
+def test_all_optimizers_but_adafactor_need_betas():
     assert not list(OptimizerConfig(OptimizerName.adafactor, 1e-2, None, None, 0.0, 1.0).problems())
     with pytest.warns(UserWarning, match=r"optimizer.betas, eps: adafactor does not read them"):
         build_optimizers(

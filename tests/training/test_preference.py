@@ -11,8 +11,8 @@ import torch
 from tiny import settings
 
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.training.modules.preference import watched
 from solar.training.modules.preference_losses import LOSSES, AnswerLogps, preference_loss
+from solar.training.modules.preference_metrics import health
 
 PAIR = [-2.0, -4.0, -3.0, -3.5, 2.0, 4.0]
 
@@ -91,11 +91,11 @@ def test_raising_the_chosen_answer_never_costs(name):
     assert numbers[0].grad.item() < 0
 
 
-def test_what_is_watched_by_hand():
+def test_health_numbers_by_hand():
     # the pair of all examples, and one with rewards -1 (2 tokens) and 0 (1 token): margins 1.5 and -1
     columns = zip(PAIR, [-5.0, -3.0, -4.0, -3.0, 2.0, 1.0], strict=True)
     logps = AnswerLogps(*(torch.tensor(column, dtype=torch.float64) for column in columns))
-    sums = watched(logps, DpoConfig(loss=PreferenceLoss.sigmoid, beta=0.5))
+    sums = health(logps, DpoConfig(loss=PreferenceLoss.sigmoid, beta=0.5))
     # log-ratios per token 0.5, -0.125 and -0.5, 0; e^-x - 1 + x of each: 0.1065307, 0.0081485 and 0.1487213, 0
     expected = {"accuracy": 1, "margin": 0.5 * (1.5 - 1), "chosen_logps": -7, "rejected_logps": -7}
     expected |= {"chosen_tokens": 4, "rejected_tokens": 5, "chosen_reward": 0, "rejected_reward": 0.5 * -0.5}
@@ -103,9 +103,9 @@ def test_what_is_watched_by_hand():
     assert {name: value.item() for name, value in sums.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_a_reference_margins_are_per_token_and_nothing_is_said_against_it():
+def test_without_a_reference_margins_are_per_token_and_there_are_no_rewards():
     logps = AnswerLogps(*(torch.tensor([number]) for number in (-2.0, -4.0, 0.0, 0.0, 2.0, 4.0)))
-    sums = watched(logps, DpoConfig(loss=PreferenceLoss.simpo, beta=0.5))
+    sums = health(logps, DpoConfig(loss=PreferenceLoss.simpo, beta=0.5))
     assert (sums["accuracy"].item(), sums["margin"].item()) == (0.0, 0.0)  # -2 / 2 and -4 / 4
     assert not {"chosen_reward", "rejected_reward", "chosen_fell", "kl_per_token"} & sums.keys()
 
@@ -126,7 +126,7 @@ def test_without_a_reference_margins_are_per_token_and_nothing_is_said_against_i
         ({"loss": "sigmoid", "duration": "5 Mtokens"}, "duration: found '5 Mtokens', expected steps or epochs"),
     ],
 )
-def test_a_number_that_would_change_nothing_or_make_no_sense_is_refused(options, said):
+def test_a_number_without_effect_or_out_of_range_is_refused(options, said):
     config = DpoConfig(**settings(**{"reference": "base", "beta": 0.1} | options))
     config.loss = PreferenceLoss(config.loss)
     assert [problem for problem in config.problems() if problem.startswith(said)]

@@ -24,13 +24,13 @@ def folder(tmp_path_factory):
     return place
 
 
-def _start(kind, strategy, folder, ranks, stop_at=None):
+def _start(kind, strategy, folder, ranks, stop_at=None, seconds=2000):
     """Exit code of a training on so many processes."""
     launch = [sys.executable] if ranks == 1 else [*TORCHRUN, f"--nproc_per_node={ranks}"]
     arguments = [str(HERE / "ranks.py"), kind, strategy, str(folder), *([str(stop_at)] if stop_at else [])]
     path = f"{HERE}:{HERE.parent.parent}"
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HOME": str(folder)}
-    return subprocess.run([*launch, *arguments], env=environment, cwd=HERE, capture_output=True, timeout=600)
+    return subprocess.run([*launch, *arguments], env=environment, cwd=HERE, capture_output=True, timeout=seconds)
 
 
 def _losses(output):
@@ -94,6 +94,20 @@ def test_four_ranks_in_two_pairs_that_share_layers_follow_the_losses_of_one(fold
     assert done.returncode == 0, done.stderr.decode()[-6000:]
     _assert_same_stream(_losses(place / "single"), _losses(place / "tp"))
     _assert_same_weights(place / "single", place / "tp")
+
+
+@pytest.mark.parametrize("strategy", ["tp", pytest.param("ddp", marks=slow)])
+def test_a_stop_of_one_rank_in_validation_stops_all_ranks_after_the_next_step(folder, strategy):
+    """Ranks that share layers compute each batch together: one that left validation would leave the others waiting."""
+    place = folder / f"stopped-{strategy}"
+    place.mkdir()
+    (place / "base").symlink_to(folder / "base")
+    done = _start("stopped-in-validation", strategy, place, 2, seconds=200)
+    assert done.returncode != 0 and b"Error" not in done.stdout
+    (checkpoint,) = (place / strategy / "checkpoints").iterdir()
+    assert checkpoint.name == "step-00000003"
+    lines = [json.loads(line) for line in (place / strategy / "logs/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "valid_loss" in line] == [0, 2]
 
 
 @pytest.mark.parametrize("first,then", [(2, 1), (1, 2)])

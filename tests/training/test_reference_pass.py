@@ -3,6 +3,7 @@
 import itertools
 import json
 import pydoc_data.topics
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -13,15 +14,17 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import MemoryRows, llama_folder, pair, settings, train_rows
+from tiny import MemoryRows, Place, llama_folder, pair, settings, train_rows
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
-from solar.config.preference import DpoConfig, PreferenceLoss
+from solar.config.preference import DpoConfig, PreferenceLoss, ReferenceLogpsConfig
+from solar.config.training import Precision
 from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
 from solar.data.store.dataset import IGNORED
-from solar.errors import StageError
+from solar.engine.stop import Stop
+from solar.errors import Interrupted, StageError
 from solar.network.decoder import Decoder
 from solar.network.head import read_head
 from solar.network.loading import load_network
@@ -29,6 +32,7 @@ from solar.network.microbatch import from_pairs
 from solar.training.modules import reference_pass
 from solar.training.modules.preference import PreferenceOptimization
 from solar.training.modules.reference import ReferenceLogps, compute_table
+from solar.training.modules.reference_pass import answer_sums
 
 PAIRS = [pair(9 + n % 4, 8 + n % 5, 12 - n % 4, seed=n, sample=n) for n in range(10)]
 """As long as real ones in this: no matrix product has fewer rows than a kernel works on at once."""
@@ -80,7 +84,7 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_another_process_finds_the_same_bits_though_the_config_has_dropout(tmp_path):
+def test_another_process_computes_the_same_bits_although_the_config_has_dropout(tmp_path):
     base = llama_folder(tmp_path / "base", attention_dropout=0.5)
     output = str(tmp_path / "alone.pt")
     program = ALONE.format(tests=str(Path(__file__).parent), folder=str(base), output=output)
@@ -91,7 +95,7 @@ def test_another_process_finds_the_same_bits_though_the_config_has_dropout(tmp_p
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_read_equals_computed_in_training_to_the_last_bit(tmp_path):
+def test_values_that_are_read_equal_values_computed_in_training_to_the_last_bit(tmp_path):
     base = llama_folder(tmp_path / "base")
     (tmp_path / "data").mkdir()
     logps = _passed(tmp_path, base, tmp_path / "data")
@@ -137,7 +141,7 @@ def preference_tokens(place):
 
 
 @pytest.mark.slow
-def test_two_processes_leave_the_table_of_one(tmp_path):
+def test_two_processes_compute_the_table_of_one(tmp_path):
     preference_tokens(tmp_path)
     llama_folder(tmp_path / "base", vocab_size=600, attention_dropout=0.5)
     here = Path(__file__).parent
@@ -159,7 +163,28 @@ def test_two_processes_leave_the_table_of_one(tmp_path):
         assert (one[split] < 0).all() and torch.allclose(one[split], two[split], rtol=1e-6)
 
 
-def test_the_first_margin_is_0_even_if_the_pass_was_rounded_otherwise(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_ends_the_pass_before_its_next_batch(tmp_path, monkeypatch, number):
+    """Under the run, which holds signals back while a stage that trains is at work."""
+    preference_tokens(tmp_path)
+    llama_folder(tmp_path / "base", vocab_size=600)
+    batches = []
+
+    def signalled(*arguments):
+        batches.append(arguments)
+        signal.raise_signal(number)
+        return answer_sums(*arguments)
+
+    monkeypatch.setattr(reference_pass, "answer_sums", signalled)
+    config = ReferenceLogpsConfig(kind="reference_logps", model="base", data="data", precision=Precision.fp32)
+    paths = tmp_path / "base", tmp_path / "data", tmp_path / "out"
+    stop = Stop()
+    with stop.listening(), pytest.raises(Interrupted, match=number.name), stop.held():
+        reference_pass.reference_pass(config, *paths, Place(tmp_path).trainer, 4)
+    assert len(batches) == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_first_margin_is_0_even_if_the_pass_was_rounded_differently(tmp_path):
     base = llama_folder(tmp_path / "base")
     (tmp_path / "data").mkdir()
     logps = _passed(tmp_path, base, tmp_path / "data")

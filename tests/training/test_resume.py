@@ -12,8 +12,9 @@ from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.batches.continuation import KEPT
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import STATE, TENSORS, checkpoint_path, checkpoints
+from solar.training.checkpoint.folder import STATE, TENSORS
+from solar.training.checkpoint.points import checkpoint_path, checkpoints
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 from solar.training.modules.preference import PreferenceOptimization
 
@@ -130,7 +131,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path):
     _assert_same_run(expected, found)
 
 
-def test_a_log_that_lost_lines_is_told_and_a_cut_that_was_not_finished_leaves_nothing(tmp_path):
+def test_lost_log_lines_give_a_warning_and_an_interrupted_cut_leaves_no_file(tmp_path):
     _run(tmp_path, "cpt", "straight")
     with pytest.raises(Interrupted):
         _interrupted(tmp_path, 5)
@@ -153,7 +154,7 @@ def _interrupted(tmp_path, stop_at, **trainer):
 
 
 @pytest.mark.parametrize("change", ["log", "save", "validate"])
-def test_looking_more_often_changes_no_weight(tmp_path, change):
+def test_logging_and_validating_more_often_changes_no_weight(tmp_path, change):
     _, expected = _run(tmp_path, "cpt", "straight")
     more = {"log": {"log_every_steps": 1}, "save": {"checkpoint_every_seconds": 0.0}, "validate": {}}[change]
     config = _config("cpt")
@@ -164,7 +165,7 @@ def test_looking_more_often_changes_no_weight(tmp_path, change):
     assert _digest(expected / "model/model.safetensors") == _digest(output / "model/model.safetensors")
 
 
-def test_checkpoints_stay_until_the_model_is_kept_and_the_side_files_travel_along(tmp_path):
+def test_checkpoints_stay_until_the_model_is_kept_and_other_files_travel_along(tmp_path):
     _, output = _run(tmp_path, "cpt", "straight", checkpoint_every_seconds=0.0)
     assert list((output / "checkpoints").iterdir())  # the store removes them, once the artifact has its name
     assert (output / "model/tokenizer.json").read_text() == '{"the tokenizer": "travels along"}'
@@ -183,7 +184,7 @@ class StopsWhileReading(ContinuedPretraining):
 
 
 @pytest.mark.parametrize("stop_at", [2, STEPS])
-def test_a_reading_that_was_cut_short_is_made_up_for(tmp_path, stop_at):
+def test_interrupted_validation_is_repeated_on_resume(tmp_path, stop_at):
     """The log is the same, and so is what a branch would go on from: weights from before they were averaged."""
     folder = llama_folder(tmp_path / "base")
     config = _config("cpt")

@@ -55,7 +55,7 @@ def test_wsd_is_flat_and_then_falls_by_one_minus_the_root():
     "shape,expected",
     [("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])],
 )
-def test_the_decay_has_the_curve_it_is_told(shape, expected):
+def test_the_decay_has_the_configured_curve(shape, expected):
     assert _factors("wsd", 6, decay="4 steps", decay_shape=Decay(shape)) == pytest.approx([1.0, 1.0, *expected])
 
 
@@ -88,7 +88,7 @@ def test_a_setting_that_the_shape_does_not_read_is_refused():
     assert list(cold.problems()) == ["initial_fraction: there is no warm-up to start from it; remove it, or set warmup"]
 
 
-def test_a_decay_left_over_from_another_shape_is_told():
+def test_a_decay_left_over_from_another_shape_gives_a_warning():
     with pytest.warns(UserWarning, match=r"schedule.decay, decay_fraction: cosine has no such decay"):
         assert _factors("cosine", 6, decay_fraction=0.5) == _factors("cosine", 6)
 
@@ -103,7 +103,7 @@ def test_extending_a_wsd_run_does_not_change_its_past():
     assert short[:16] == long[:16] and short[16:] == long[46:]
 
 
-def test_a_warm_up_longer_than_the_training_is_the_beginning_of_a_longer_one_and_is_told():
+def test_a_warm_up_longer_than_the_training_keeps_its_slope_and_gives_a_warning():
     with pytest.warns(UserWarning, match="schedule.warmup: found 10 steps in a training of 6, which ends before"):
         short = _factors("constant", 6, warmup="10 steps")
     assert short == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -130,7 +130,7 @@ def test_the_weights_of_a_wsd_run_are_those_of_a_run_twice_as_long_until_its_dec
     assert torch.equal(seen[8, 6], seen[16, 6])  # the first step of a decay still has the whole rate
 
 
-def test_lengths_may_be_said_in_tokens():
+def test_lengths_may_be_given_in_tokens():
     assert _factors("wsd", 20, warmup="300 tokens", decay="400 tokens") == _factors(
         "wsd", 20, warmup="3 steps", decay="4 steps"
     )

@@ -11,6 +11,6 @@ ASKED = (
 
 
 @pytest.mark.slow
-def test_plots_sounds_and_trackers_are_not_loaded_to_train():
+def test_training_loads_no_plotting_audio_or_tracker_packages():
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

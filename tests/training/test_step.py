@@ -6,12 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import llama, llama_folder, row, settings, train_rows
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Precision, PretrainConfig, SftConfig
 from solar.network.microbatch import from_rows
 from solar.training.batches.steps import Step
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
+from solar.training.modules.recomputation import recompute_activations
 
 UNEQUAL = [row(3, seed=1), row(17, 5, seed=2), row(2, seed=3), row(11, seed=4)]
 MASKED = [row(9, seed=1), row(12, seed=2, prompt=1.0), row(8, seed=3, prompt=1.0), row(10, seed=4)]
@@ -98,7 +101,7 @@ def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(t
     assert metrics["valid_loss_first"] == pytest.approx(llama()(input_ids=ids, labels=ids).loss.item(), rel=1e-6)
 
 
-def test_a_micro_batch_without_rows_adds_nothing_to_what_is_counted(tmp_path):
+def test_a_micro_batch_without_rows_adds_nothing_to_the_counts(tmp_path):
     """Ranks that have nothing left to read keep step with the others on one token that trains nothing."""
 
     class Waiting(ContinuedPretraining):
@@ -166,21 +169,80 @@ def test_loss_falls_in_every_precision_and_the_saved_format_is_that_of_the_base(
     assert {tensor.dtype for tensor in load_file(tmp_path / "out/model/model.safetensors").values()} == {torch.float32}
 
 
-def test_activation_checkpointing_changes_no_gradient(tmp_path):
+@pytest.mark.parametrize("selective", [False, True])
+def test_recomputed_activations_change_no_gradient(tmp_path, selective):
     _, expected = _gradients(tmp_path, UNEQUAL, 2)
 
-    class Checkpointing(Keeping):
+    class Recomputing(Keeping):
         def __init__(self, network, *rest):
-            network.activation_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(network, selective)
             super().__init__(network, *rest)
 
     config = PretrainConfig(**settings(duration="1 epoch"))
-    _, module = train_rows(UNEQUAL, config, tmp_path / "base", tmp_path / "again", module=Checkpointing)
+    _, module = train_rows(UNEQUAL, config, tmp_path / "base", tmp_path / "again", module=Recomputing)
     _assert_equal(expected, module.kept)
 
 
+def test_selective_recomputation_repeats_no_matrix_product():
+    """A backward pass is twice the work of the forward pass. Full recomputation stops before a layer's last product.
+
+    Weights of a layer: 32 x 32 and 32 x 16 twice each, and 32 x 64 three times; the last product is one of 32 x 64.
+    """
+    products = {}
+    for name, selective in (("none", None), ("selective", True), ("full", False)):
+        network = llama(num_hidden_layers=4).train()
+        if selective is not None:
+            recompute_activations(network, selective)
+        with FlopCounterMode(display=False) as counter:
+            network.model(input_ids=torch.arange(16)[None], use_cache=False).last_hidden_state.sum().backward()
+        products[name] = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
+    assert products["selective"] == products["none"]
+    assert products["full"] == pytest.approx(products["none"] * (1 + (9216 - 2048) / 9216 / 3))
+
+
+def test_full_and_true_are_the_same_setting_and_others_are_refused():
+    values = {"none": False, "full": True, "selective": "selective", True: True, False: False}
+    for given, kept in values.items():
+        config = PretrainConfig(**settings(activation_checkpointing=given))
+        assert config.activation_checkpointing == kept and not list(config.problems())
+    problems = list(PretrainConfig(**settings(activation_checkpointing="some")).problems())
+    assert problems == ["activation_checkpointing: found some, expected none, selective or full"]
+
+
+def test_the_peak_of_memory_is_at_least_the_weights_gradients_and_moments(tmp_path):
+    config = PretrainConfig(**settings(duration="1 steps"))
+    metrics, module = train_rows(UNEQUAL, config, llama_folder(tmp_path / "base"), tmp_path / "out")
+    weights = sum(parameter.numel() for parameter in module.network.parameters())
+    assert 4 * 4 * weights < metrics["peak_memory_bytes"] < 100e9
+
+
+def test_a_step_waits_for_the_device_once(tmp_path):
+    """The sums and the gradient's norm reach the host in one list. (The masks of transformers wait elsewhere.)"""
+    waits = []
+
+    class Counting(ContinuedPretraining):
+        def training_step(self, step, batch_idx):
+            with Transfers(waits):
+                super().training_step(step, batch_idx)
+
+    class Transfers(TorchFunctionMode):
+        def __init__(self, seen):
+            super().__init__()
+            self.seen = seen
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in (torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.__float__):
+                self.seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.95], 1e-8, 0.0, 0.01)
+    config = PretrainConfig(**settings(duration="3 steps", optimizer=optimizer))
+    train_rows(UNEQUAL, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Counting)
+    assert waits == [torch.Tensor.tolist] * 3
+
+
 @pytest.mark.slow
-def test_compiled_layers_lose_what_eager_ones_lose(tmp_path):
+def test_compiled_layers_have_the_loss_of_eager_layers(tmp_path):
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     eager, expected = _gradients(tmp_path, UNEQUAL, 2)

@@ -39,14 +39,14 @@ def test_norms_of_gradient_and_update_by_hand():
     size = float(weight.norm())
     with watch.step(2), torch.no_grad():
         weight.mul_(0.75)  # a quarter of the weight is taken away
-    assert watch.seen == {
+    assert watch.measured == {
         "layer_grad_norm/01": pytest.approx(3 * math.sqrt(weight.numel())),
         "layer_update_ratio/01": pytest.approx(0.25, rel=1e-6),
     }
     assert float(weight.norm()) == pytest.approx(0.75 * size)
     with watch.step(3):
         pass
-    assert watch.seen == {}
+    assert watch.measured == {}
 
 
 def test_the_layers_norms_and_the_whole_gradients_norm_agree(tmp_path):
@@ -76,7 +76,7 @@ def test_a_copied_layer_starts_as_its_twin_and_moves_away(tmp_path):
     assert not any(name.startswith("twin_divergence/") and name != "twin_divergence/02" for name in lines[0])
 
 
-def test_equal_layers_are_at_no_distance_and_small_ones_are_not_lost_in_rounding():
+def test_equal_layers_have_distance_0_and_small_distances_are_not_lost_in_rounding():
     network = llama(num_hidden_layers=2)
     one, other = network.model.layers
     other.load_state_dict(one.state_dict())
@@ -92,7 +92,7 @@ def test_equal_layers_are_at_no_distance_and_small_ones_are_not_lost_in_rounding
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16_true"])
-def test_looking_at_every_layer_changes_no_weight(tmp_path, precision):
+def test_measuring_every_layer_changes_no_weight(tmp_path, precision):
     folder = _grown_folder(tmp_path / "base")
     config = PretrainConfig(**settings(precision=precision))
     for name, every in (("without", None), ("with", 1)):
@@ -101,7 +101,7 @@ def test_looking_at_every_layer_changes_no_weight(tmp_path, precision):
     assert weights[0] == weights[1] and len(_lines(tmp_path / "with")) == 6
 
 
-def test_a_skipped_step_shows_nothing(tmp_path):
+def test_a_skipped_step_writes_no_layer_metrics(tmp_path):
     class Poisoned(ContinuedPretraining):
         def loss_sum(self, batch):
             loss, others = super().loss_sum(batch)

@@ -11,11 +11,11 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from solar.training.checkpoint import tensor_file
-from solar.training.checkpoint.tensor_file import NAMES, save_file
+from solar.training.checkpoint.tensor_file import DTYPE_NAMES, save_file
 
 
 def test_every_number_format_shape_and_layout_comes_back(tmp_path):
-    tensors = {str(dtype): torch.arange(7).to(dtype) for dtype in NAMES}
+    tensors = {str(dtype): torch.arange(7).to(dtype) for dtype in DTYPE_NAMES}
     tensors |= {"none": torch.zeros(0, 3), "one": torch.tensor(2.5), "turned": torch.arange(6.0).view(2, 3).T}
     tensors["a part"] = torch.arange(10, dtype=torch.bfloat16)[3:6]
     save_file(tensors, tmp_path / "t.safetensors")

@@ -12,10 +12,11 @@ from solar.config.duration import Duration
 from solar.config.training import PretrainConfig, Trainable
 from solar.errors import Interrupted
 from solar.growth.roles import roles
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.checkpoint.points import TENSORS, checkpoint_path
+from solar.training.checkpoint.folder import TENSORS
+from solar.training.checkpoint.points import checkpoint_path
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.modules.unfreezing import Waiting
+from solar.training.modules.unfreezing import FrozenUntil
 from solar.training.optim.optimizers import freeze
 
 GROWN = {"solar": {"layers": [0, 1, 1, 2], "new": [2], "seams": [[2, 1, 0]], "stack": "model.layers."}}
@@ -50,7 +51,9 @@ def _train(tmp_path, name, stop_at=None, **changes):
         freeze(network, config, roles(GROWN))
         module = Watching(network, config, schedule, roles(GROWN))
         if config.unfreeze_at is not None:
-            module.waiting = Waiting.of(network, config, roles(GROWN), round(Duration.parse(config.unfreeze_at).amount))
+            module.frozen = FrozenUntil.of(
+                network, config, roles(GROWN), round(Duration.parse(config.unfreeze_at).amount)
+            )
         return module
 
     _, module = train_rows(ROWS, config, folder, tmp_path / name, module=make, stop=stop)
@@ -65,14 +68,14 @@ def test_old_weights_keep_every_byte_until_their_step_and_move_after_it(tmp_path
         assert moved == expected, step
 
 
-def test_until_then_it_is_the_training_of_the_new_layers_alone(tmp_path):
+def test_before_unfreezing_only_the_new_layers_are_trained(tmp_path):
     joining, alone = _train(tmp_path, "joining"), _train(tmp_path, "alone", unfreeze_at=None)
     for name, weight in joining.history[UNTIL - 1].items():
         assert torch.equal(weight, alone.history[UNTIL - 1][name]), name
     assert not torch.equal(joining.history[-1]["lm_head.weight"], alone.history[-1]["lm_head.weight"])
 
 
-def test_the_optimizers_state_of_what_joins_begins_there(tmp_path):
+def test_the_optimizer_state_of_unfrozen_weights_begins_at_their_step(tmp_path):
     with pytest.raises(Interrupted):
         _train(tmp_path, "early", stop_at=UNTIL)
     early = load_file(checkpoint_path(tmp_path / "early/checkpoints", UNTIL) / TENSORS)
@@ -86,7 +89,7 @@ def test_the_optimizers_state_of_what_joins_begins_there(tmp_path):
 
 
 @pytest.mark.parametrize("stops", [(UNTIL - 1,), (UNTIL,), (UNTIL + 1,), (1, 2, 3, 4, 5)], ids=str)
-def test_a_restart_at_any_side_of_the_step_changes_no_bit(tmp_path, stops):
+def test_a_restart_before_or_after_unfreezing_changes_no_bit(tmp_path, stops):
     _train(tmp_path, "straight")
     for stop_at in stops:
         with pytest.raises(Interrupted):
@@ -96,7 +99,7 @@ def test_a_restart_at_any_side_of_the_step_changes_no_bit(tmp_path, stops):
     assert files[0] == files[1]
 
 
-def test_the_rate_goes_on_as_if_nothing_had_joined(tmp_path):
+def test_unfreezing_does_not_change_the_learning_rate(tmp_path):
     rates = []
     for name, until in (("joining", "3 steps"), ("alone", None)):
         _train(tmp_path, name, unfreeze_at=until)

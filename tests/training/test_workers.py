@@ -13,7 +13,7 @@ from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.trainer import _lost_a_worker
 
 
-def test_one_that_is_killed_is_told_in_a_line(tmp_path):
+def test_a_killed_worker_is_reported_in_one_line(tmp_path):
     home = os.getpid()
 
     class Killed(ContinuedPretraining):
@@ -29,7 +29,7 @@ def test_one_that_is_killed_is_told_in_a_line(tmp_path):
         train_rows(rows, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Killed, num_workers=1)
 
 
-def test_one_that_is_gone_while_it_hands_over_its_data_is_told_alike():
+def test_a_worker_that_dies_while_it_sends_its_data_is_reported_alike():
     """Then the connection to it breaks, before torch sees that it is dead."""
 
     def _try_get_data():

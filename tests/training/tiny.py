@@ -16,7 +16,7 @@ from solar.data.store.dataset import IGNORED
 from solar.network.loading import load_network
 from solar.training.batches.steps import Budget, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
+from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.modules.step import TrainingModule
 from solar.training.trainer import train

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.config.data import PrepareDataConfig, SourceConfig
+from solar.config.splits import kind_of_split
 from solar.data.clean.drops import Drops
 from solar.data.clean.duplicates import Seen, seen_before
 from solar.data.clean.ngrams import NgramIndex
-from solar.data.clean.select import Filter, keeping, selected
+from solar.data.clean.select import Filter, keeping, of_split, selected
 from solar.data.clean.tasks import TaskIndex
 from solar.data.encode.samples import Parsed, Sampler
 from solar.data.read import sources
 from solar.data.read.files import Located
-from solar.data.read.formats import BadRow, Reader, Row
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow, Row
 from solar.errors import DataError
 
 SPLITS = ("train", "valid")
@@ -66,7 +68,7 @@ class Intake:
                 self._bad(name, where, error)
                 continue
             if self._is_new(name, where, parsed.said):
-                yield Accepted(where, self._split_of(row, parsed.asked), parsed)
+                yield Accepted(where, self._split_of(source, row, parsed.asked), parsed)
 
     def _counted(self, name: str) -> Iterator[Located]:
         source = self._config.sources[name]
@@ -84,9 +86,10 @@ class Intake:
             return False
         return True
 
-    def _split_of(self, row: Row, asked: str) -> str:
-        if row.get("split") in SPLITS:
-            return str(row["split"])
+    def _split_of(self, source: SourceConfig, row: Row, asked: str) -> str:
+        named = row.get("split")
+        if kind_of_split(source.split) == "train" and isinstance(named, str) and (kind := kind_of_split(named)):
+            return "train" if kind == "train" else "valid"
         digest = hashlib.blake2b(asked.encode(), digest_size=8).digest()
         return "valid" if int.from_bytes(digest, "big") / 2**64 < self._config.held_out_fraction else "train"
 
@@ -104,7 +107,9 @@ class Intake:
             )
 
     def _filters(self, source: SourceConfig) -> list[Filter]:
-        filters = [keeping(source.keep)] if source.keep else []
+        in_rows_alone = not sources.files_name_splits(source, self._folder_of(source))
+        filters = [of_split(source.split, in_rows_alone)]
+        filters += [keeping(source.keep)] if source.keep else []
         if source.drop_tasks:
             hub, _, revision = (source.task_index or "").partition("@")
             place = SourceConfig(hub=hub or None, revision=revision or None, path=source.task_index_path)

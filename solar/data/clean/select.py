@@ -6,10 +6,11 @@ from itertools import count
 
 import numpy as np
 
+from solar.config.splits import kind_of_split
 from solar.data.clean.drops import Drops
 from solar.data.order.order import Permutation
 from solar.data.read.files import Located
-from solar.data.read.formats import BadRow, Row
+from solar.data.read.messages import BadRow, Row
 
 Filter = Callable[[Row], str | None]
 """Why a row is dropped, or None if it stays."""
@@ -30,6 +31,30 @@ def keeping(patterns: dict[str, str]) -> Filter:
             if not pattern.match(str(row[column])):
                 return "not_kept"
         return None
+
+    return judge
+
+
+def of_split(wanted: str, in_rows_alone: bool) -> Filter:
+    """Drop rows whose column `split` names another split; rows to validate on stay beside rows to train on.
+
+    `in_rows_alone`: nothing but the rows says which split they belong to, so a row that does not say is bad.
+
+    >>> judge = of_split("train", in_rows_alone=True)
+    >>> judge({"split": "valid"}), judge({"split": "test"}), judge({"split": "algebra"})
+    (None, 'other_split', None)
+    """
+    kind = kind_of_split(wanted)
+
+    def judge(row: Row) -> str | None:
+        name = row.get("split")
+        row_kind = kind_of_split(name) if isinstance(name, str) else None
+        if row_kind is None and name != wanted:
+            if in_rows_alone and kind != "train":
+                raise BadRow("missing_field", f"no `split`, but `split: {wanted}` is asked for, and no file names it")
+            return None
+        fits = name == wanted or row_kind == kind or (kind == "train" and row_kind == "validation")
+        return None if fits else "other_split"
 
     return judge
 

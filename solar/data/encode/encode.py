@@ -5,6 +5,7 @@ can be told apart: special tokens are special only in the former, and roles cann
 answer begins and ends, and each cut is tokenised by itself, as it happens at inference.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -13,16 +14,19 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import Any
 
-from solar.data.encode.placeholders import behind_messages, fill, mark
+from solar.data.encode.placeholders import behind_messages, fill, mark, places
 from solar.data.encode.render import Renderer
 from solar.data.encode.special_tokens import SecretNames
-from solar.data.read.formats import BadRow, Message, Pair
+from solar.data.read.formats import Pair
+from solar.data.read.messages import BadRow, Message
 from solar.errors import DataError
 
 _GUARDS = ("\n", ".", "0", "x")
 """Stand for the words before a text, for tokenizers that put a space before any text."""
 _BRACKETED = re.compile(r"<\S+>|\[\S+\]")
 _THOUGHTS = {"<think>", "</think>"}
+_LONG, _RECENT = 64, 8
+"""Messages of a conversation of which only the end is rendered, and how many of its messages the end has at least."""
 _TURNS: list[Message] = [{"role": role, "content": mark(n)} for n, role in enumerate(("user", "assistant", "user"))]
 
 
@@ -61,8 +65,8 @@ class Encoder:
         alone = self._secret.backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
         """The token every sequence starts with; None if this tokenizer starts with none."""
-        letter = self._secret.backend.encode("a")
-        marks = zip(letter.ids, letter.special_tokens_mask, strict=True)
+        probe = self._secret.backend.encode("a")
+        marks = zip(probe.ids, probe.special_tokens_mask, strict=True)
         self._first_ids = [i for i, _ in takewhile(lambda token: token[1] == 1, marks)]
         """What the tokenizer's post-processor puts before a text; what the post-processor appends is never used."""
         dot, letter, both = self._encoded([".", "a", ".a"])
@@ -113,11 +117,11 @@ class Encoder:
         """UTF-8 bytes of the text that ids stand for, special tokens left out."""
         return len(self._secret.backend.decode(list(ids), skip_special_tokens=True).encode())
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """Ids of a prompt, up to and including the words that ask the assistant to speak; cut as in training."""
-        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=True)
+        marked_messages, text, contents = self.renderer.render(messages, True, tools)
         answers = _answers(marked_messages)
-        pieces, done = self._cut_at(answers, marked_messages, text, contents)
+        pieces, done = self._cut_at(answers, marked_messages, text, contents, tools)
         pieces = self._placed([*pieces, *self._piece(text[done:], contents, False)])
         return self._join(pieces, self._batch(pieces)).ids
 
@@ -131,42 +135,98 @@ class Encoder:
                 found += [i for token, i in self._special.items() if token.strip() == closing and i not in found]
         return found
 
-    def cut(self, messages: Sequence[Message], last_only: bool = False) -> list[Piece]:
+    def cut(self, messages: Sequence[Message], last_only: bool = False, tools: Sequence[Any] = ()) -> list[Piece]:
         """A conversation, cut where each answer (`last_only`: the last one) begins and ends.
 
-        What follows the last answer is left out.
-
-        Raises `BadRow` if the template refuses or rewrites it.
+        An answer is an assistant's message with its calls of tools. What follows the last answer is left out. Raises
+        `BadRow` if the template refuses, rewrites or leaves out what was written.
         """
-        marked_messages, text, contents = self.renderer.render(messages, generation_prompt=False)
+        self._refuse_special_tokens(messages, tools)
+        marked_messages, text, contents = self.renderer.render(messages, False, tools)
         answers = _answers(marked_messages)
-        if any(mark(place) not in text for place in (answers[-1:] if last_only else answers)):
-            raise BadRow("template", "the template leaves an answer out, so it cannot be found")
-        pieces, _ = self._cut_at(answers[-1:] if last_only else answers, marked_messages, text, contents)
+        answers = answers[-1:] if last_only else answers
+        results = [place for place, message in enumerate(marked_messages) if message["role"] == "tool"]
+        present = places(text)
+        for needed, name in ((answers, "an answer"), (results, "a tool's result")):
+            if not {place for place in needed if marked_messages[place]["content"]} <= present:
+                raise BadRow("template", f"the template leaves {name} out, so it cannot be found")
+        pieces, _ = self._cut_at(answers, marked_messages, text, contents, tools)
         return self._placed(pieces)
 
+    def _refuse_special_tokens(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
+        """Calls and tools are rendered as they are, so their text must not be taken for the template's."""
+        structured = [*tools, *(call for message in messages for call in message.get("tool_calls", ()))]
+        named = [message.get("name", "") + message.get("tool_call_id", "") for message in messages if len(message) > 2]
+        if structured or named:
+            text = json.dumps([structured, named], ensure_ascii=False)
+            if self._secret.first_inside(text) or re.search("[\ue000-\ue003]", text):
+                raise BadRow("special_token", "tools or their calls hold the text of a special token")
+
     def _cut_at(
-        self, answers: Sequence[int], messages: Sequence[Message], text: str, contents: Sequence[str]
+        self,
+        answers: Sequence[int],
+        messages: Sequence[Message],
+        text: str,
+        contents: Sequence[str],
+        tools: Sequence[Any],
     ) -> tuple[list[Piece], int]:
         """Pieces up to the end of the last of these answers, and where that is in the marked text."""
         pieces: list[Piece] = []
         done = 0
+        present = places(text)
         for place in answers:
-            begin = text.find(mark(place), done)
-            if begin < 0:
-                if mark(place) in text:
-                    raise BadRow("template", "the template puts an answer elsewhere, so it cannot be found")
+            if "tool_calls" in messages[place]:
+                begin, end = self._calling_turn(place, messages, text, done, tools)
+            elif place in present:
+                begin, end = self._answering_turn(place, messages, text, done, tools)
+            else:
                 continue
-            end = begin + len(mark(place))
-            if place:
-                asked = self.renderer.marked(messages[:place], generation_prompt=True)
-                last = behind_messages(text[:begin])
-                words = asked[behind_messages(asked) :], text[last:begin]
-                begin = last + len(commonprefix(words))  # noqa: RUF071 (character by character is meant)
-            end += len(self._closing(text[end:]))
-            pieces += [*self._piece(text[done:begin], contents, False), *self._piece(text[begin:end], contents, True)]
+            trained = messages[place].get("trained", True)
+            pieces += [
+                *self._piece(text[done:begin], contents, False),
+                *self._piece(text[begin:end], contents, trained),
+            ]
             done = end
         return pieces, done
+
+    def _answering_turn(
+        self, place: int, messages: Sequence[Message], text: str, done: int, tools: Sequence[Any]
+    ) -> tuple[int, int]:
+        """Where in the marked text the words begin that the assistant writes in its turn, and where they end."""
+        begin = text.find(mark(place), done)
+        if begin < 0:
+            raise BadRow("template", "the template puts an answer elsewhere, so it cannot be found")
+        end = begin + len(mark(place))
+        if place:
+            asked = self._words_that_ask(messages[:place], tools)
+            last = behind_messages(text, begin)
+            begin = last + len(commonprefix([asked, text[last:begin]]))  # noqa: RUF071 (characters are meant)
+        return begin, end + len(self._closing(text, end))
+
+    def _words_that_ask(self, messages: Sequence[Message], tools: Sequence[Any]) -> str:
+        """What the template writes behind the last message to ask for an answer.
+
+        Of a long conversation only the end is rendered, or n messages would cost n renderings of up to n messages.
+        """
+        if len(messages) > _LONG and not tools:
+            system = [message for message in messages[:1] if message["role"] == "system"]
+            users = (place for place in range(len(messages) - _RECENT, 0, -1) if messages[place]["role"] == "user")
+            with suppress(BadRow):  # a template that wants to see all
+                asked = self.renderer.marked([*system, *messages[next(users, 1) :]], generation_prompt=True)
+                return asked[behind_messages(asked) :]
+        asked = self.renderer.marked(messages, True, tools)
+        return asked[behind_messages(asked) :]
+
+    def _calling_turn(
+        self, place: int, messages: Sequence[Message], text: str, done: int, tools: Sequence[Any]
+    ) -> tuple[int, int]:
+        """The same for a turn with calls of tools, which may hold no mark: what it adds to the turns before it."""
+        asked = self.renderer.marked(messages[:place], True, tools)
+        whole = self.renderer.marked(messages[: place + 1], False, tools).rstrip()
+        begin = len(commonprefix([asked, whole]))  # noqa: RUF071 (characters are meant)
+        if not (done <= begin < len(whole) and text.startswith(whole)):
+            raise BadRow("template", "the template writes the turns before a tool call in another way after it")
+        return begin, len(whole)
 
     def cut_pair(self, pair: Pair) -> tuple[list[Piece], list[Piece]]:
         """Prompt and chosen, prompt and rejected: the pieces before the answers are the same in both."""
@@ -182,11 +242,13 @@ class Encoder:
         if text:
             yield Piece(fill(self._secret.given(text), contents), trained)
 
-    def _closing(self, tail: str) -> str:
-        """What ends an answer in the words that follow it: a special token; white space may stand before it."""
-        words = tail.lstrip()
-        token = self._secret.first(words)
-        return tail[: len(tail) - len(words)] + token if token else ""
+    def _closing(self, text: str, start: int = 0) -> str:
+        """What ends an answer in the words from `start` on: a special token; white space may stand before it."""
+        begin = start
+        while begin < len(text) and text[begin].isspace():
+            begin += 1
+        token = self._secret.first(text, begin)
+        return text[start:begin] + token if token else ""
 
     def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
         ids = [i for part in encoded for i in part]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from solar.data.read.formats import Message
+from solar.data.read.messages import Message
 
 _MARK = re.compile("\ue000(-?\\d+)\ue001")
 
@@ -14,6 +14,8 @@ def thought_and_answer(message: Message) -> tuple[str, str]:
     >>> thought_and_answer({"role": "assistant", "content": "<think>\\nHm.\\n</think>\\n\\nYes."})
     ('Hm.', 'Yes.')
     """
+    if "reasoning_content" in message:
+        return message["reasoning_content"], message["content"]
     thought, end, answer = message["content"].partition("</think>")
     if message["role"] != "assistant" or not end:
         return "", message["content"].strip()
@@ -22,9 +24,14 @@ def thought_and_answer(message: Message) -> tuple[str, str]:
 
 def marked(messages: Sequence[Message], thoughts: Sequence[str] = ()) -> list[Message]:
     """Messages with a mark for each content, and one counted from the end for each thought."""
-    marked: list[Message] = [{**message, "content": mark(place)} for place, message in enumerate(messages)]
+    marked: list[Message] = [
+        {**message, "content": mark(place) if message["content"] or "tool_calls" not in message else ""}
+        for place, message in enumerate(messages)
+    ]
     for place, thought in enumerate(thoughts):
-        if thought:
+        if thought and "reasoning_content" in messages[place]:
+            marked[place]["reasoning_content"] = mark(-1 - place)
+        elif thought:
             before, _, after = messages[place]["content"].partition("</think>")
             before = before.rpartition("<think>")[2]
             said = (_in_place(before, mark(-1 - place)), _in_place(after, mark(place)))
@@ -52,9 +59,14 @@ def fill(marked: str, contents: Sequence[str]) -> str:
     return "".join(filled)
 
 
-def behind_messages(text: str) -> int:
-    """Where the last mark of a message ends, thoughts left aside; 0 if there is none."""
-    end = len(text)
+def places(text: str) -> set[int]:
+    """The places of the messages and, below 0, of the thoughts whose marks are in a text."""
+    return set(map(int, _MARK.findall(text)))
+
+
+def behind_messages(text: str, end: int | None = None) -> int:
+    """Where the last mark of a message before `end` ends, thoughts left aside; 0 if there is none."""
+    end = len(text) if end is None else end
     while (begin := text.rfind("\ue000", 0, end)) >= 0:
         if text[begin + 1] != "-":
             return text.index("\ue001", begin) + 1

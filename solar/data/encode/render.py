@@ -1,15 +1,22 @@
 """Conversations to text through a chat template, as they are and with marks in place of their contents."""
 
+import json
+import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
 import jinja2
 
-from solar.data.encode.placeholders import fitted, mark, thought_and_answer
+from solar.data.encode.placeholders import fitted, places, thought_and_answer
 from solar.data.encode.placeholders import marked as with_marks
 from solar.data.encode.templates import template_for
-from solar.data.read.formats import BadRow, Message
+from solar.data.read.messages import BadRow, Message
+
+_REASONING_FIELD = re.compile(r"(?:\.|\[[\"']|get\([\"'])(reasoning_content|reasoning|thinking)\b")
+_CACHED_MESSAGES = 64
+"""Longer conversations are not worth the memory of a cache."""
+_CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": "y"}}}
 
 
 class Renderer:
@@ -26,37 +33,76 @@ class Renderer:
         """The chat template. Raises `DataError` if there is none that this tokenizer can use."""
         return template_for(self.tokenizer, self.template)
 
-    def render(self, messages: Sequence[Message], generation_prompt: bool) -> tuple[list[Message], str, list[str]]:
-        """Messages with marks for contents, the text that they render to, and the contents that belong there."""
-        messages = _without_empty_system(messages)
-        real = self._apply(messages, generation_prompt)
+    @cached_property
+    def _reasoning_fields(self) -> set[str]:
+        """The fields of a message in which the template looks for reasoning."""
+        return set(_REASONING_FIELD.findall(self.jinja))
+
+    @cached_property
+    def _arguments_are_text(self) -> bool:
+        """Whether the template writes the arguments of a call only where they are JSON text, not an object."""
+        turns: list[Message] = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        ]
+        try:
+            self._apply(turns, False, as_text=False)
+        except BadRow:
+            return True
+        return False
+
+    def render(
+        self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Any] = ()
+    ) -> tuple[list[Message], str, list[str]]:
+        """Messages with marks for contents, the text that they render to, and the contents that belong there.
+
+        Raises `BadRow` for what the template does not write as it is: contents, reasoning, tools and their calls.
+        """
+        messages = [self._with_place_for_reasoning(message) for message in _without_empty_system(messages)]
+        self._check_tools(messages, tools)
+        real = self._apply(messages, generation_prompt, tools)
         whole = [message["content"] for message in messages]
         thoughts, answers = zip(*map(thought_and_answer, messages), strict=True)
+        in_fields = any("reasoning_content" in message for message in messages)
         for marked_messages, contents in (
-            (with_marks(messages), whole),
+            *([] if in_fields else [(with_marks(messages), whole)]),
             (with_marks(messages, thoughts), [*answers, *reversed(thoughts)]),
         ):
-            text = self.marked(marked_messages, generation_prompt)
+            text = self.marked(marked_messages, generation_prompt, tools)
             if (found := fitted(text, contents, real)) is None:
                 continue
-            if contents is not whole and thoughts[-1] and mark(-len(messages)) not in text:
+            if contents is not whole and thoughts[-1] and -len(messages) not in places(text):
+                if "reasoning_content" in messages[-1]:
+                    raise BadRow("unsupported_field", "`reasoning_content`, which the template leaves out")
                 # the template expects the thoughts of the last answer from the model: it is put in as it was written
                 marked_messages = with_marks(messages, [*thoughts[:-1], ""])
-                text = self.marked(marked_messages, generation_prompt)
+                text = self.marked(marked_messages, generation_prompt, tools)
                 found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
             return marked_messages, text, found
         raise BadRow("template", "the template rewrites what was written, so answers cannot be found in its output")
 
-    def marked(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+    def marked(self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Any] = ()) -> str:
+        """The text of messages whose contents are marks already."""
+        if tools or len(messages) > _CACHED_MESSAGES or any(len(message) > 2 for message in messages):
+            return self._apply(messages, generation_prompt, tools)
         return self._rendered(tuple((message["role"], message["content"]) for message in messages), generation_prompt)
 
     def _render_marked(self, turns: tuple[tuple[str, str], ...], generation_prompt: bool) -> str:
         return self._apply([{"role": role, "content": content} for role, content in turns], generation_prompt)
 
-    def _apply(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+    def _apply(
+        self,
+        messages: Sequence[Message],
+        generation_prompt: bool,
+        tools: Sequence[Any] = (),
+        as_text: bool | None = None,
+    ) -> str:
+        if any(len(message) > 2 for message in messages):
+            messages = [self._as_template_reads(message, as_text) for message in messages]
         try:
             rendered: str = self.tokenizer.apply_chat_template(
                 list(messages),
+                tools=list(tools) or None,
                 chat_template=self.jinja,
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
@@ -65,6 +111,36 @@ class Renderer:
             reason = " ".join(str(error).split())
             raise BadRow("template", f"the template refuses this conversation: {reason}") from None
         return rendered
+
+    def _as_template_reads(self, message: Message, as_text: bool | None) -> Message:
+        """A message with its fields under the names and in the form that the template expects."""
+        given = {name: value for name, value in message.items() if name not in ("trained", "reasoning_content")}
+        if "reasoning_content" in message:
+            given |= dict.fromkeys(self._reasoning_fields, message["reasoning_content"])
+        if "tool_calls" in message and (self._arguments_are_text if as_text is None else as_text):
+            given["tool_calls"] = [_with_text_arguments(call) for call in message["tool_calls"]]
+        return given
+
+    def _with_place_for_reasoning(self, message: Message) -> Message:
+        """The message, its reasoning between the tags of thoughts in its content where the template looks there."""
+        if "reasoning_content" not in message or self._reasoning_fields:
+            return message
+        if "</think>" not in self.jinja:
+            raise BadRow("unsupported_field", "`reasoning_content` of a message, which the template has no place for")
+        content = f"<think>\n{message['reasoning_content'].strip()}\n</think>\n\n{message['content']}"
+        return {name: value for name, value in message.items() if name != "reasoning_content"} | {"content": content}
+
+    def _check_tools(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
+        if tools and "tools" not in self.jinja:
+            raise BadRow("unsupported_field", "a field `tools`, which the template has no place for")
+        if any("tool_calls" in message for message in messages) and "tool_calls" not in self.jinja:
+            raise BadRow("unsupported_field", "`tool_calls` of a message, which the template has no place for")
+
+
+def _with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    arguments = call["function"]["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**call["function"], "arguments": text}}
 
 
 def _without_empty_system(messages: Sequence[Message]) -> list[Message]:

@@ -1,5 +1,6 @@
 """What one row becomes for each task: a document, a conversation or a pair, cut to the length of a row."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from typing import Any
 
 from solar.config.data import Packing, Task
 from solar.data.encode.encode import Encoder, Piece, Tokens
-from solar.data.read.formats import BadRow, Reader, Row
+from solar.data.read.formats import Reader
+from solar.data.read.messages import BadRow, Message, Row
 
 Document = tuple[list[int], list[bool] | None]
 """Ids, and which of them are trained (None: all)."""
@@ -112,10 +114,12 @@ class Instruction(Sampler):
     """Conversations; the assistant's tokens are trained."""
 
     def read(self, reader: Reader, row: Row) -> Parsed:
-        messages = reader.conversation(row)
-        said = [message["content"] for message in messages]
+        messages, tools = reader.conversation(row), reader.tools(row)
+        if not any(message["role"] == "assistant" and message.get("trained", True) for message in messages):
+            raise BadRow("no_answer", "no message of the assistant in it is trained")
+        said = [_said(message) for message in messages]
         last = max(place for place, message in enumerate(messages) if message["role"] == "assistant")
-        return Parsed(self.encoder.cut(messages), "\n\n".join(said[:last]), "\n\n".join(said))
+        return Parsed(self.encoder.cut(messages, tools=tools), "\n\n".join(said[:last]), "\n\n".join(said))
 
     def encode(
         self, places: Sequence[str], splits: Sequence[str], samples: Sequence[list[Piece]]
@@ -183,6 +187,12 @@ class Preference(Sampler):
         start = side.ids[:1] if side.ids[:1] == [bos_id] else []
         ids = [*start, *side.ids[prompt - kept + len(start) : prompt + room]]
         return Tokens(ids, [False] * kept + side.trained[prompt : prompt + room])
+
+
+def _said(message: Message) -> str:
+    """What a message says, in words or in calls of tools."""
+    calls = message.get("tool_calls")
+    return f"{message['content']}\n{json.dumps(calls, ensure_ascii=False)}" if calls else str(message["content"])
 
 
 def _masked(encoder: Encoder, split: str, sides: list[Tokens]) -> Sample:

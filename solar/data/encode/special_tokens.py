@@ -41,10 +41,15 @@ class SecretNames:
         """A template's text, its special tokens under their secret names."""
         return self._pattern.sub(lambda found: self._names[found[0]], text)
 
-    def first(self, text: str) -> str:
-        """The special token that a template's text begins with; none if it begins with words."""
-        found = self._pattern.match(text)
-        return found[0] if found else ""
+    def first(self, text: str, start: int = 0) -> str:
+        """The special token that a template's text has at `start`; empty if words stand there."""
+        token = self._pattern.match(text, start)
+        return token[0] if token else ""
+
+    def first_inside(self, text: str) -> str:
+        """The first special token anywhere in a text; empty if there is none."""
+        token = self._pattern.search(text)
+        return token[0] if token else ""
 
     def last(self, text: str) -> str | None:
         """The secret name of the token that a text ends with, behind which the tokenizer begins anew."""

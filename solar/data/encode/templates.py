@@ -64,17 +64,23 @@ def template_named(name: str) -> str:
     return TEMPLATES[name]
 
 
+def own_template(tokenizer: Any) -> str | None:
+    """The Jinja text that came with a tokenizer; the default one of several."""
+    own = tokenizer.chat_template
+    own = own.get("default") if isinstance(own, dict) else own
+    return own if isinstance(own, str) else None
+
+
 def template_for(tokenizer: Any, name: str | None) -> str:
     """The Jinja text to use: ours by name, or the tokenizer's own. Raises `DataError` if it cannot be used."""
     if name is None:
-        own = tokenizer.chat_template
-        own = own.get("default") if isinstance(own, dict) else own
-        if not isinstance(own, str):
+        own = own_template(tokenizer)
+        if own is None:
             raise DataError(
                 f"template: the tokenizer in {tokenizer.name_or_path} has no chat template of its own; "
                 f"name one of {', '.join(TEMPLATES)}"
             )
-        return _TODAY + own if "strftime_now" in own else own
+        return _TODAY + own if "strftime_now" in own and not own.startswith(_TODAY) else own
     template = template_named(name)
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in TEMPLATE_TOKENS[name] if token not in vocabulary]

@@ -10,6 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from solar.config.templates import TEMPLATE_TOKENS
+from solar.data.encode import class_label
 from solar.data.encode.templates import template_named
 from solar.errors import DataError
 
@@ -93,8 +94,21 @@ def load(artifact: Path) -> Any:
 
 
 def read(folder: Path) -> Any:
-    """The fast tokenizer of a folder, with or without an end token. Raises `DataError` if the folder has none."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    """The fast tokenizer of a folder, with or without an end token: what `tokenizer.json` describes, if it is there.
+
+    A folder of `vocab.json` and `merges.txt` is converted by transformers. Raises `DataError` if there is neither.
+    """
+    if (folder / class_label.FILE).is_file():
+        return class_label.read_file(folder)
+    if not (folder / "vocab.json").is_file():
+        others = ", ".join(
+            name for name in ("tokenizer.model", "tiktoken.model", "tekken.json") if (folder / name).is_file()
+        )
+        raise DataError(
+            f"{folder}: found {others or 'no tokenizer'}, expected tokenizer.json; make it where sentencepiece and "
+            f"tiktoken are installed: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
         raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
     return tokenizer

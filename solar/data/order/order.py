@@ -73,6 +73,14 @@ class _Source:
         self._uniform = bool(self.rows < 2 or (self._row_tokens[:-1] == self._row_tokens[0]).all())
         self._middles = lru_cache(maxsize=4)(self._middles_of)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the cache, which cannot be sent to a worker that is started by spawn or forkserver."""
+        return {name: value for name, value in self.__dict__.items() if name != "_middles"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._middles = lru_cache(maxsize=4)(self._middles_of)
+
     def permutation(self, epoch: int) -> Permutation:
         return Permutation(self.rows, self._seed, self._name, epoch)
 
@@ -135,6 +143,14 @@ class Order:
         rows = self.position_at_tokens(self.tokens_per_epoch)
         self.rows_per_epoch = rows if self.total_rows is None else min(rows, self.total_rows)
         """Rows that hold as many tokens as the data: each exactly once, where sources are drawn by their size."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the cache, which cannot be sent to a worker that is started by spawn or forkserver."""
+        return {name: value for name, value in self.__dict__.items() if name != "_chunk"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._chunk = lru_cache(maxsize=4)(self._chunk_of)
 
     @classmethod
     def of(cls, dataset: "TokenDataset", seed: int) -> "Order":

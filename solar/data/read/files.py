@@ -19,8 +19,9 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
-from solar.config.source_files import ROWS, TEXTS, compression, kind, source_files
-from solar.data.read.formats import BadRow, Row
+from solar.config.source_files import ROWS, STATE, TEXTS, compression, kind, listed_files, source_files
+from solar.config.splits import files_of_split
+from solar.data.read.messages import BadRow, Row
 from solar.data.read.unpack import open_unpacked
 from solar.errors import DataError
 
@@ -33,13 +34,24 @@ TEXT_DOCUMENT_CHARACTERS = 4_000
 """A plain text file is cut at blank lines into documents of at least this size."""
 
 
-def find(path: Path) -> list[Path]:
-    """The files of a file, folder or glob, in order of name. Raises `DataError` if there is none."""
-    found = source_files(path)
-    if not found:
+def find(path: Path, split: str = "train") -> list[Path]:
+    """The files of one split of a file, folder or glob, in order of name.
+
+    Raises `DataError` if there is none, if several splits lie side by side and none of them is `split`, or if a file
+    that a saved set lists is missing.
+    """
+    files = source_files(path)
+    if not files:
         expected = ", ".join(ROWS + TEXTS)
         raise DataError(f"{path}: no such file, expected a file, a folder or a glob of {expected} (.gz, .zst)")
-    return found
+    chosen, wrong = files_of_split(files, path, split)
+    if wrong:
+        raise DataError(wrong)
+    for folder in dict.fromkeys(file.parent for file in chosen if file.suffix.lower() == ".arrow"):
+        for name in listed_files(folder) or []:
+            if not (folder / name).is_file():
+                raise DataError(f"{folder / STATE}: lists {name}, which is not there; save the set again")
+    return chosen
 
 
 def read(file: Path) -> Iterator[Located]:
@@ -218,7 +230,15 @@ def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _arrow(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
-    """What `datasets` saves: a stream of batches."""
+    """A stream of batches, as `datasets` saves it, or a file of batches, also called Feather."""
+    beginning = stream.read(6)
+    stream.seek(0)
+    if beginning == b"ARROW1":
+        with pyarrow.ipc.open_file(stream) as file:
+            yield from map(file.get_batch, range(file.num_record_batches))
+        return
+    if beginning[:4] == b"FEA1":
+        raise pyarrow.ArrowInvalid("Feather of version 1, which pyarrow.feather.write_feather replaces by version 2")
     with pyarrow.ipc.open_stream(stream) as table:
         yield from table
 

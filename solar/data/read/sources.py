@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from solar.config.data import SourceConfig
+from solar.config.splits import named_folder, split_of_file
 from solar.data.read import files
 from solar.data.read.files import Located
 from solar.errors import DataError
@@ -13,11 +14,26 @@ def rows(source: SourceConfig, stage_folder: Path | None = None) -> Iterator[Loc
     """Every row of a source with its place; `stage_folder` is the artifact that `source.stage` names."""
     if source.hub is not None:
         return _hub(source, source.hub)
-    if stage_folder is not None:
-        path = stage_folder / source.file if source.file else stage_folder
-    else:
-        path = Path(source.path or "")
-    return (located for file in files.find(path) for located in files.read(file))
+    path = _path_of(source, stage_folder)
+    return (located for file in files.find(path, source.split) for located in files.read(file))
+
+
+def files_name_splits(source: SourceConfig, stage_folder: Path | None = None) -> bool:
+    """Whether a hub, or the names of local files, say which split the rows of a source belong to."""
+    path = _path_of(source, stage_folder)
+    return source.hub is not None or any(split_of_file(file, path) for file in files.find(path, source.split))
+
+
+def folder_of(source: SourceConfig, stage_folder: Path | None = None) -> Path:
+    """The folder that the places of a source's rows lie below: of no meaning on another machine."""
+    path = stage_folder or Path(source.path or "")
+    return path if path.is_dir() else named_folder(path.parent)
+
+
+def _path_of(source: SourceConfig, stage_folder: Path | None) -> Path:
+    if stage_folder is None:
+        return Path(source.path or "")
+    return stage_folder / source.file if source.file else stage_folder
 
 
 def _hub(source: SourceConfig, name: str) -> Iterator[Located]:

@@ -40,6 +40,7 @@ class TokenDataset(Dataset[Row]):
     def __init__(self, folder: Path | str, split: str) -> None:
         """Raises `DataError` if the folder holds no such split, or damaged files."""
         folder = Path(folder)
+        self._opened = folder, split
         self.header = TokensHeader.read(folder)
         if split not in self.header.splits:
             raise DataError(f"{folder}: no split {split!r}, found {', '.join(self.header.splits)}")
@@ -53,6 +54,10 @@ class TokenDataset(Dataset[Row]):
         self.row_trained_tokens = mapped(place / "row_trained.bin", "<u4", self.split.rows)
         """Labels of each row that are not -100."""
         self._documents_per_sample = 2 if self.header.task == "preference" else 1
+
+    def __reduce__(self) -> tuple[type["TokenDataset"], tuple[Path, str]]:
+        """A worker opens the files anew: a pickled memory map is a copy of the data."""
+        return TokenDataset, self._opened
 
     def __len__(self) -> int:
         return self.split.rows

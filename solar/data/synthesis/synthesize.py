@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from solar.data.read.formats import Message
+from solar.data.read.messages import Message
 from solar.data.synthesis.final_answer import final_answer, same_answer
 from solar.data.synthesis.journal import go_on, results
 from solar.data.synthesis.writers import Writer

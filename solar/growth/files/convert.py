@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from solar.errors import ArtifactError
-from solar.growth.files.publish import copy_travelling_files, published, write_json
 from solar.growth.process import answer
-from solar.weights.folder import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, member, read_json
+from solar.weights.folder import CONFIG_FILE, SINGLE_FILE, member, weight_map, write_index
+from solar.weights.json_file import read_json, without_code, write_json
+from solar.weights.publish import published
+from solar.weights.travelling import copy_travelling_files
 
 _SINGLE_BIN = "pytorch_model.bin"
 _BIN_INDEX = "pytorch_model.bin.index.json"
@@ -22,21 +24,20 @@ def convert(source: Path, target: Path) -> dict[str, int]:
     """Write `target`, a file for a file. Raises `ArtifactError` for a file that holds anything but named tensors."""
     names = _bin_files(source)
     count = size = 0
-    weight_map: dict[str, str] = {}
-    with published(target, source) as partial:
+    file_of: dict[str, str] = {}
+    with published(target, [source]) as partial:
         for i, name in enumerate(names, start=1):
             tensors = _distinct(_load(member(source, name)))
             file = SINGLE_FILE if len(names) == 1 else f"model-{i:05d}-of-{len(names):05d}.safetensors"
             save_file(tensors, partial / file, metadata={"format": "pt"})
-            if twice := weight_map.keys() & tensors.keys():
+            if twice := file_of.keys() & tensors.keys():
                 raise ArtifactError(f"{source / name}: {min(twice)}: also in another file, expected once")
-            weight_map |= dict.fromkeys(tensors, file)
+            file_of |= dict.fromkeys(tensors, file)
             count, size = count + len(tensors), size + sum(one.nbytes for one in tensors.values())
         if len(names) > 1:
-            write_json(partial / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
-        config = read_json(member(source, CONFIG_FILE))
-        write_json(partial / CONFIG_FILE, config)
-        copy_travelling_files(Checkpoint(source, config, {}), partial)
+            write_index(partial, file_of, size)
+        write_json(partial / CONFIG_FILE, without_code(read_json(member(source, CONFIG_FILE))))
+        copy_travelling_files(source, partial)
     return {"tensors": count, "bytes": size}
 
 
@@ -45,10 +46,7 @@ def _bin_files(source: Path) -> list[str]:
         return [_SINGLE_BIN]
     if not (source / _BIN_INDEX).exists():
         raise ArtifactError(f"{source}: found neither {_SINGLE_BIN} nor {_BIN_INDEX}, expected weights to convert")
-    weight_map = read_json(member(source, _BIN_INDEX)).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ArtifactError(f"{source / _BIN_INDEX}: no weight_map of names found")
-    return sorted(set(weight_map.values()))
+    return sorted(set(weight_map(source, _BIN_INDEX).values()))
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from solar.config.growth_plan import GrowthPlan, Init
 from solar.errors import PlanError
-from solar.growth.files.recipes import DTYPE_OF, Recipe
+from solar.growth.files.recipes import Recipe
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder, split_layer
-from solar.weights.folder import Checkpoint, StoredTensor
+from solar.weights.folder import ModelFolder
+from solar.weights.header import DTYPE_OF, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Writers:
 
 
 def grown_tensors(
-    base: Checkpoint, decoder: Decoder, layers: LayerPlan, growth: GrowthPlan, writers: Writers
+    base: ModelFolder, decoder: Decoder, layers: LayerPlan, growth: GrowthPlan, writers: Writers
 ) -> dict[str, Recipe]:
     """Name -> recipe, for every tensor of the grown model. Raises `PlanError` for what the base does not allow."""
     in_layers = frozenset().union(*decoder.layers)
@@ -41,11 +42,15 @@ def grown_tensors(
                 recipe = recipe.scaled(writers.scales.get(position, 1.0))
             recipes[decoder.rename(name, position)] = recipe
     if growth.dtype is not None:
-        recipes = {name: recipe.stored_as(DTYPE_OF[growth.dtype.value]) for name, recipe in recipes.items()}
+        dtype = DTYPE_OF[growth.dtype.value]
+        recipes = {
+            name: recipe.stored_as(dtype) if base.may_be_cast(recipe.sources[0]) else recipe
+            for name, recipe in recipes.items()
+        }
     return recipes
 
 
-def check_layers_alike(base: Checkpoint, decoder: Decoder, kinds: Sequence[object], layers: LayerPlan) -> None:
+def check_layers_alike(base: ModelFolder, decoder: Decoder, kinds: Sequence[object], layers: LayerPlan) -> None:
     """Layers of which the configuration says the same must have the same tensors: else something unseen differs.
 
     A first or last layer may be special if the plan leaves it alone, in its place. `kinds`: what is said of each layer.
@@ -69,12 +74,12 @@ def _stays_at_its_end(layer: int, layers: LayerPlan) -> bool:
     return layers.sources.count(layer) == 1 and layers.sources[place] == layer
 
 
-def _signature(base: Checkpoint, decoder: Decoder, layer: int) -> set[tuple[str, tuple[int, ...]]]:
+def _signature(base: ModelFolder, decoder: Decoder, layer: int) -> set[tuple[str, tuple[int, ...]]]:
     """A layer's tensors: names below the layer, and shapes."""
-    return {(decoder.rename(name, 0), base.tensors[name].entry.shape) for name in decoder.layers[layer]}
+    return {(decoder.rename(name, 0), base.tensors[name].shape) for name in decoder.layers[layer]}
 
 
-def _initialised(recipe: Recipe, base: Checkpoint, decoder: Decoder, growth: GrowthPlan, writers: Writers) -> Recipe:
+def _initialised(recipe: Recipe, base: ModelFolder, decoder: Decoder, growth: GrowthPlan, writers: Writers) -> Recipe:
     """What a new layer's tensor starts from."""
     name = recipe.sources[0].name
     if growth.init is Init.zero_out:
@@ -87,7 +92,7 @@ def _initialised(recipe: Recipe, base: Checkpoint, decoder: Decoder, growth: Gro
     return recipe
 
 
-def _in_next_layer(name: str, base: Checkpoint, decoder: Decoder) -> StoredTensor | None:
+def _in_next_layer(name: str, base: ModelFolder, decoder: Decoder) -> StoredTensor | None:
     """The same tensor of the layer above, or None above the last."""
     prefix, layer, rest = split_layer(name) or ("", 0, "")
     if layer + 1 == decoder.num_hidden_layers:

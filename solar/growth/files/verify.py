@@ -12,7 +12,8 @@ from solar.growth.files.writer import Range
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder
 from solar.growth.remap.layer_config import is_per_layer
-from solar.weights.folder import Checkpoint, StoredTensor, open_checkpoint
+from solar.weights.folder import ModelFolder, open_folder
+from solar.weights.header import StoredTensor
 
 
 class Verify(StrEnum):
@@ -29,7 +30,7 @@ class Verify(StrEnum):
 
 def check_files(
     folder: Path,
-    base: Checkpoint,
+    base: ModelFolder,
     decoder: Decoder,
     layers: LayerPlan,
     recipes: Mapping[str, Recipe],
@@ -40,13 +41,13 @@ def check_files(
     `written`: by file, the bytes that were read back when they were written. Here the headers are read back, and each
     tensor that they name must lie within such bytes, at its source's place in them: then its bytes are its source's.
     """
-    grown = open_checkpoint(folder)
+    grown = open_folder(folder)
     if difference := set(grown.tensors) ^ set(recipes):
         _wrong(folder, f"{min(difference)}: present in only one of plan and files")
     for name, recipe in recipes.items():
-        entry = grown.tensors[name].entry
-        if (entry.dtype, entry.shape) != (recipe.dtype, recipe.shape):
-            _wrong(folder, f"{name}: {entry.dtype} {entry.shape} found, expected {recipe.dtype} {recipe.shape}")
+        tensor = grown.tensors[name]
+        if (tensor.dtype, tensor.shape) != (recipe.dtype, recipe.shape):
+            _wrong(folder, f"{name}: {tensor.dtype} {tensor.shape} found, expected {recipe.dtype} {recipe.shape}")
     expected = expected_parameters(base, decoder, layers)
     if grown.parameters != expected:
         _wrong(folder, f"{grown.parameters} parameters found, expected {expected}")
@@ -61,7 +62,7 @@ def check_files(
 
 def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Range]) -> bool:
     """Whether a tensor's bytes were read back and found to be its source's, or those that were made for it."""
-    start, nbytes = tensor.entry.start, tensor.entry.nbytes
+    start, nbytes = tensor.start, tensor.nbytes
     place = bisect_right(ranges, start, key=lambda one: one.start) - 1
     if nbytes == 0 or place < 0:
         return nbytes == 0
@@ -69,18 +70,18 @@ def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Ra
     if not recipe.is_copy:
         return (found.made, found.start, found.nbytes) == (name, start, nbytes)
     inside = start - found.start
-    at_its_place = found.source == source.path and found.source_start + inside == source.entry.start
+    at_its_place = found.source == source.path and found.source_start + inside == source.start
     return at_its_place and inside + nbytes <= found.nbytes
 
 
-def expected_parameters(base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> int:
+def expected_parameters(base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> int:
     """Parameters outside the layers once, and each layer's as often as it runs."""
-    sizes = [sum(base.tensors[name].entry.parameters for name in names) for names in decoder.layers]
-    outside = base.parameters - sum(sizes) - sum(base.tensors[name].entry.parameters for name in decoder.beyond)
+    sizes = [sum(base.tensors[name].parameters for name in names) for names in decoder.layers]
+    outside = base.parameters - sum(sizes) - sum(base.tensors[name].parameters for name in decoder.beyond)
     return outside + sum(sizes[source] for source in layers.sources)
 
 
-def _check_lists(folder: Path, grown: Checkpoint, base: Checkpoint, decoder: Decoder, layers: LayerPlan) -> None:
+def _check_lists(folder: Path, grown: ModelFolder, base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> None:
     before, after = decoder.configuration(base.config), decoder.configuration(grown.config)
     for key, value in before.items():
         if is_per_layer(key, value, layers.base_layers) and key in after:

@@ -1,6 +1,5 @@
 """Write recipes as safetensors files: a new header and copied byte ranges; files that equal the base's may be links."""
 
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from solar.growth.files.copying import BLOCK_BYTES, allocate, copy_range, expect_zeros, share_range, write
 from solar.growth.files.recipes import Recipe
-from solar.weights.folder import INDEX_FILE, SINGLE_FILE, Checkpoint, StoredTensor
-from solar.weights.header import DTYPE_BITS, Header, encode_header, read_header
+from solar.weights.folder import SINGLE_FILE, ModelFolder, write_index
+from solar.weights.header import DTYPE_BITS, Header, StoredTensor, encode_header, read_header
 
 METADATA = {"format": "pt"}
 """What `transformers` asks to find in a file's header."""
@@ -55,7 +54,7 @@ class Range:
     """That tensor's name."""
 
 
-def plan_shards(base: Checkpoint, recipes: dict[str, Recipe], max_shard_bytes: int | None) -> list[Shard]:
+def plan_shards(base: ModelFolder, recipes: dict[str, Recipe], max_shard_bytes: int | None) -> list[Shard]:
     """Which tensor goes into which file: unchanged input files as they are, the rest in the order it is read.
 
     Without `max_shard_bytes`, large models get files of 5 GB and smaller ones two: a file is written by one thread.
@@ -83,16 +82,12 @@ def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) ->
         jobs = {shard.name: pool.submit(_write, shard, folder, link) for shard in shards}
         written = {name: job.result() for name, job in jobs.items()}
     if len(shards) > 1:
-        weight_map = {name: shard.name for shard in shards for name in shard.recipes}
-        index = {
-            "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
-            "weight_map": dict(sorted(weight_map.items())),
-        }
-        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n")
+        file_of = {name: shard.name for shard in shards for name in shard.recipes}
+        write_index(folder, file_of, sum(shard.nbytes for shard in shards))
     return written
 
 
-def _kept_whole(base: Checkpoint, path: Path, recipes: dict[str, Recipe]) -> list[str] | None:
+def _kept_whole(base: ModelFolder, path: Path, recipes: dict[str, Recipe]) -> list[str] | None:
     """Names of a file's tensors, if all of them are in the grown model unchanged and under their own names."""
     names = [name for name, tensor in base.tensors.items() if tensor.path == path]
     same = all(name in recipes and recipes[name] == Recipe.copy(base.tensors[name]) for name in names)
@@ -114,7 +109,7 @@ def _reading_order(recipes: dict[str, Recipe], kept: set[str]) -> list[tuple[str
         if name not in kept:
             first = recipe.sources[0]
             turn = seen[first] = seen.get(first, -1) + 1
-            keys[name] = (-DTYPE_BITS[recipe.dtype], turn, str(first.path), first.entry.start)
+            keys[name] = (-DTYPE_BITS[recipe.dtype], turn, str(first.path), first.start)
     return [(name, recipes[name]) for name in sorted(keys, key=lambda name: keys[name])]
 
 
@@ -202,7 +197,7 @@ def _ranges(shard: Shard) -> Iterator[Range]:
     offset = 0
     for name, recipe in shard.recipes.items():
         tensor = recipe.sources[0]
-        copied = Range(offset, recipe.nbytes, tensor.path, tensor.entry.start)
+        copied = Range(offset, recipe.nbytes, tensor.path, tensor.start)
         offset += recipe.nbytes
         if last is not None and recipe.is_copy and _continues(last, copied):
             last = replace(last, nbytes=last.nbytes + copied.nbytes)

@@ -11,7 +11,7 @@ from solar.growth.process import ask
 from solar.growth.remap.decoder import Decoder, split_layer
 from solar.growth.remap.layer_config import remap
 from solar.growth.remap.transformers_config import DecoderConfigs
-from solar.weights.folder import Checkpoint
+from solar.weights.folder import ModelFolder
 
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _FEW_EXPERTS = 16
@@ -28,7 +28,7 @@ class Residual:
     """Whether what a layer writes follows their scale; not where a norm comes after them."""
 
 
-def find_writers(base: Checkpoint, decoder: Decoder, configs: DecoderConfigs) -> Residual:
+def find_writers(base: ModelFolder, decoder: Decoder, configs: DecoderConfigs) -> Residual:
     """Raises `PlanError` where zero weights would not silence a layer, or are not in the files.
 
     `transformers` builds a small sibling, a layer of each kind with few experts and tokens, and traces it.

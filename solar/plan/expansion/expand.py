@@ -1,4 +1,4 @@
-"""Stages that stand for others: written once, planned as what they become. Everything later sees only what runs."""
+"""Replaces stages that stand for others by the stages that run. All later code sees only stages that run."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from solar.plan.expansion.stepwise import reference_logps, stepwise
 
 Stages = Mapping[str, StageConfig]
 Expansion = Callable[[str, StageConfig, Stages], Stages]
-"""Name and copy of a stage, and all stages beside it -> what it becomes, itself if nothing else, in the order written.
+"""Name of a stage, a copy of it, and all stages -> the stages that replace it, in order; often only itself.
 
-Where its own name is gone, references to it mean the last of these. Two stages may become the same third one.
+A reference to a removed stage resolves to its last replacement. Two stages may bring the same third stage.
 """
 
 
 def expand(config: SolarConfig) -> SolarConfig:
-    """The configuration with every stage as it runs; what it was called still finds it.
+    """The configuration with every stage as it runs. Names of replaced stages still work in references and `until`.
 
     Raises:
         PlanError: a stage that would be there twice, or a `*` that matches nothing.
@@ -57,13 +57,13 @@ def _expanded(config: SolarConfig, expansion: Expansion) -> SolarConfig:
 
 
 def every(name: str, stage: StageConfig, stages: Stages) -> Stages:
-    """`["*"]` in a list of references is every other stage of the plan that leaves the product."""
+    """Replace `["*"]` in a list of references by every other stage that leaves the product."""
     for item in fields(stage):
         if getattr(stage, item.name) == [ALL] and "reference" in item.metadata:
-            found = _matching(name, item.metadata["reference"], stages)
-            if not found:
+            names = _matching(name, item.metadata["reference"], stages)
+            if not names:
                 raise PlanError(f"stages.{name}.{item.name}: '*' matches no other stage of the plan; name them")
-            setattr(stage, item.name, found)
+            setattr(stage, item.name, names)
     return {name: stage}
 
 
@@ -74,4 +74,4 @@ def _matching(reader: str, product: str, stages: Stages) -> list[str]:
 
 
 EXPANSIONS: tuple[Expansion, ...] = (control, stepwise, reference_logps, every)
-"""In this order; `every` is the last, so that it sees all stages."""
+"""In this order: `every` comes last, so that it sees all stages."""

@@ -1,4 +1,4 @@
-"""Preference optimization as stages: stepwise DPO is a chain of DPOs, and a reference is computed once for all."""
+"""Stepwise DPO becomes a chain of DPO stages; stages with the same reference share its log-probabilities."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -20,7 +20,7 @@ Stages = Mapping[str, StageConfig]
 
 
 def stepwise(name: str, stage: StageConfig, stages: Stages) -> Stages:
-    """Step t starts from the model of step t - 1, which is its reference, too. One step is plain DPO."""
+    """Step t starts from the model of step t - 1, which is also its reference. One step is plain DPO."""
     if not isinstance(stage, StepwiseDpoConfig):
         return {name: stage}
     made: dict[str, StageConfig] = {}
@@ -56,7 +56,7 @@ def _one_step(stage: StepwiseDpoConfig, number: int, step: StepConfig, before: s
 
 
 def reference_logps(name: str, stage: StageConfig, stages: Stages) -> Stages:
-    """A stage that reads a reference's log-probabilities brings the stage that computes them."""
+    """Add the stage that computes the reference's log-probabilities, before a stage that reads them."""
     own = _wanted(stage, stages)
     if own is None:
         return {name: stage}

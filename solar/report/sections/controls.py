@@ -1,16 +1,17 @@
-"""What each grown model is held against: the base it was grown from, and that base trained on."""
+"""The models that a grown model is compared with: its base, and the base after further training."""
 
 from typing import Any
 
 from solar.config.training import CONTROL_SUFFIX
 from solar.report.charts import Point
 from solar.report.entries import Entry, Run
+from solar.report.numbers import is_finite
 from solar.report.sections.recovery import Control, Recovery
 
 
 def recoveries(run: Run) -> list[Recovery]:
-    """One for each grown model that was trained on, where the base's loss on the same text is known."""
-    found = []
+    """A recovery for each grown model that was trained, where the base's loss on the same text is known."""
+    recovered = []
     for grown in run.models():
         bases = run.parents(grown) if grown.kind == "upscale" else []
         for healed in run.models():
@@ -20,19 +21,19 @@ def recoveries(run: Run) -> list[Recovery]:
                 loss = control.points[0][1] if control else _loss_of_base(run, bases[0], healed)
                 if loss is not None:
                     names = (bases[0].stage, grown.stage, healed.stage)
-                    found.append(Recovery(*names, points, loss, held_out(healed, "flops"), control))
-    return found
+                    recovered.append(Recovery(*names, points, loss, held_out(healed, "flops"), control))
+    return recovered
 
 
 def held_out(entry: Entry, over: str = "tokens") -> list[Point]:
-    """(tokens, loss) of each reading of held-out text in a training log; or over another count of the log."""
+    """(tokens, loss) of each validation in a training log; `over` names another count of the log."""
     return [
-        (line[over], line["valid_loss"]) for line in entry.log() if line.get("valid_loss") is not None and over in line
+        (line[over], line["valid_loss"]) for line in entry.log() if is_finite(line.get("valid_loss")) and over in line
     ]
 
 
 def _control(run: Run, base: Entry, healed: Entry) -> Control | None:
-    """The training of the base that the plan put beside, or another with the same settings on the same data."""
+    """The control that the plan added, or another training of the base with the same settings on the same data."""
     own_name = healed.stage + CONTROL_SUFFIX
     for other in sorted(run.models(), key=lambda entry: entry.stage != own_name):
         alike = other.kind == healed.kind and _data(run, other) == _data(run, healed)
@@ -44,7 +45,7 @@ def _control(run: Run, base: Entry, healed: Entry) -> Control | None:
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    """How a model was trained, but for what only a grown model has, and for the model itself."""
+    """The settings of a training, except those that only a grown model has, and except the model."""
     own = {"model", "control", "branch", "trainable", "unfreeze_at", "lr_factors"}
     return {key: value for key, value in entry.manifest["config"].items() if key not in own}
 
@@ -60,7 +61,7 @@ def _held_out_rows(entry: Entry) -> Any:
 
 
 def _loss_of_base(run: Run, base: Entry, healed: Entry) -> float | None:
-    """The base's last reading if it was trained on this data, its first where it is trained on, or its score."""
+    """The last validation if the base was trained on this data, the first of its further training, or its score."""
     data = _data(run, healed)
     if (points := held_out(base)) and data & set(base.manifest["inputs"].values()):
         return points[-1][1]
@@ -72,6 +73,6 @@ def _loss_of_base(run: Run, base: Entry, healed: Entry) -> float | None:
     for entry in run.entries:
         if entry.kind == "evaluate" and data & set(entry.manifest["inputs"].values()):
             for row in entry.read("scores.json"):
-                if row["stage"] == base.stage and "nats_per_token" in row:
+                if row["stage"] == base.stage and is_finite(row.get("nats_per_token")):
                     return float(row["nats_per_token"])
     return None

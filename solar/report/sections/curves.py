@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from solar.report.charts import Chart, Line, Point
 from solar.report.entries import Entry, Run
-from solar.report.numbers import compact, plain
+from solar.report.numbers import compact, is_finite, plain
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def _line(entry: Entry, key: str, name: str) -> Line:
 
 
 def _points(entry: Entry, key: str) -> list[Point]:
-    """The log holds null for a number that is not finite."""
-    return [(line["step"], line[key]) for line in entry.log() if line.get(key) is not None]
+    return [(line["step"], line[key]) for line in entry.log() if is_finite(line.get(key))]
 
 
 def _words(entry: Entry) -> str:
@@ -49,6 +48,6 @@ def _words(entry: Entry) -> str:
     if "beta" in config:
         parts.append(f"beta {plain(config['beta'])}")
     for key, name in (("loss", "training loss"), ("valid_loss", "held-out loss")):
-        if missing := sum(key in line and line[key] is None for line in entry.log()):
+        if missing := sum(key in line and not is_finite(line[key]) for line in entry.log()):
             parts.append(f"{name} not finite in {missing} of {len(entry.log())} lines of the log")
     return " · ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What was measured of a base before it was grown; drawn by the shape of each value, whatever was measured."""
+"""Measurements of a base before growth. Each value is drawn by its shape: number, list, matrix or table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HINTS = {
     "angular_distance": "how far a block of layers turns the stream; down: layers in the block, right: its first layer",
     "residual_rms": "size of the stream before each layer and after the last",
 }
-"""Words for the measures we know."""
+"""Measure -> explanation."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Diagnosis:
 
 
 def diagnoses(run: Run) -> list[Diagnosis]:
-    """All that the run has."""
-    found = []
+    """All diagnoses of the run."""
+    results = []
     for entry in run.entries:
         content = entry.read("diagnosis.json")
         if not isinstance(content, dict):
@@ -61,8 +61,8 @@ def diagnoses(run: Run) -> list[Diagnosis]:
             if (svg := _picture(key, value))
         ]
         tables = [_table(key, value) for key, value in content.items() if _holds(value, dict)]
-        found.append(Diagnosis(entry, facts, pictures, tables))
-    return found
+        results.append(Diagnosis(entry, facts, pictures, tables))
+    return results
 
 
 def _picture(key: str, value: Any) -> Markup:
@@ -75,7 +75,7 @@ def _picture(key: str, value: Any) -> Markup:
 
 
 def heat_map(rows: Sequence[Sequence[float]], label: str) -> Markup:
-    """Values as squares, the darker the larger; rows from the top, each square says its value when pointed at."""
+    """Values as squares, darker for larger values; rows from the top. A tooltip shows the value of each square."""
     values = [value for row in rows for value in row]
     low, high = min(values), max(values)
     side = PICTURE / max(len(rows), *(len(row) for row in rows))
@@ -121,5 +121,5 @@ def _title(key: str) -> str:
 
 
 def _holds(value: Any, kind: Any) -> bool:
-    """Whether it is a list of nothing but this, and of something."""
+    """Whether a value is a list that is not empty and has only elements of a type."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)

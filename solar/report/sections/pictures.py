@@ -11,7 +11,7 @@ BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 168, 46, 18, 26
 
 
 def family(run: Run, words: Callable[[Entry], str]) -> Markup:
-    """Models as boxes, each below those it was made of; `words` says what stands under a name."""
+    """Models as boxes, each below the models it was made of; `words` gives the line under a name."""
     rows: list[list[Entry]] = []
     level: dict[str, int] = {}
     for entry in run.models():

@@ -1,6 +1,6 @@
-"""What to watch in preference optimization: small pictures for each stage that trained on pairs.
+"""Small charts of preference optimization, for each stage that trained on pairs.
 
-A margin grows also while both answers become less likely; only the absolute log-probabilities tell.
+A margin grows also while both answers become less likely; only the absolute log-probabilities show it.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from solar.config.preference import ALARMING_SHARE
 from solar.report.charts import Chart, Line, Point
 from solar.report.entries import Entry, Run
-from solar.report.numbers import plain, share
+from solar.report.numbers import is_finite, plain, share
 from solar.report.sections.curves import Curve
 
 
@@ -25,7 +25,7 @@ def _of_stage(entry: Entry) -> list[Curve]:
         return []
 
     def points(key: str) -> list[Point]:
-        return [(line["step"], line[key]) for line in log if line.get(key) is not None]
+        return [(line["step"], line[key]) for line in log if is_finite(line.get(key))]
 
     def both(key: str) -> list[Line]:
         return [Line("train", points(key)), Line("held out", points(f"valid_{key}"), "b", dots=True)]

@@ -35,7 +35,7 @@ class Recovery:
     """(tokens trained, loss); the first is the grown model before any training."""
     base_loss: float
     by_flops: list[Point] = field(default_factory=list)
-    """(FLOPs of training, loss), where the log says them."""
+    """(FLOPs of training, loss), where the log has FLOPs."""
     control: Control | None = None
 
     @property
@@ -45,12 +45,12 @@ class Recovery:
 
     @property
     def gain(self) -> float:
-        """What is won over the base in the end; negative while the gap is open."""
+        """Loss of the base minus the last loss; negative while the gap is open."""
         return self.base_loss - self.points[-1][1]
 
     @property
     def gain_over_control(self) -> float | None:
-        """What is won over the control in the end; None without one."""
+        """Last loss of the control minus the last loss; None without a control."""
         return self.control.points[-1][1] - self.points[-1][1] if self.control else None
 
     @property
@@ -64,7 +64,7 @@ class Recovery:
 
     @property
     def c(self) -> float | None:
-        """None without a control, without FLOPs in the logs, or where the control has L for nothing.
+        """c; None without a control, without FLOPs in the logs, or where the control starts at L or below.
 
         >>> control = Control("control", [], [(0, 3.0), (10, 2.0)])
         >>> Recovery("base", "up", "heal", [], 3.0, [(0, 4.0), (6, 2.5), (12, 1.5)], control).c  # 9 / 10 at 2.0
@@ -77,7 +77,7 @@ class Recovery:
         return own / others if own is not None and others else None
 
     def words(self) -> str:
-        """All of it in one line.
+        """The recovery in one line.
 
         >>> Recovery("base", "up", "heal", [(0, 4.0), (100, 3.5), (200, 2.5)], 3.0).words()
         'heal: growing added 1.000 nats, closed after 150 tokens; 2.500 at the end, −0.500 against base'

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from solar.report.entries import Entry, Run
-from solar.report.numbers import compact, duration, share
+from solar.report.numbers import compact, duration, is_finite, share
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,16 @@ def score_table(run: Run) -> tuple[list[str], list[tuple[Entry, list[Cell]]]]:
     """Titles, and a row of cells for each scored model in the order they were made; the best values are marked."""
     rows = [(entry, run.score(entry.stage)) for entry in run.models()]
     rows = [(entry, row) for entry, row in rows if row]
-    columns = [column for column in COLUMNS if any(column.key in row for _, row in rows)]
-    asked = dict.fromkeys(key for _, row in rows for key in row if key.startswith("accuracy_"))
-    columns += [Column(key, key.removeprefix("accuracy_"), more_is_better=True, percent=True) for key in asked]
+    broken = {entry.stage: run.not_finite(entry.stage) for entry, _ in rows}
+    columns = [
+        column
+        for column in COLUMNS
+        if any(column.key in row or column.key in broken[entry.stage] for entry, row in rows)
+    ]
+    tasks_of_choices = dict.fromkeys(key for _, row in rows for key in row if key.startswith("accuracy_"))
+    columns += [
+        Column(key, key.removeprefix("accuracy_"), more_is_better=True, percent=True) for key in tasks_of_choices
+    ]
     tasks = list(dict.fromkeys(task for _, row in rows for task in row.get("details", {}).get("harness", {})))
     columns += [Column(task, task, more_is_better=True, percent=True) for task in tasks]
     if len(tasks) > 1:
@@ -51,20 +58,21 @@ def score_table(run: Run) -> tuple[list[str], list[tuple[Entry, list[Cell]]]]:
         cells = [Cell(str(row["layers"])), Cell(compact(row["parameters"]))]
         for column in columns:
             value = values[entry.stage].get(column.key)
-            cells.append(_cell(column, value, best[column.key], row))
+            own = _cell(column, value, best[column.key], row)
+            cells.append(Cell("not finite") if column.key in broken[entry.stage] else own)
         table.append((entry, cells))
     return ["model", "layers", "parameters", *(column.title for column in columns)], table
 
 
 def _best(column: Column, rows: list[dict[str, Any]]) -> float | None:
-    found = [row[column.key] for row in rows if column.key in row]
-    if len(set(found)) < 2:
+    values = [row[column.key] for row in rows if is_finite(row.get(column.key))]
+    if len(set(values)) < 2:
         return None
-    return float(max(found) if column.more_is_better else min(found))
+    return float(max(values) if column.more_is_better else min(values))
 
 
 def _cell(column: Column, value: float | None, best: float | None, row: dict[str, Any]) -> Cell:
-    if value is None:
+    if not is_finite(value):
         return Cell("")
     note = ""
     if column.key == "choice_accuracy" and "choice_stderr" in row.get("details", {}):
@@ -73,7 +81,7 @@ def _cell(column: Column, value: float | None, best: float | None, row: dict[str
 
 
 def chance(run: Run) -> str:
-    """What guessing would score, in words; empty if no choices were asked."""
+    """The score of guessing, in words; empty if no choices were scored."""
     for row in run.scores():
         details = row.get("details", {})
         if "choice_chance" in details:
@@ -100,9 +108,9 @@ def data_table(run: Run) -> list[DataRow]:
         header = entry.read("tokens.json")
         if header is None:
             continue
-        told = entry.manifest["metrics"].get("sources", {})
+        sources = entry.manifest["metrics"].get("sources", {})
         for name, place in header["splits"]["train"]["sources"].items():
-            facts = told.get(name, {})
+            facts = sources.get(name, {})
             dropped = [f"{count:,} {reason}" for reason, count in facts.get("dropped", {}).items()]
             realised = facts.get("realised_share")
             table.append(
@@ -119,7 +127,7 @@ def data_table(run: Run) -> list[DataRow]:
 
 
 def samples(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each prompt with what the models wrote after it; models that wrote the same stand together."""
+    """Each prompt with the models' continuations; models that wrote the same text share an entry."""
     prompts: dict[str, dict[str, list[str]]] = {}
     for row in run.scores():
         for sample in row.get("samples", []):

@@ -1,9 +1,10 @@
-"""What training did to the layers: whether copies of a layer have gone different ways."""
+"""Distance between copies of a layer over training."""
 
 from collections.abc import Sequence
 
 from solar.report.charts import Chart, Line
 from solar.report.entries import Run
+from solar.report.numbers import is_finite
 from solar.report.sections.curves import Curve
 
 TWINS = "twin_divergence/"
@@ -18,7 +19,7 @@ def twin_curves(run: Run) -> list[Curve]:
         if not layers:
             continue
         points = {
-            layer: [(line["step"], line[TWINS + layer]) for line in log if TWINS + layer in line]
+            layer: [(line["step"], line[TWINS + layer]) for line in log if is_finite(line.get(TWINS + layer))]
             for layer in spread(layers)
         }
         styles = zip(points, "abc", strict=False)
@@ -30,7 +31,7 @@ def twin_curves(run: Run) -> list[Curve]:
 
 
 def spread(layers: Sequence[str]) -> list[str]:
-    """The lowest, the middle and the highest: as many as a picture can show.
+    """The lowest, the middle and the highest layer: a chart shows three.
 
     >>> spread(["04", "05", "06", "07"]), spread(["04"])
     (['04', '06', '07'], ['04'])

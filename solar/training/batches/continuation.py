@@ -1,4 +1,4 @@
-"""Going on from another stage's training: with its optimizer, and where it stopped in the data."""
+"""Continue another stage's training: with its optimizer, and from its position in the data."""
 
 import json
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from pathlib import Path
 from solar.errors import StageError
 from solar.network.microbatch import Ints
 from solar.training.batches.steps import RowOrder
-from solar.training.checkpoint.points import STATE, damage
+from solar.training.checkpoint.folder import STATE, damage
 
 KEPT = "training_state"
-"""Beside `model/`: a checkpoint of the end of training, before weights were averaged or rounded for saving."""
+"""Beside `model/`: a checkpoint of the end of training, before weights are averaged or rounded."""
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A training that others go on from."""
+    """A training that other stages branch off."""
 
     checkpoint: Path
     steps: int
@@ -24,7 +24,7 @@ class Trunk:
 
     @classmethod
     def of(cls, model_dir: Path) -> "Trunk":
-        """What the stage that left this model kept; `StageError` if it kept nothing, or if that is damaged."""
+        """The training that made this model. Raises `StageError` if its state was not kept, or is damaged."""
         checkpoint = model_dir.parent / KEPT
         if (problem := damage(checkpoint)) is not None:
             raise StageError(f"branch: {checkpoint}: {problem}; expected a stage that was run with keep_optimizer")
@@ -32,7 +32,7 @@ class Trunk:
         return cls(checkpoint, done["steps_done"], done["rows_done"], done["tokens_done"])
 
     def rest(self, order: RowOrder) -> RowOrder:
-        """The order from where the trunk stopped."""
+        """The order from the position at which the trunk stopped."""
         return _Rest(order, self.rows, self.tokens)
 
 

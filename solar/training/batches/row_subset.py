@@ -1,4 +1,4 @@
-"""Part of the data: what one step of stepwise DPO (arXiv 2403.19270) trains on."""
+"""A subset of the rows: the pairs of one step of stepwise DPO (arXiv 2403.19270)."""
 
 import zlib
 from bisect import bisect_left, bisect_right
@@ -18,9 +18,9 @@ from solar.training.batches.steps import RowOrder
 def chosen_rows(
     config: TrainConfig, data: TokenDataset, order: RowOrder, chunk_of_rows: Ints | None = None
 ) -> RowOrder:
-    """The order restricted to the rows the configuration names; the order itself, where it names none.
+    """The order of the rows that the configuration selects; the order itself, if it selects none.
 
-    `chunk_of_rows`: what a stage that ordered the pairs said of each row.
+    `chunk_of_rows`: the chunk of each row, from a `chunk_pairs` stage. Raises `DataError` if no row is left.
     """
     if not isinstance(config, DpoConfig) or not (config.sources or config.part or config.chunk):
         return order
@@ -37,41 +37,41 @@ def chosen_rows(
     if config.chunk is not None and chunk_of_rows is not None:
         wanted &= chunk_of_rows == config.chunk
     if not wanted.any():
-        asked = {key: value for key in ("sources", "part", "chunk") if (value := getattr(config, key))}
-        raise DataError(f"{', '.join(asked)}: no pair of the data is in {asked}")
+        selection = {key: value for key in ("sources", "part", "chunk") if (value := getattr(config, key))}
+        raise DataError(f"{', '.join(selection)}: no pair of the data is in {selection}")
     return RowsOf(order, wanted)
 
 
 def rows_of_part(count: int, start: float, stop: float) -> npt.NDArray[np.bool_]:
-    """Which rows are in a part that goes from one share to another: at random, but the same for everybody.
+    """Which rows are in the part from share `start` to share `stop`: at random, but a function of `count` alone.
 
     >>> [int(rows_of_part(10, number / 3, (number + 1) / 3).sum()) for number in range(3)]
     [3, 4, 3]
     """
     shuffled = np.argsort([zlib.crc32(number.to_bytes(8, "little")) for number in range(count)], kind="stable")
-    found = np.zeros(count, np.bool_)
-    found[shuffled[round(start * count) : round(stop * count)]] = True
-    return found
+    selected = np.zeros(count, np.bool_)
+    selected[shuffled[round(start * count) : round(stop * count)]] = True
+    return selected
 
 
 _IDLE_EPOCHS = 100
-"""After so many epochs without a wanted row none is expected any more."""
+"""After this many epochs without a wanted row, no further wanted row is expected."""
 
 
 class RowsOf:
-    """An order without the rows that are not wanted. Epochs hold more or fewer of them where sources are weighted."""
+    """An order without the unwanted rows. With weighted sources, the number of wanted rows differs between epochs."""
 
     def __init__(self, order: RowOrder, wanted: npt.NDArray[np.bool_]) -> None:
         self.order, self.wanted = order, wanted
         self._epoch = lru_cache(maxsize=4)(self._rows_of_epoch)
         self._starts = [0]
-        """Rows before each epoch, as far as anybody asked."""
+        """Rows before each epoch, counted as far as needed."""
         self.rows_per_epoch = len(self._epoch(0))
         self.total_tokens, self.tokens_per_epoch = order.total_tokens, order.tokens_per_epoch
         self.total_rows: int | None = None
         if order.total_rows is not None:
             while len(self._starts) * order.rows_per_epoch < order.total_rows + order.rows_per_epoch:
-                self._count_one_more()
+                self._count_next_epoch()
             self.total_rows = self._starts[-1]
 
     def _rows_of_epoch(self, epoch: int) -> Ints:
@@ -79,21 +79,21 @@ class RowsOf:
         if self.order.total_rows is not None:
             count = max(0, min(count, self.order.total_rows - start))
         rows = self.order.rows(start, count)
-        kept: Ints = rows[self.wanted[rows]]
-        return kept
+        wanted: Ints = rows[self.wanted[rows]]
+        return wanted
 
-    def _count_one_more(self) -> None:
+    def _count_next_epoch(self) -> None:
         self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
 
     def rows(self, start: int, count: int) -> Ints:
-        """Raises `DataError` beyond the last."""
+        """Raises `DataError` beyond the last row."""
         end = start + count
         while self._starts[-1] < end:
-            self._count_one_more()
+            self._count_next_epoch()
             if self.total_rows is not None or self._starts[-_IDLE_EPOCHS - 1 :].count(self._starts[-1]) > _IDLE_EPOCHS:
                 raise DataError(
-                    f"duration: the part of the data that is trained on ends after {self._starts[-1]:,} rows, as its "
-                    f"sources' max_epochs say; position {end:,} was asked for"
+                    f"duration: the part of the data that is trained on ends after {self._starts[-1]:,} rows, because "
+                    f"of its sources' max_epochs; found a duration of at least {end:,} rows"
                 )
         first = bisect_right(self._starts, start) - 1
         last = bisect_left(self._starts, end)

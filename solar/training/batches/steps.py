@@ -6,34 +6,22 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from solar.config.duration import Duration, Unit
 from solar.config.optimizer import ScheduleConfig
-from solar.data.store.dataset import Row
+from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
 from solar.network.microbatch import Ints, MicroBatch
 from solar.training.optim.schedule import Schedule
 
 
-class Rows(Protocol):
-    """A split of tokens on disk (`solar.data.store.dataset.TokenDataset`)."""
-
-    row_tokens: npt.NDArray[Any]
-    row_trained_tokens: npt.NDArray[Any]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Row: ...
-
-
 class RowOrder(Protocol):
-    """In what order rows are read (`solar.data.order.order.Order`)."""
+    """In what order rows are read: the data's `Order`, or part of an order. A protocol, since data knows no parts."""
 
     rows_per_epoch: int
     total_rows: int | None
-    """None if the stream is endless."""
+    """None if the stream never ends."""
     total_tokens: float | None
     tokens_per_epoch: int
 
@@ -43,10 +31,10 @@ class RowOrder(Protocol):
 
 
 class Step:
-    """One optimizer step as one device computes it. (Lightning would walk into a dataclass and convert what it finds.)
+    """One optimizer step as one device computes it. No dataclass, since Lightning converts the fields of dataclasses.
 
-    `micro_batches`: as many on every device; without any, there is nothing left to do. `rows`, `tokens` and
-    `trained_tokens` are those of the whole step, all devices together.
+    Every device has the same number of micro-batches; a step without micro-batches does nothing. `rows`, `tokens` and
+    `trained_tokens` count the whole step on all devices.
     """
 
     def __init__(self, micro_batches: list[MicroBatch], rows: int, tokens: int, trained_tokens: int) -> None:
@@ -56,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is trained: rows in all, in steps of `global_batch_size` rows, of which the last may be short."""
+    """How much is trained: `rows` in all, in steps of `global_batch_size` rows; the last step may be smaller."""
 
     rows: int
     global_batch_size: int
@@ -69,16 +57,16 @@ class Budget:
         return Schedule.of(config, self.steps, lambda tokens: self.steps_of(Duration(tokens, Unit.tokens), order))
 
     def steps_of(self, duration: Duration, order: RowOrder) -> int:
-        """So many steps or tokens in whole steps, to the nearest."""
+        """A duration in steps or tokens as a number of whole steps, rounded."""
         if duration.unit is Unit.steps:
             return round(duration.amount)
         return round(order.position_at_tokens(round(duration.amount)) / self.global_batch_size)
 
     @classmethod
     def of(cls, duration: Duration, order: RowOrder, global_batch_size: int) -> "Budget":
-        """Steps and tokens are whole batches (tokens rounded up); epochs are exact: every row is read as often.
+        """Steps and tokens become whole batches (tokens rounded up). Epochs are exact: all rows are read equally often.
 
-        Raises `DataError` where the sources' caps end the data before.
+        Raises `DataError` where `max_epochs` of the sources ends the data earlier.
         """
         size, total = global_batch_size, order.total_rows
         if duration.unit is Unit.steps:
@@ -90,22 +78,22 @@ class Budget:
             tokens = round(duration.amount)
             rows = max(1, -(-order.position_at_tokens(tokens) // size)) * size
         if total is not None and tokens is not None and tokens <= (order.total_tokens or 0) * (1 + 1e-9):
-            rows = max(1, min(rows, total))  # all there is: the last step may be short
+            rows = max(1, min(rows, total))  # all the data: the last step may be smaller
         elif total is not None and (tokens is not None or rows > total):
             raise DataError(
                 f"duration: found {duration}, but max_epochs ends the data after {total:,} rows "
                 f"({total // size:,} whole steps); allow more epochs or train for less"
             )
-        order.rows(rows - 1, 1)  # refuses now what it would refuse at the end
+        order.rows(rows - 1, 1)  # refuse before the first step, not at the last
         return cls(rows, global_batch_size)
 
 
 class StepDataset(Dataset[Step]):
-    """Step number -> the micro-batches that rank `rank` of `world_size` computes for it."""
+    """Step number -> the micro-batches of that step that rank `rank` of `world_size` computes."""
 
     def __init__(
         self,
-        rows: Rows,
+        rows: TokenDataset,
         order: RowOrder,
         assemble: Callable[[Sequence[Row]], MicroBatch],
         budget: Budget,
@@ -120,7 +108,7 @@ class StepDataset(Dataset[Step]):
         return self.budget.steps
 
     def row_numbers(self, step: int) -> Ints:
-        """The rows of a step, in order; rank r of W takes every W-th from the r-th on."""
+        """The rows of a step, in order; rank r of W takes rows r, r + W, r + 2 W, ..."""
         start = step * self.budget.global_batch_size
         count = max(0, min(self.budget.global_batch_size, self.budget.rows - start))
         return self.order.rows(start, count) if count else np.zeros(0, np.int64)
@@ -139,24 +127,24 @@ class StepDataset(Dataset[Step]):
 
 
 def step_loader(dataset: StepDataset, first_step: int, num_workers: int) -> DataLoader[Step]:
-    """Steps from `first_step` on; a finished training gives one step without micro-batches."""
+    """Steps from `first_step` on; after the last step, one step without micro-batches."""
     steps = range(first_step, max(len(dataset), first_step + 1))
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=steps,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         worker_init_fn=_leave_signals_to_the_parent,
         prefetch_factor=2 if num_workers else None,
     )
 
 
-def _as_it_is(step: Any) -> Any:
+def _unchanged(step: Any) -> Any:
     return step
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """A worker must live until its parent has saved."""
+    """A worker must live until its parent process has saved."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

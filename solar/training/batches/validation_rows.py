@@ -1,19 +1,18 @@
-"""Held-out rows, dealt to the ranks."""
+"""Held-out rows, shared out to the ranks."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from solar.data.store.dataset import Row
+from solar.data.store.dataset import Row, TokenDataset
 from solar.network.microbatch import MicroBatch
-from solar.training.batches.steps import Rows
 
 
 class ValidationRows:
-    """The first `limit` rows of the validation split, dealt to the ranks in equally many micro-batches."""
+    """The first `limit` rows of the validation split, shared out to the ranks in equal numbers of micro-batches."""
 
     def __init__(
         self,
-        rows: Sequence[Row] | Rows,
+        rows: Sequence[Row] | TokenDataset,
         assemble: Callable[[Sequence[Row]], MicroBatch],
         micro_batch_size: int,
         limit: int | None,
@@ -25,7 +24,7 @@ class ValidationRows:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        """Micro-batches of each rank."""
+        """Number of micro-batches of each rank."""
         return math.ceil(math.ceil(self.count / self.world_size) / self.size)
 
     def __iter__(self) -> Iterator[MicroBatch]:

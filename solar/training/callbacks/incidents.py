@@ -1,4 +1,4 @@
-"""Steps that were thrown away: which data they had read, and the way back to weights from before them."""
+"""Skipped steps: the rows that they had read, and the rollback to earlier weights."""
 
 import json
 import math
@@ -9,16 +9,16 @@ from typing import Any
 import pytorch_lightning as pl
 
 from solar.network.microbatch import Ints
-from solar.training.callbacks.recorder import cut_back
+from solar.training.callbacks.log_file import cut_back
 from solar.training.checkpoint.points import checkpoint_path
 from solar.training.modules.step import TrainingModule, training_module
 
 
 class Incidents(pl.Callback):
-    """A line in `skipped.jsonl` for each step whose gradient was not used; weights of an earlier step, if it is time.
+    """Writes a line of `skipped.jsonl` for each step whose gradient was not used; rolls back after several in a row.
 
-    A point to go back to is the checkpoint after every `rollback_every_steps`-th step, so that a run that was killed
-    and resumed goes back to the same one. Steps, schedule and data go on: what was read since then is not read again.
+    A training rolls back to the checkpoint of every `rollback_every_steps`-th step, so that a resumed run rolls back to
+    the same one. Steps, schedule and data go on: rows that were read since then are not read again.
     """
 
     def __init__(self, path: Path, checkpoints: Path, rows_of: Callable[[int], Ints]) -> None:
@@ -38,10 +38,10 @@ class Incidents(pl.Callback):
         loss, grad_norm = (value if math.isfinite(value) else None for value in module.guard.refused)
         line: dict[str, Any] = {"step": step, "loss": loss, "grad_norm": grad_norm}
         line["rows"] = self.rows_of(step - 1).tolist()
-        own_point = module.guard.rollback_point(step - module.first_step)
-        if own_point is not None:
-            point = max(0, own_point) + module.first_step
-            self._go_back(trainer, module, point)
+        rollback_point = module.guard.rollback_point(step - module.first_step)
+        if rollback_point is not None:
+            point = max(0, rollback_point) + module.first_step
+            self._roll_back(trainer, module, point)
             module.guard.rollbacks += 1
             line["back_to_step"] = point
             module.record["rolled_back"] = float(step - point)
@@ -50,7 +50,7 @@ class Incidents(pl.Callback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def _go_back(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+    def _roll_back(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         checkpoint = trainer.strategy.load_checkpoint(checkpoint_path(self.checkpoints, step), weights_only=True)
         trainer.strategy.load_model_state_dict(checkpoint)
         trainer.strategy.load_optimizer_state_dict(checkpoint)

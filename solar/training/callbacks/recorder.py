@@ -1,9 +1,8 @@
-"""Curves and progress: one line a logged step in `metrics.jsonl`, the same to the trackers, one live line."""
+"""Curves and progress: a line of `metrics.jsonl` for each logged step, the same to the trackers, one live line."""
 
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from solar.training.callbacks.log_file import cut_back
+from solar.training.callbacks.stopwatch import Stopwatch
 from solar.training.modules.step import TrainingModule, training_module
 
 
 class Recorder(pl.Callback):
-    """Writes `metrics.jsonl`, feeds trackers, and tells how far training is.
+    """Writes `metrics.jsonl`, sends the same numbers to the trackers, and shows the progress.
 
-    A line holds the means over the steps since the line before it; of what was thrown away, the sum; of the learning
-    rate and the counters, the value at its last step.
+    A line holds the means over the steps since the previous line; sums of skipped and rolled-back steps; the learning
+    rate and the counters at the last of the steps.
     """
 
     SNAPSHOTS = ("step", "tokens", "flops", "lr")
@@ -27,7 +28,7 @@ class Recorder(pl.Callback):
     def __init__(self, path: Path, every_steps: int, progress: Callable[[str], None]) -> None:
         self.path, self.every_steps, self.progress = path, every_steps, progress
         self.summary: dict[str, float] = {}
-        """First and last values, for the stage's metrics."""
+        """First and last value of each number, for the stage's metrics."""
         self.sums: dict[str, float] = {}
         self.steps = 0
         self.lines = 0
@@ -41,11 +42,13 @@ class Recorder(pl.Callback):
         module = training_module(pl_module)
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = cut_back(self.path, module)
-            if kept < self.lines:
-                told = f"{self.lines - kept} of its {self.lines} lines up to step {module.steps_done} are gone for good"
-                warnings.warn(f"{self.path}: {told}", stacklevel=2)
-            self.lines = kept
+            lines = cut_back(self.path, module)
+            if lines < self.lines:
+                lost = (
+                    f"{self.lines - lines} of its {self.lines} lines up to step {module.steps_done} are gone for good"
+                )
+                warnings.warn(f"{self.path}: {lost}", stacklevel=2)
+            self.lines = lines
             self._file = self.path.open("a", encoding="utf-8")
         self._first_tokens = self._line_tokens = module.tokens_done
         self._first_step = module.steps_done
@@ -66,9 +69,9 @@ class Recorder(pl.Callback):
         self.session_tokens = module.tokens_done - self._first_tokens
         self.session_steps = step - self._first_step
         if step == module.first_step + 1 or step % self.every_steps == 0 or step == module.total_steps:
-            whole = {*self.SNAPSHOTS, *self.SUMS}
-            line = {n: v if n in whole else v / max(1, self.steps) for n, v in self.sums.items()}
-            for name in line.keys() - {"grad_norm", *whole}:
+            not_means = {*self.SNAPSHOTS, *self.SUMS}
+            line = {n: v if n in not_means else v / max(1, self.steps) for n, v in self.sums.items()}
+            for name in line.keys() - {"grad_norm", *not_means}:
                 self.summary.setdefault(f"{name}_first", line[name])
                 self.summary[f"{name}_last"] = line[name]
             rate = (module.tokens_done - self._line_tokens) / max(1e-9, seconds - self._line_seconds)
@@ -80,11 +83,11 @@ class Recorder(pl.Callback):
             self.progress(self._progress_line(module))
 
     def write(self, trainer: pl.Trainer, line: dict[str, float]) -> None:
-        """One line of `metrics.jsonl`, and the same to the trackers."""
+        """Write one line of `metrics.jsonl`, and send the same numbers to the trackers."""
         if not trainer.is_global_zero:
             return
-        told = {name: value if math.isfinite(value) else None for name, value in line.items()}
-        self._file.write(json.dumps(told) + "\n")
+        values = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        self._file.write(json.dumps(values) + "\n")
         self._file.flush()
         self.lines += 1
         for logger in trainer.loggers:
@@ -111,83 +114,16 @@ class Recorder(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.summary, self.sums, self.steps = state_dict["summary"], state_dict["sums"], state_dict["steps"]
-        self.lines = state_dict.get("lines", 0)  # a checkpoint of an older version does not say
+        self.lines = state_dict.get("lines", 0)  # checkpoints of older versions do not hold it
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
 
-class Stopwatch:
-    """Seconds of training alone: stopped while validating and saving."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def stopped(self) -> "_Pause":
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self.stopwatch = stopwatch
-
-    def __enter__(self) -> None:
-        self.stopwatch._seconds, self.stopwatch._since = self.stopwatch.seconds, None
-
-    def __exit__(self, *_: object) -> None:
-        self.stopwatch.start()
-
-
-def cut_back(path: Path, module: TrainingModule) -> int:
-    """Leave the whole lines of a log up to the last step that is done; returns how many they are.
-
-    Later ones belong to work that a kill has undone.
-    """
-    cut = path.with_name(f".{path.name}.cut")
-    cut.unlink(missing_ok=True)  # one that was not finished
-    kept = _lines_until(path, module)
-    if path.exists() and path.read_bytes() != (text := "".join(kept).encode()):
-        with cut.open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        cut.replace(path)
-    return len(kept)
-
-
-def _lines_until(path: Path, module: TrainingModule) -> list[str]:
-    if not path.exists() or module.steps_done == module.first_step:
-        return []
-    kept = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
-        step = _step_of_line(line)
-        if step is None and line.endswith("\n"):
-            warnings.warn(f"{path}:{number}: damaged, and left out", stacklevel=2)
-        elif step is not None and line.endswith("\n") and step <= module.steps_done:
-            kept.append(line)
-    return kept
-
-
-def _step_of_line(line: str) -> int | None:
-    try:
-        told = json.loads(line)
-    except ValueError:
-        return None
-    step = told.get("step") if isinstance(told, dict) else None
-    return step if isinstance(step, int) else None
-
-
 def compact(number: float) -> str:
-    """
+    """A number in a few characters.
+
     >>> compact(812), compact(41300), compact(1_250_000)
     ('812', '41k', '1.2M')
     """

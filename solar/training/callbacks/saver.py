@@ -1,4 +1,4 @@
-"""What happens around the steps: held-out text is read, checkpoints are saved."""
+"""Checkpoints: when they are saved, and how a training that is asked to stop leaves."""
 
 import time
 from pathlib import Path
@@ -7,62 +7,14 @@ from typing import Any
 import pytorch_lightning as pl
 
 from solar.errors import Interrupted
-from solar.training.batches.validation_rows import ValidationRows
-from solar.training.callbacks.interrupt import StopRequest
-from solar.training.callbacks.recorder import Recorder, Stopwatch
-from solar.training.callbacks.validation import validate
+from solar.training.callbacks.stopwatch import Stopwatch
 from solar.training.checkpoint.points import Points, checkpoint_path, prune
+from solar.training.interrupt import StopRequest
 from solar.training.modules.step import TrainingModule, training_module
 
 
-class Validator(pl.Callback):
-    """Reads the validation split before the first step, after the last, and every so often between."""
-
-    def __init__(self, batches: ValidationRows, every_steps: int | None, recorder: Recorder, stop: StopRequest) -> None:
-        self.batches, self.every_steps, self.recorder, self.stop = batches, every_steps, recorder, stop
-        self.owed = False
-        """Whether the reading after the step that was saved last was cut short: the next start makes up for it."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = training_module(pl_module)
-        if module.steps_done == module.first_step:
-            self._run(trainer, module, "first")
-        elif self.owed:
-            self.owed = not self._run(trainer, module, "last")
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        module = training_module(pl_module)
-        step = module.steps_done
-        if self.every_steps and module.record and step % self.every_steps == 0 and step < module.total_steps:
-            self.owed = not self._run(trainer, module, "last")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._run(trainer, training_module(pl_module), "last")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"owed": self.owed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.owed = state_dict["owed"]
-
-    def _run(self, trainer: pl.Trainer, module: TrainingModule, when: str) -> bool:
-        """Whether all was read."""
-        if not len(self.batches):
-            return True
-        with self.recorder.stopwatch.stopped():
-            self.recorder.progress(f"step {module.steps_done}/{module.total_steps}  reading held-out text")
-            result = validate(module, self.batches, lambda: self.stop.received)
-            self.recorder.summary |= {f"{name}_{when}": value for name, value in result.items()}
-            if result:
-                counts = {"step": module.steps_done, "tokens": module.tokens_done, "flops": module.flops_done}
-                self.recorder.write(trainer, counts | result)
-        return bool(result)
-
-
 class Saver(pl.Callback):
-    """Saves every so many seconds and when asked to stop; then leaves with `Interrupted`."""
+    """Saves every `every_seconds` seconds. When asked to stop, saves and raises `Interrupted`."""
 
     def __init__(
         self,
@@ -73,46 +25,46 @@ class Saver(pl.Callback):
         stopwatch: Stopwatch,
         points: Points | None = None,
     ) -> None:
-        """`points`: steps to roll back to, besides the checkpoints that only limit what a kill costs."""
+        """`points`: steps that a training may be rolled back to. All other checkpoints only limit what a kill costs."""
         self.folder, self.every_seconds, self.keep, self.points = folder, every_seconds, keep, points
         self.stop, self.stopwatch = stop, stopwatch
         self._saved_at, self._saved_step = time.monotonic(), -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.stop.listen()  # Lightning has put handlers of its own
+        self.stop.listen()  # Lightning has installed handlers of its own
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
-        self.stop.listen()  # Lightning's handler would end several ranks before they save
+        self.stop.listen()  # with several ranks, Lightning's handler would end them before they save
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done
         first = self.points is not None and module.steps_done == module.first_step
         if first:
             self._saved_step = -1
-        self._leave_if_asked(trainer, module, module.agree([first, bool(self.stop.received)]))
+        self._leave_if_asked(trainer, module, module.any_rank([first, bool(self.stop.received)]))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         due = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.every_seconds
-        training_module(pl_module).wishes = [due, bool(self.stop.received)]
+        training_module(pl_module).requests = [due, bool(self.stop.received)]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module = training_module(pl_module)
         if trainer.world_size == 1:
-            module.wishes[1] = bool(self.stop.received)
-        save, stop = module.wishes
-        if module.record and self.points and self.points.is_one(module.steps_done):
+            module.requests[1] = bool(self.stop.received)
+        save, stop = module.requests
+        if module.record and self.points and self.points.includes(module.steps_done):
             save = True
         self._leave_if_asked(trainer, module, [save, stop])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = training_module(pl_module)
-        self._leave_if_asked(trainer, module, module.agree([False, bool(self.stop.received)]))
+        self._leave_if_asked(trainer, module, module.any_rank([False, bool(self.stop.received)]))
 
-    def _leave_if_asked(self, trainer: pl.Trainer, module: TrainingModule, wishes: list[bool]) -> None:
-        save, stop = wishes
+    def _leave_if_asked(self, trainer: pl.Trainer, module: TrainingModule, requests: list[bool]) -> None:
+        save, stop = requests
         if save or stop:
             self.save(trainer, module)
         if stop:
@@ -125,7 +77,7 @@ class Saver(pl.Callback):
             )
 
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """Unless this step has been saved already."""
+        """Save a checkpoint, unless this step has been saved already."""
         if self._saved_step == module.steps_done:
             return
         with self.stopwatch.stopped():

@@ -1,4 +1,4 @@
-"""What the layers do, every so many steps, as lines of `metrics.jsonl` and in the trackers."""
+"""Numbers of each layer, at every n-th step, as lines of `metrics.jsonl` and in the trackers."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from solar.training.modules.step import training_module
 
 
 class Telemetry(pl.Callback):
-    """Writes what the module's `LayerWatch` has seen; looking changes nothing that is computed."""
+    """Writes what the `LayerWatch` of the module measured; measuring does not change the training."""
 
     def __init__(self, recorder: Recorder, every_steps: int | None) -> None:
         self.recorder, self.every_steps = recorder, every_steps
@@ -21,6 +21,6 @@ class Telemetry(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module = training_module(pl_module)
-        if module.record and module.watch.seen and "skipped" not in module.record:
+        if module.record and module.watch.measured and "skipped" not in module.record:
             counts = {"step": module.steps_done, "tokens": module.tokens_done, "flops": module.flops_done}
-            self.recorder.write(trainer, counts | module.watch.seen)
+            self.recorder.write(trainer, counts | module.watch.measured)

@@ -1,67 +1,109 @@
-"""The trained weights as a Hugging Face folder, in the number format they came in, with all that lay beside them."""
+"""The trained weights as a Hugging Face folder: the base's tensors, each in the number format the base stores it in."""
 
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
-from solar.growth.unmaterialized import NOTE_FILE, is_unmaterialized, weights
+from solar.growth.unmaterialized import is_unmaterialized, weights
+from solar.network.adapter import NAME as ADAPTER_NAME
 from solar.network.folder import quiet
-from solar.training.checkpoint.tensor_file import whole
-
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", NOTE_FILE)
-"""What a trained model replaces; every other file of the folder travels along unchanged."""
+from solar.training.checkpoint.tensor_file import DTYPES_BY_NAME, whole
+from solar.weights.folder import CONFIG_FILE, open_folder
+from solar.weights.travelling import TRAVELLING, copy_travelling_files
 
 SHARD_BYTES = 5 * 10**9
-"""Size of a weights file at most."""
+"""Largest size of a weights file."""
 
 
-def save_model(network: PreTrainedModel, weights: dict[str, Tensor], source: Path, target: Path) -> None:
-    """Write `weights` (names as in `network`) to `target`, everything else as it is in `source`.
+def save_model(
+    network: PreTrainedModel,
+    weights: dict[str, Tensor],
+    dtypes: Mapping[str, torch.dtype],
+    source: Path,
+    target: Path,
+) -> None:
+    """Write `weights` (names as in `network`) to `target`, with what travels of `source` beside them.
 
-    The folder appears under its name only when it is complete. `weights` is emptied, so that a tensor's memory is free
-    as soon as it is in the stored number format; large models are written in shards with an index.
+    `dtypes` are those of `stored_dtypes`. The folder appears under its name only when it is complete. `weights` is
+    emptied, so that a tensor's memory is free as soon as the tensor is in its stored number format.
     """
     building = target.with_name(f"{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    dtype = stored_dtype(source)
-    state = {name: weights.pop(name).detach().to(dtype) for name in list(weights)}
+    state = revert_weight_conversion(network, dict(weights))  # names and blocks as the base's files have them
+    weights.clear()
+    usual = _usual_dtype(state, dtypes)
+    state = {name: state.pop(name).detach().to(dtypes.get(name, usual)) for name in list(state)}
     with quiet():
-        network.save_pretrained(building, state_dict=state, max_shard_size=SHARD_BYTES)
-    for path in source.iterdir():
-        if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
-            shutil.copyfile(path, building / path.name)
+        network.save_pretrained(building, state_dict=state, max_shard_size=SHARD_BYTES, save_original_format=False)
+    for path in building.glob("*.safetensors"):
+        shutil.copymode(building / CONFIG_FILE, path)  # safetensors makes its files unreadable for all but the owner
+    copy_travelling_files(source, building, (CONFIG_FILE, *TRAVELLING))
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
 
 
-def gathered(weights: dict[str, Tensor], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
-    """Weights that are sharded, whole and in `dtype` on the host of the process that is to `keep` them.
+def _usual_dtype(state: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> torch.dtype:
+    """The number format of a tensor that the base does not store by name: that of the largest stored tensor."""
+    stored = [name for name in state if name in dtypes]
+    largest = max(stored, key=lambda name: (state[name].numel(), name)) if stored else next(iter(dtypes))
+    return dtypes[largest]
 
-    One at a time, so that no device holds more than one; all processes call this.
+
+def stored_dtypes(model_dir: Path) -> dict[str, torch.dtype]:
+    """Number format of each tensor of a model folder, by the tensor's name in the files."""
+    if is_unmaterialized(model_dir):
+        return {name: tensor.dtype for name, tensor in weights(model_dir).items()}
+    tensors = open_folder(model_dir).tensors
+    return {name: DTYPES_BY_NAME[stored.dtype] for name, stored in tensors.items()}
+
+
+def without_tied(network: PreTrainedModel, weights: dict[str, Tensor], stored: Collection[str]) -> dict[str, Tensor]:
+    """Each tied parameter once: under the name that the base stores it by, else under its first name."""
+    names_of: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names_of.setdefault(id(parameter), []).append(name)
+    left_out: set[str] = set()
+    for names in names_of.values():
+        present = [name for name in names if name in weights]
+        first = min(present, key=lambda name: name not in stored, default=None)
+        left_out.update(name for name in present if name != first)
+    return {name: weight for name, weight in weights.items() if name not in left_out}
+
+
+def gathered(weights: dict[str, Tensor], dtypes: Mapping[str, torch.dtype], keep: bool) -> dict[str, Tensor]:
+    """Sharded weights, whole and in their stored number format on the host of the process that is to `keep` them.
+
+    One tensor at a time, so that no device holds more than one whole tensor. All processes call this.
     """
-    found = {}
+    result = {}
     for name in list(weights):
         weight = weights.pop(name).detach()
         if isinstance(weight, DTensor):
             weight = whole(weight)
-            weight = weight.to("cpu", dtype) if keep else weight
+            stored = dtypes.get(name.replace(".base_layer.", "."), weight.dtype)
+            weight = weight.to("cpu", stored) if keep else weight
         if keep:
-            found[name] = weight
-    return found
+            result[name] = weight
+    return result
 
 
-def stored_dtype(model_dir: Path) -> torch.dtype:
-    """Number format of the largest tensor of a model folder's first weights file."""
-    if is_unmaterialized(model_dir):
-        return max(weights(model_dir).items(), key=lambda item: (item[1].numel(), item[0]))[1].dtype
-    with safe_open(min(model_dir.glob("*.safetensors")), framework="pt") as file:  # type: ignore[no-untyped-call]
-        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        largest = max(sizes, key=lambda name: (torch.Size(sizes[name]).numel(), name))
-        dtype: torch.dtype = file.get_tensor(largest).dtype
-    return dtype
+def save_adapter(network: PreTrainedModel, weights: Mapping[str, Tensor], target: Path) -> None:
+    """Write the adapter alone as peft reads it: `PeftModel.from_pretrained(base, target)`."""
+    suffix = f".{ADAPTER_NAME}.weight"
+    parts = {
+        f"base_model.model.{name.removesuffix(suffix)}.weight": weight.detach().cpu().contiguous()
+        for name, weight in weights.items()
+        if ".lora_" in name
+    }
+    shutil.rmtree(target, ignore_errors=True)
+    network.peft_config[ADAPTER_NAME].save_pretrained(target)
+    save_file(parts, target / "adapter_model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(target / "adapter_config.json", target / "adapter_model.safetensors")

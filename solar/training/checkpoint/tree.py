@@ -1,8 +1,7 @@
-"""Nested state as JSON and a flat table of tensors: what a checkpoint needs, and nothing that could run code."""
+"""Nested state as JSON and a flat table of tensors: everything a checkpoint needs, and nothing that can run code."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -10,11 +9,11 @@ Plain = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 def flatten(state: Any) -> tuple[Plain, dict[str, Tensor]]:
-    """The state with a name in place of each tensor, and the tensors by name; a tensor held twice is stored once.
+    """The state with a name in place of each tensor, and the tensors by name.
 
-    (But for sharded ones, whose shards do not tell, and of which all processes must find the same.)
+    A tensor that the state holds twice is stored once. Sharded tensors are not deduplicated: ranks must agree on names.
 
-    Raises `TypeError` for what JSON cannot say.
+    Raises `TypeError` for a value that JSON cannot hold.
 
     >>> plain, tensors = flatten({"lr": (0.1, 2), "step": {0: torch.ones(1)}})
     >>> plain
@@ -61,21 +60,3 @@ def unflatten(plain: Plain, tensors: dict[str, Tensor]) -> Any:
     if "<items>" in plain:
         return {unflatten(key, tensors): unflatten(part, tensors) for key, part in plain["<items>"]}
     return {key: unflatten(part, tensors) for key, part in plain.items()}
-
-
-def same(left: Any, right: Any) -> bool:
-    """Whether two nested states are equal to the last bit.
-
-    >>> same({"a": [torch.ones(2), 1]}, {"a": [torch.ones(2), 1]}), same([torch.ones(2)], [torch.zeros(2)])
-    (True, False)
-    """
-    plain_left, tensors_left = flatten(left)
-    plain_right, tensors_right = flatten(right)
-    return (
-        plain_left == plain_right
-        and tensors_left.keys() == tensors_right.keys()
-        and all(
-            tensor.dtype == tensors_right[name].dtype and torch.equal(tensor, tensors_right[name])
-            for name, tensor in tensors_left.items()
-        )
-    )

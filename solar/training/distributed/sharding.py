@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from solar.config.training import Precision
-from solar.training.checkpoint.points import SafetensorsCheckpointIO
+from solar.training.checkpoint.folder import SafetensorsCheckpointIO
 from solar.training.checkpoint.tensor_file import save_file
 from solar.training.checkpoint.tree import flatten
 from solar.training.distributed.tensor_parallel import split

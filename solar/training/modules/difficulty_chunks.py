@@ -1,7 +1,7 @@
 """Easy-to-hard chunks for stepwise DPO (arXiv 2403.19270, section 3.2).
 
-The paper orders by the reward accuracy of M_0. DPO's reward of M_0 against itself is 0 everywhere, so a pair counts as
-ranked right where M_0 gives the chosen answer the higher log-probability: gamma = log p(chosen) - log p(rejected) > 0.
+The paper orders by the reward accuracy of M_0. DPO's reward of M_0 against itself is 0 everywhere, so M_0 ranks a pair
+right where it gives the chosen answer the higher log-probability: gamma = log p(chosen) - log p(rejected) > 0.
 A sum over tokens favours the shorter answer, so gamma may be taken per token instead.
 """
 
@@ -23,7 +23,7 @@ PAIRS = "pairs.jsonl"
 
 
 def chunk_pairs(config: ChunkPairsConfig, logps_dir: Path, data_dir: Path, output: Path) -> list[dict[str, Any]]:
-    """Write a line a pair; returns what is known of each chunk, from easy to hard."""
+    """Write a line for each pair; return a description of each chunk, from easy to hard."""
     data = TokenDataset(data_dir, "train")
     table = load_file(logps_dir / NAME)["train"].double().numpy()
     samples = [data[row].sample_ids[0] for row in range(len(data))]
@@ -40,7 +40,7 @@ def chunk_pairs(config: ChunkPairsConfig, logps_dir: Path, data_dir: Path, outpu
 
 
 def answer_tokens(data: TokenDataset) -> Ints:
-    """Trained tokens of the chosen and the rejected answer of each row, [rows, 2]."""
+    """Numbers of trained tokens of the chosen and the rejected answer, [rows, 2]."""
     counts = [
         np.add.reduceat(row.labels != IGNORED, [0, row.document_lengths[0]], dtype=np.int64)
         for row in (data[number] for number in range(len(data)))
@@ -51,7 +51,7 @@ def answer_tokens(data: TokenDataset) -> Ints:
 def chunk_numbers(
     config: ChunkPairsConfig, margins: npt.NDArray[np.float64], sources: dict[str, tuple[int, int]]
 ) -> Ints:
-    """The chunk of each row, from 1 on; ties keep the order of the data."""
+    """The chunk of each row, numbered from 1; ties keep the order of the data."""
     chunks = np.zeros(len(margins), np.int64)
     if config.by is ChunkBy.accuracy:
         if len(sources) != len(config.shares):
@@ -72,7 +72,7 @@ def chunk_numbers(
 
 
 def read_chunks(folder: Path) -> Ints:
-    """The chunk of each row, as a stage has left it."""
+    """The chunk of each row, from the output of a `chunk_pairs` stage."""
     lines = (folder / PAIRS).read_text(encoding="utf-8").splitlines()
     return np.array([json.loads(line)["chunk"] for line in lines], np.int64)
 
@@ -82,13 +82,13 @@ def _described(
 ) -> dict[str, Any]:
     rows = np.flatnonzero(chunks == number)
     names = sorted({source_of[row] for row in rows.tolist() if row in source_of})
-    own = margins[rows]
+    margins = margins[rows]
     return {
         "chunk": number,
         "sources": names,
         "pairs": len(rows),
-        "accuracy": float((own > 0).mean()),
-        "margin": float(own.mean()),
-        "easiest": float(own.max()),
-        "hardest": float(own.min()),
+        "accuracy": float((margins > 0).mean()),
+        "margin": float(margins.mean()),
+        "easiest": float(margins.max()),
+        "hardest": float(margins.min()),
     }

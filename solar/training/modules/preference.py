@@ -16,6 +16,7 @@ from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.modules import reference_pass
 from solar.training.modules.preference_losses import AnswerLogps, preference_loss
+from solar.training.modules.preference_metrics import health
 from solar.training.modules.reference import Key, ReferenceLogps, compute_reference, content_hash
 from solar.training.modules.reference_pass import answer_sums
 from solar.training.modules.step import TrainingModule
@@ -24,7 +25,7 @@ from solar.training.optim.schedule import Schedule
 
 
 class PreferenceOptimization(TrainingModule):
-    """The policy trains alone in memory; the reference's log-probabilities are computed before the first step."""
+    """The policy trains alone in memory; the reference's log-probabilities are known before the first step."""
 
     assemble = staticmethod(from_pairs)
 
@@ -40,14 +41,15 @@ class PreferenceOptimization(TrainingModule):
         data_dir: Path,
         logps_dir: Path | None = None,
     ) -> None:
+        """`logps_dir`: output of the reference pass. Without it, `prepare` computes the log-probabilities."""
         super().__init__(network, config, schedule, role_of)
         self.preference = config
         self.model_dir, self.reference_dir, self.data_dir = model_dir, reference_dir, data_dir
         self.logps_dir = logps_dir
-        """Where the reference pass left its values; they are computed here, if there is none."""
         self.reference: ReferenceLogps | None = None
         self.reference_point = 0.0
-        """Mean log-ratio of policy and reference in the step before, at least 0: an estimate of their KL divergence."""
+        """Mean log-ratio of policy and reference in the previous step, at least 0: an estimate of their KL
+        divergence."""
 
     def training_step(self, step: Step, batch_idx: int) -> None:
         super().training_step(step, batch_idx)
@@ -63,7 +65,32 @@ class PreferenceOptimization(TrainingModule):
         super().on_load_checkpoint(checkpoint)
         self.reference_point = checkpoint["solar"]["reference_point"]
 
+    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        policy_P2 = self.answer_logps(batch)
+        reference_P2 = self._reference_logps(batch).to(policy_P2.device)
+        tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
+        logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
+        loss_P = preference_loss(logps, self.preference, self.reference_point)
+        return loss_P.sum(), health(logps, self.preference)
+
+    def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
+        """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
+        hidden_ND = self.hidden(batch, network)
+        return answer_sums(hidden_ND, read_head(network or self.network), batch)
+
+    def _reference_logps(self, batch: MicroBatch) -> Tensor:
+        assert self.reference is not None, "prepare comes before the first step"
+        table = self.reference.train if self.network.training else self.reference.valid
+        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+
+    def divisor(self, step: Step) -> int:
+        return step.rows
+
+    def validation_divisor(self, batch: MicroBatch) -> int:
+        return batch.answers // 2
+
     def prepare(self, steps: StepDataset, held_out: ValidationRows, output: Path) -> None:
+        """Load the reference's log-probabilities, or compute and save them in `output`."""
         if self.preference.loss in REFERENCE_FREE:
             self.reference = ReferenceLogps(torch.zeros(len(steps.rows), 2), torch.zeros(len(held_out.rows), 2))
             return
@@ -75,43 +102,49 @@ class PreferenceOptimization(TrainingModule):
             rows=steps.budget.rows,
             seed=self.config.seed,
         )
-        if not path.exists():
-            values = self._computed(steps, held_out) if self.logps_dir is None else self._read(steps, held_out)
-            if self.trainer.is_global_zero:
-                values.save(path, key)
-            self.trainer.strategy.barrier()
-        self.reference = ReferenceLogps.load(path, key)
+        # All ranks take the same way, or some would wait for the others' sums: a shared disk may show a file late.
+        (missing,) = self.any_rank([not path.exists()])
+        if not missing:
+            self.reference = ReferenceLogps.load(path, key)
+            return
+        self.reference = (
+            self._computed(steps, held_out) if self.logps_dir is None else self._loaded(self.logps_dir, steps, held_out)
+        )
+        if self.trainer.is_global_zero:
+            self.reference.save(path, key)
+        self.trainer.strategy.barrier()
 
     @property
     def _is_policy(self) -> bool:
-        """Whether the reference is what the policy is now."""
+        """Whether the policy still equals the reference."""
         return self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
 
     def _computed(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
         network = None if self._is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
-        return self._reference_pass(network, steps, held_out)
+        return self._compute(network, steps, held_out)
 
-    def _read(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
-        """The reference pass's values. Those of the first step and of held-out pairs are computed once more where the
-        policy is the reference: where a matrix product rounds a row by its neighbours, margins are exactly 0 so."""
-        assert self.logps_dir is not None
-        path = self.logps_dir / reference_pass.NAME
+    def _loaded(self, logps_dir: Path, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
+        """The values of the reference pass.
+
+        Where the policy equals the reference, the first step and the held-out pairs are recomputed in training's own
+        micro-batches, so that their margins are exactly 0: a matrix product may round a row by its neighbours.
+        """
         key = reference_pass.key_of(self.reference_dir, self.data_dir, self.config.precision)
-        values = ReferenceLogps.load(path, key)
+        values = ReferenceLogps.load(logps_dir / reference_pass.NAME, key)
         if self._is_policy:
-            here = self._reference_pass(None, steps, held_out, first_steps=1)
-            values.train = torch.where(here.train != 0, here.train, values.train)
-            values.valid[: len(here.valid)] = torch.where(here.valid != 0, here.valid, values.valid)
+            own = self._compute(None, steps, held_out, first_steps=1)
+            values.train = torch.where(own.train != 0, own.train, values.train)
+            values.valid[: len(own.valid)] = torch.where(own.valid != 0, own.valid, values.valid)
         return values
 
-    def _reference_pass(
+    def _compute(
         self,
         network: PreTrainedModel | None,
         steps: StepDataset,
         held_out: ValidationRows,
         first_steps: int | None = None,
     ) -> ReferenceLogps:
-        """With the policy as it is, if no other network is given."""
+        """The log-probabilities under `network`, or under the policy as it is."""
 
         def logps(batch: MicroBatch) -> Tensor:
             with self.trainer.precision_plugin.forward_context():
@@ -126,62 +159,3 @@ class PreferenceOptimization(TrainingModule):
         values = compute_reference(logps, steps, held_out, over_ranks, first_steps)
         self.network.train()
         return values
-
-    def answer_logps(self, batch: MicroBatch, network: PreTrainedModel | None = None) -> Tensor:
-        """Log-probabilities of all tokens of each answer, [P, 2]: chosen, rejected."""
-        hidden_ND = self.hidden(batch, network)
-        return answer_sums(hidden_ND, read_head(network or self.network), batch)
-
-    def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        policy_P2 = self.answer_logps(batch)
-        reference_P2 = self._looked_up(batch).to(policy_P2.device)
-        tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
-        logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
-        loss_P = preference_loss(logps, self.preference, self.reference_point)
-        return loss_P.sum(), watched(logps, self.preference)
-
-    def _looked_up(self, batch: MicroBatch) -> Tensor:
-        assert self.reference is not None, "prepare comes before the first step"
-        table = self.reference.train if self.network.training else self.reference.valid
-        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
-
-    def divisor(self, step: Step) -> int:
-        return step.rows
-
-    def validation_divisor(self, batch: MicroBatch) -> int:
-        return batch.answers // 2
-
-
-def watched(logps: AnswerLogps, config: DpoConfig) -> dict[str, Tensor]:
-    """Sums over pairs of what tells a healthy run from one where both answers become unlikely.
-
-    Without a reference nothing can be said against it; margins are then of log-probabilities per token.
-    """
-    per_token, beta = logps.per_token(), config.beta
-    margins_P = (per_token if config.loss in REFERENCE_FREE else logps).margins_P
-    numbers = {
-        "accuracy": margins_P > 0,
-        "margin": beta * margins_P,
-        "chosen_logps": logps.chosen_P,
-        "rejected_logps": logps.rejected_P,
-        "chosen_tokens": logps.chosen_tokens_P,
-        "rejected_tokens": logps.rejected_tokens_P,
-    }
-    if config.loss not in REFERENCE_FREE:
-        numbers |= {
-            "chosen_reward": beta * logps.chosen_rewards_P,
-            "rejected_reward": beta * logps.rejected_rewards_P,
-            "chosen_fell": logps.chosen_rewards_P < 0,
-            "kl_per_token": (k3(per_token.chosen_rewards_P) + k3(per_token.rejected_rewards_P)) / 2,
-        }
-    return {name: value.detach().float().sum() for name, value in numbers.items()}
-
-
-def k3(log_ratio_P: Tensor) -> Tensor:
-    """Estimate of KL(policy, reference) from log(policy / reference); never negative (Schulman, "Approximating KL
-    Divergence", 2020). On the answers of the data, not on samples of the policy: a sign of drift, not the divergence.
-
-    >>> k3(torch.tensor([0.0, 0.5]))  # e^-0.5 - 1 + 0.5
-    tensor([0.0000, 0.1065])
-    """
-    return torch.expm1(-log_ratio_P) + log_ratio_P

@@ -1,6 +1,6 @@
-"""Log-probabilities of the reference model: computed once, kept beside the training that needs them.
+"""Log-probabilities of the reference model: computed once, and kept beside the training that needs them.
 
-A row's value is computed in the same micro-batch in which training first meets it, so that a policy that still equals
+A row's value is computed in the micro-batch in which training first meets the row, so that a policy that still equals
 the reference has a margin of exactly 0.
 """
 
@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from solar.data.store.dataset import TokenDataset
 from solar.errors import StageError
 from solar.network.microbatch import MicroBatch, from_pairs
-from solar.training.batches.steps import Rows, StepDataset
+from solar.training.batches.steps import StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 
 AnswerLogps = Callable[[MicroBatch], Tensor]
@@ -34,11 +35,12 @@ class Key:
     data: str
     precision: str
     rows: int | None = None
-    """Rows that training meets; None: all there are."""
+    """Rows that training meets; None: all rows."""
     seed: int | None = None
 
     def difference(self, other: "Key") -> str | None:
-        """
+        """The first field that differs.
+
         >>> Key("m", "d", "fp32", 10, 0).difference(Key("m", "e", "fp32", 10, 0))
         'data: found e, expected d'
         """
@@ -49,7 +51,7 @@ class Key:
 
 @dataclass
 class ReferenceLogps:
-    """Tables [samples, 2] of chosen and rejected log-probabilities; zeros where training never looks."""
+    """Tables [samples, 2] of chosen and rejected log-probabilities; zeros for samples that training never reads."""
 
     train: Tensor
     valid: Tensor
@@ -58,22 +60,27 @@ class ReferenceLogps:
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(f"{path.name}.building")
         tensors = {"train": self.train.cpu(), "valid": self.valid.cpu()}
-        save_file(tensors, building, metadata={"key": json.dumps(asdict(key))})
+        # Not save_file of safetensors, whose files are unreadable for all but the owner.
+        building.write_bytes(save(tensors, metadata={"key": json.dumps(asdict(key))}))
         building.rename(path)
 
     @classmethod
     def load(cls, path: Path, key: Key) -> "ReferenceLogps":
-        """Raises `StageError` if the file was made for something else."""
+        """Raises `StageError` if the file was made with another key."""
         with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            found = Key(**json.loads(file.metadata()["key"]))
-            if (difference := key.difference(found)) is not None:
-                raise StageError(f"{path}: made for another reference ({difference}); remove it to compute it anew")
+            stored = Key(**json.loads(file.metadata()["key"]))
+            if (difference := key.difference(stored)) is not None:
+                raise StageError(
+                    f"{path}: made for another reference ({difference}); remove the file to compute it anew"
+                )
             return cls(file.get_tensor("train"), file.get_tensor("valid"))
 
 
 @torch.no_grad()
-def compute_table(logps: AnswerLogps, rows: Rows, micro_batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
-    """Log-probabilities of every row's answers, [samples, 2]; zeros for what other ranks compute."""
+def compute_table(
+    logps: AnswerLogps, rows: TokenDataset, micro_batch_size: int, rank: int = 0, world_size: int = 1
+) -> Tensor:
+    """Log-probabilities of every row's answers, [samples, 2]; zeros for the rows of other ranks."""
     table = torch.zeros(len(rows), 2)
     own = range(rank, len(rows), world_size)
     for start in range(0, len(own), micro_batch_size):
@@ -90,22 +97,22 @@ def compute_reference(
     over_ranks: SumOverRanks,
     first_steps: int | None = None,
 ) -> ReferenceLogps:
-    """One pass over all rows that training will meet (or its first steps), and over the held-out ones."""
+    """One pass over the rows of all steps (or of the first steps), and over the held-out rows."""
     train, new = torch.zeros(len(steps.rows), 2), np.ones(len(steps.rows), np.bool_)
     for number in range(len(steps) if first_steps is None else min(first_steps, len(steps))):
         numbers = steps.row_numbers(number)
-        rows, places = np.unique(numbers, return_index=True)
+        rows, positions = np.unique(numbers, return_index=True)
         if not new[rows].any():
             continue
-        mine = new[rows] & (places % steps.world_size == steps.rank)
-        first = set(rows[mine].tolist())
+        mine = new[rows] & (positions % steps.world_size == steps.rank)
+        unseen = set(rows[mine].tolist())
         own = iter(numbers[steps.rank :: steps.world_size].tolist())
         for micro_batch in steps[number].micro_batches:
             values_P2 = logps(micro_batch).float().cpu()
             for sample, row, value_2 in zip(micro_batch.sample_ids, own, values_P2, strict=False):
-                if row in first:
+                if row in unseen:
                     train[sample] = value_2
-                    first.discard(row)
+                    unseen.discard(row)
         new[numbers] = False
     valid = torch.zeros(len(held_out.rows), 2)
     for micro_batch in held_out:
@@ -114,7 +121,7 @@ def compute_reference(
 
 
 def content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
-    """sha256 over names and content of the files of a folder that match; first 16 hex digits."""
+    """First 16 hex digits of the sha256 over names and contents of a folder's files that match a pattern."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The reference pass as a stage: every pair of a data set under a frozen model, on one device or dealt to several."""
+"""The reference pass: log-probabilities of every pair of a data set under a frozen model, on one or more devices."""
 
 import os
 from pathlib import Path
@@ -11,19 +11,20 @@ from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import TrainerConfig
 from solar.config.training import Precision
 from solar.data.store.dataset import TokenDataset
-from solar.errors import DataError
+from solar.errors import DataError, Interrupted
 from solar.network.cross_entropy import segment_sums
 from solar.network.decoder import Decoder
 from solar.network.head import Head, read_head
 from solar.network.loading import load_network
 from solar.network.microbatch import MicroBatch
+from solar.training.interrupt import StopRequest, listening
 from solar.training.modules.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
 
 NAME = "logps.safetensors"
 
 
 def key_of(model_dir: Path, data_dir: Path, precision: Precision) -> Key:
-    """What the values depend on. Template and lengths are in the data's tokens."""
+    """What the values depend on; the data's tokens include template and lengths."""
     model = content_hash(model_dir, ("config.json", "*.safetensors"))
     return Key(model=model, data=content_hash(data_dir, ("*",)), precision=precision.value)
 
@@ -31,32 +32,45 @@ def key_of(model_dir: Path, data_dir: Path, precision: Precision) -> Key:
 def reference_pass(
     config: ReferenceLogpsConfig, model_dir: Path, data_dir: Path, output: Path, trainer: TrainerConfig, size: int
 ) -> int:
-    """Leave `logps.safetensors`; returns the number of pairs. The whole model is on each device, in eval mode."""
+    """Write `logps.safetensors`, and return the number of pairs. Each device holds the whole model, in eval mode.
+
+    Raises `Interrupted` after a signal; no values are kept.
+    """
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     rank, world_size = 0, trainer.devices * trainer.num_nodes
-    if world_size > 1:
-        dist.init_process_group("gloo")
-        rank = dist.get_rank()
-    place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if trainer.accelerator == "gpu" else "cpu"
-    device = torch.device(place)
+    with listening() as stop:
+        if world_size > 1:
+            dist.init_process_group("gloo")
+            rank = dist.get_rank()
+        logps = _answer_logps(config, model_dir, trainer, stop)
+        try:
+            tables = [_table(logps, data_dir, split, size, rank, world_size) for split in ("train", "valid")]
+        finally:
+            if world_size > 1:
+                dist.destroy_process_group()
+        if rank == 0:
+            ReferenceLogps(*tables).save(output / NAME, key_of(model_dir, data_dir, config.precision))
+    return sum(map(len, tables))
+
+
+def _answer_logps(
+    config: ReferenceLogpsConfig, model_dir: Path, trainer: TrainerConfig, stop: StopRequest
+) -> AnswerLogps:
+    """The frozen model on this process's device, as a function of a micro-batch."""
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if trainer.accelerator == "gpu" else "cpu")
     network = load_network(model_dir, config.precision).to(device).eval()
     decoder = Decoder(network)
 
     def logps(batch: MicroBatch) -> Tensor:
+        if stop.received:
+            raise Interrupted(f"stopped by {stop.received.name}; the same command starts the reference pass anew")
         moved = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.bf16_mixed):
             hidden_TD = decoder(moved.input_ids_T, moved.position_ids_T, moved.segments)[0]
             return answer_sums(hidden_TD[moved.positions_N], read_head(network), moved)
 
-    try:
-        tables = [_table(logps, data_dir, split, size, rank, world_size) for split in ("train", "valid")]
-    finally:
-        if world_size > 1:
-            dist.destroy_process_group()
-    if rank == 0:
-        ReferenceLogps(*tables).save(output / NAME, key_of(model_dir, data_dir, config.precision))
-    return sum(map(len, tables))
+    return logps
 
 
 def answer_sums(hidden_ND: Tensor, head: Head, batch: MicroBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Averages of the weights along training: an alternative to letting the learning rate decay."""
+"""Averages of the weights along training: an alternative to a decaying learning rate."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from solar.config.training import AverageConfig, AverageKind
 
 
 class Average:
-    """A running mean beside the weights; what it has seen is part of the checkpoint.
+    """A running mean of the weights; the mean and its count are part of the checkpoint.
 
-    `ema`: step t of n weighs decay^(n - t) over the sum of these, so that in a short training the first step is not all
-    that counts (as in Adam, arXiv 1412.6980, section 3). `window`: the plain mean of the weights at every
-    `every_steps`-th step of the last `window_fraction` of training (PMA, arXiv 2505.12082).
+    `ema`: step t of n has weight decay^(n - t), divided by the sum of these weights, so that the first step does not
+    dominate a short training (bias correction as in Adam, arXiv 1412.6980, section 3). `window`: the plain mean over
+    every `every_steps`-th step of the last `window_fraction` of training (PMA, arXiv 2505.12082).
     """
 
     def __init__(self, config: AverageConfig, weights: list[Tensor], total_steps: int) -> None:
@@ -27,8 +27,8 @@ class Average:
     def step_done(self, step: int) -> None:
         """After step `step`, counted from 1."""
         if self.config.kind is AverageKind.window:
-            behind = self.total_steps - step
-            if step <= self.first_step or behind % self.config.every_steps:
+            remaining = self.total_steps - step
+            if step <= self.first_step or remaining % self.config.every_steps:
                 return
         decay = self.config.decay
         ema = self.config.kind is AverageKind.ema
@@ -41,7 +41,7 @@ class Average:
 
     @torch.no_grad()
     def put_in(self) -> None:
-        """The weights become their average."""
+        """Replace the weights with their average."""
         for weight, mean in zip(self.weights, self.means, strict=True) if self.means else ():
             weight.copy_(mean)
 

@@ -1,4 +1,4 @@
-"""Steps that would do harm are skipped: their data is read, their gradient is thrown away, and they are counted."""
+"""Skip harmful steps: their data is read, their gradient is dropped, and they are counted."""
 
 import math
 from collections import deque
@@ -11,8 +11,8 @@ from solar.errors import StageError
 class Guard:
     """Watches loss and gradient norm. Its window holds finite values only and is part of the checkpoint.
 
-    A skipped step counts as a step (its data is not read again, the schedule moves on); the weights and the
-    optimizer's state are as if it had not been. After OLMo-core's SkipStepOptimizer, less its NaN in the window.
+    A skipped step counts as a step: its data is not read again, and the schedule moves on. Weights and optimizer state
+    stay unchanged. After OLMo-core's SkipStepOptimizer, which lets NaN into its window.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -23,10 +23,10 @@ class Guard:
         self.in_a_row = 0
         self.rollbacks = 0
         self.refused = (math.nan, math.nan)
-        """Loss and gradient norm of the last step that was not used."""
+        """Loss and gradient norm of the last skipped step."""
 
     def accepts(self, loss: float, grad_norm: float, step: int) -> bool:
-        """Whether to use the step; `StageError` if too many in a row were refused."""
+        """Whether to apply the step. Raises `StageError` after too many skipped steps in a row."""
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
         accepted = finite and not (self._spikes(loss, self.losses) or self._spikes(grad_norm, self.norms))
         if finite:
@@ -44,7 +44,7 @@ class Guard:
         return accepted
 
     def rollback_point(self, step: int) -> int | None:
-        """After step `step` of this training: the one to go back to, at or before the last good one; None: go on."""
+        """After step `step`: the step to roll back to, not after the last accepted step; None: go on."""
         every = self.config.rollback_every_steps
         if every is None or self.in_a_row != self.config.rollback_after:
             return None

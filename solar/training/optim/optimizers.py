@@ -19,11 +19,11 @@ Roles = Callable[[str], str]
 
 
 def freeze(network: nn.Module, config: TrainConfig, role_of: Roles) -> None:
-    """Take the gradient from every parameter that the configuration does not train."""
+    """Switch off the gradient of every parameter that the configuration does not train."""
     for name, parameter in network.named_parameters():
         role = role_of(name)
-        kept_out = config.trainable is Trainable.new and role != "new" and config.unfreeze_at is None
-        if kept_out or config.lr_factors.get(role, 1.0) == 0:
+        excluded = config.trainable is Trainable.new and role != "new" and config.unfreeze_at is None
+        if excluded or config.lr_factors.get(role, 1.0) == 0:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         if config.trainable is Trainable.new and all(role_of(name) != "new" for name, _ in network.named_parameters()):
@@ -32,10 +32,10 @@ def freeze(network: nn.Module, config: TrainConfig, role_of: Roles) -> None:
 
 
 def parameter_groups(network: nn.Module, config: TrainConfig, role_of: Roles) -> list[dict[str, Any]]:
-    """Each trained parameter in exactly one group of one peak rate and one decay, in the network's own order.
+    """The trained parameters in groups that share one peak rate and one decay, in the network's own order.
 
-    Norms, biases and embeddings (also where the embedding is the output layer) are not decayed. With Muon, `hidden`
-    says whether a group holds matrices of the layers: what it moves, where AdamW moves all else.
+    Norms, biases and embeddings (also an embedding that is the output layer) are not decayed. With Muon, a group with
+    `hidden` holds matrices of the layers, which Muon moves; AdamW moves the other groups.
     """
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     ends = embeddings | {id(parameter) for parameter in _head(network)}
@@ -44,7 +44,7 @@ def parameter_groups(network: nn.Module, config: TrainConfig, role_of: Roles) ->
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        bias = name.endswith("bias")  # of experts, it has two dimensions
+        bias = name.endswith("bias")  # the biases of experts have two dimensions
         decayed = parameter.ndim > 1 and not bias and id(parameter) not in embeddings
         decay = config.optimizer.weight_decay if decayed else 0.0
         rate = config.optimizer.lr * config.lr_factors.get(role_of(name), 1.0)
@@ -62,7 +62,7 @@ def _head(network: nn.Module) -> Iterable[nn.Parameter]:
 
 
 def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> list[Optimizer]:
-    """The optimizer of that name; Muon is two, since AdamW moves what is not a matrix of the layers."""
+    """The optimizer by its name. Muon needs two, since AdamW moves the weights that are not matrices of the layers."""
     if config.name is OptimizerName.adafactor:
         if config.betas or config.eps:
             warnings.warn("optimizer.betas, eps: adafactor does not read them", stacklevel=2)
@@ -89,41 +89,41 @@ def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> l
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
-    """Every group to its share of its own peak."""
+    """Set the rate of every group to the same share of its own peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
 
 
-def explore(optimizers: Iterable[Optimizer]) -> None:
-    """Schedule-free optimizers put the point that gradients are taken at in place of the weights; others do nothing."""
+def train_weights(optimizers: Iterable[Optimizer]) -> None:
+    """Schedule-free optimizers put the weights in place at which gradients are taken; other optimizers do nothing."""
     for optimizer in optimizers:
         if hasattr(optimizer, "train"):
             optimizer.train()
 
 
-def settle(optimizers: Iterable[Optimizer]) -> None:
-    """Schedule-free optimizers put their average in place of the weights: what is read, saved and shipped."""
+def eval_weights(optimizers: Iterable[Optimizer]) -> None:
+    """Schedule-free optimizers put their average in place of the weights: it is what is validated and saved."""
     for optimizer in optimizers:
         if hasattr(optimizer, "eval"):
             optimizer.eval()
 
 
 @contextmanager
-def settled(optimizers: Sequence[Optimizer]) -> Iterator[None]:
-    """`settle` for a while. The way back is a copy, since the arithmetic there and back is not exact."""
-    moving = [optimizer for optimizer in optimizers if hasattr(optimizer, "eval") and _exploring(optimizer)]
-    weights = [weight for optimizer in moving for group in optimizer.param_groups for weight in group["params"]]
+def weights_in_eval(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """`eval_weights` for a while. A copy brings the weights back, since the optimizer's own way back is not exact."""
+    switched = [optimizer for optimizer in optimizers if hasattr(optimizer, "eval") and _in_train_mode(optimizer)]
+    weights = [weight for optimizer in switched for group in optimizer.param_groups for weight in group["params"]]
     before = [weight.detach().clone() for weight in weights]
-    settle(moving)
+    eval_weights(switched)
     try:
         yield
     finally:
-        explore(moving)
+        train_weights(switched)
         with torch.no_grad():
             for weight, value in zip(weights, before, strict=True):
                 weight.copy_(value)
 
 
-def _exploring(optimizer: Optimizer) -> bool:
+def _in_train_mode(optimizer: Optimizer) -> bool:
     return bool(optimizer.param_groups[0]["train_mode"])

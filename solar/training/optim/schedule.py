@@ -19,7 +19,7 @@ class Schedule:
     warmup_steps: int
     decay_steps: int
     final: float
-    """The last rate, as a share of the peak; the same for the next two."""
+    """The last rate, as a share of the peak, like `initial` and `stable`."""
     initial: float = 0.0
     stable: float = 1.0
     cooldown_steps: int = 0
@@ -27,9 +27,9 @@ class Schedule:
 
     @classmethod
     def of(cls, config: ScheduleConfig, total_steps: int, steps_of_tokens: Callable[[int], int]) -> "Schedule":
-        """`steps_of_tokens`: how many steps read so many tokens.
+        """`steps_of_tokens`: number of tokens -> number of steps that read them.
 
-        A warm-up that is longer than the training stays as long, so that a longer training has the same beginning.
+        A warm-up that is longer than the training keeps its length, so that a longer training starts alike.
         """
 
         def steps(text: str | None, fraction: float) -> int:
@@ -39,21 +39,22 @@ class Schedule:
             amount = round(duration.amount)
             return steps_of_tokens(amount) if duration.unit is Unit.tokens else amount
 
-        def within(name: str, said: str | None, fraction: float, left: int) -> int:
-            wanted = steps(said, fraction)
-            if said is not None and wanted > left:
+        def within(name: str, length: str | None, fraction: float, left: int) -> int:
+            wanted = steps(length, fraction)
+            if length is not None and wanted > left:
                 warnings.warn(f"schedule.{name}: found {wanted} steps, but {left} are left for it", stacklevel=2)
             return min(wanted, left)
 
         if (config.decay or config.decay_fraction) and config.name not in (ScheduleName.wsd, ScheduleName.infinite):
             warnings.warn(
-                f"schedule.decay, decay_fraction: {config.name} has no such decay, so it is left out", stacklevel=2
+                f"schedule.decay, decay_fraction: {config.name} has no such decay, so the setting is ignored",
+                stacklevel=2,
             )
         warmup = steps(config.warmup, config.warmup_fraction)
         left = max(0, total_steps - warmup)
         if warmup > total_steps:
-            told = f"found {warmup} steps in a training of {total_steps}, which ends before the peak"
-            warnings.warn(f"schedule.warmup: {told}", stacklevel=2)
+            problem = f"found {warmup} steps in a training of {total_steps}, which ends before the peak"
+            warnings.warn(f"schedule.warmup: {problem}", stacklevel=2)
         decay = within("decay", config.decay, config.decay_fraction, left)
         return cls(
             config.name,
@@ -83,21 +84,21 @@ class Schedule:
         if self.name is ScheduleName.linear:
             return _between(1.0, self.final, done)
         if self.name is ScheduleName.cosine:
-            return _between(1.0, self.final, _FALLEN[Decay.cosine](done))
+            return _between(1.0, self.final, _DROP[Decay.cosine](done))
         decayed = step - (self.total_steps - self.decay_steps)
         if decayed >= 0:
-            return _between(self.stable, self.final, _FALLEN[self.decay_shape](decayed / self.decay_steps))
+            return _between(self.stable, self.final, _DROP[self.decay_shape](decayed / self.decay_steps))
         if since_warmup < self.cooldown_steps:
-            return _between(1.0, self.stable, _FALLEN[Decay.cosine](since_warmup / self.cooldown_steps))
+            return _between(1.0, self.stable, _DROP[Decay.cosine](since_warmup / self.cooldown_steps))
         return self.stable
 
 
-_FALLEN: dict[Decay, Callable[[float], float]] = {
+_DROP: dict[Decay, Callable[[float], float]] = {
     Decay.linear: lambda done: done,
     Decay.sqrt: math.sqrt,
     Decay.cosine: lambda done: (1 - math.cos(math.pi * done)) / 2,
 }
-"""Share of the way down after a share of the decay."""
+"""Share of the decay that is done -> share of the drop in the rate."""
 
 
 def _between(start: float, end: float, share: float) -> float:

@@ -1,0 +1,1 @@
+"""What this machine lacks for what a plan is about to run."""

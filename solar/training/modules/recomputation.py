@@ -1,0 +1,29 @@
+"""Activations that the backward pass computes again instead of holding them in memory."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from transformers import PreTrainedModel
+
+_ATEN = torch.ops.aten
+HELD = [
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN.bmm.default,
+    _ATEN._grouped_mm.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default,
+]
+"""Operations whose results are expensive: selective recomputation holds them, and computes the cheap rest again."""
+
+
+def recompute_activations(network: PreTrainedModel, selective: bool) -> None:
+    """Hold the inputs of each layer, and with `selective` the results of its matrix products and attention."""
+    options: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, HELD)
+    network.activation_checkpointing_enable(options)

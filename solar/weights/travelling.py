@@ -1,0 +1,95 @@
+"""The files that belong to a model besides its weights: tokenizer, generation settings, chat templates, licence."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from solar.weights.folder import member
+from solar.weights.json_file import read_json, without_code, write_json
+
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+TEMPLATES = "additional_chat_templates"
+"""Folder of named chat templates, `*.jinja`."""
+LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+OTHERS = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+TRAVELLING = (*TOKENIZER, *OTHERS, *LEGAL)
+"""Patterns of the files that a model made from another takes along. All else stays: weights in other formats, training
+logs, code, and the card, which speaks of the base alone."""
+
+
+def travelling_files(folder: Path, patterns: Iterable[str] = TRAVELLING) -> Iterator[str]:
+    """Names, relative to the folder, of its files that travel. Raises `ArtifactError` for a link that leads out."""
+    names = {path.name for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()}
+    yield from sorted(names)
+    templates = folder / TEMPLATES
+    if templates.is_dir() and not templates.is_symlink():
+        yield from (f"{TEMPLATES}/{path.name}" for path in sorted(templates.glob("*.jinja")))
+
+
+def copy_travelling_files(source: Path, target: Path, patterns: Iterable[str] = TRAVELLING) -> list[str]:
+    """Copy what travels, byte for byte unless a configuration chooses code; returns a line for each key left out."""
+    notes: list[str] = []
+    for name in travelling_files(source, patterns):
+        path = member((source / name).parent, Path(name).name)
+        (target / name).parent.mkdir(exist_ok=True)
+        content = read_json(path) if _may_choose_code(path) else {}
+        if content != (kept := without_code(content)):
+            write_json(target / name, kept)
+            notes += left_out(name, content)
+        else:
+            shutil.copyfile(path, target / name)
+    return notes
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer's files."""
+    copy_travelling_files(source, target, TOKENIZER)
+
+
+def left_out(name: str, content: dict[str, Any]) -> list[str]:
+    """What of a configuration does not travel, as lines for the user."""
+    from solar.weights.json_file import code_keys
+
+    return [f"{name}: {key} left out: no code is taken from a model folder" for key in code_keys(content)]
+
+
+def copy_or_link(source: Path, target: Path, link: bool) -> bool:
+    """Put a file's bytes at `target`: a second name of the same file if `link` and the file system can.
+
+    Returns whether the target is a link.
+    """
+    if link:
+        try:
+            os.link(source.resolve(), target)
+        except OSError:
+            pass
+        else:
+            return True
+    shutil.copyfile(source, target)
+    return False
+
+
+def _may_choose_code(path: Path) -> bool:
+    return path.name.endswith("config.json")

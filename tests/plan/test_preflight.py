@@ -1,0 +1,109 @@
+"""What a machine lacks is found before work starts, from formulas that can be checked by hand."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from solar.config.data import Deduplicate, PrepareDataConfig
+from solar.config.model import ArchitectureConfig, ImportModelConfig
+from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.root import LoggerConfig, LoggerName, SolarConfig, Strategy, TrainerConfig
+from solar.config.synthesis import SynthesizeConfig
+from solar.config.training import AdapterConfig, Precision, SftConfig, Trainable
+from solar.plan.cost import cost, trainable_parameters
+from solar.plan.facts import ModelFacts
+from solar.plan.plan import PlannedStage
+from solar.plan.preflight.packages import missing_packages
+
+MISTRAL = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
+PARAMETERS = 7_241_732_096
+LAYER, EMBEDDINGS, NORM = 218_112_000, 2 * 32000 * 4096, 4096
+TRAINER = TrainerConfig(accelerator="gpu", devices=1, num_nodes=1, keep_checkpoints=1, strategy=Strategy.single)
+
+
+def _sft(**changed: object) -> SftConfig:
+    settings = {"model": "base", "data": "tokens", "duration": "10 steps", "global_batch_size": 8}
+    settings |= {"precision": Precision.fp32, "optimizer": OptimizerConfig(OptimizerName.adamw, 1e-3)}
+    return SftConfig(kind="sft", **(settings | changed))
+
+
+def _cost(config: SftConfig, facts: ModelFacts, trainer: TrainerConfig = TRAINER):
+    data = PlannedStage("tokens", PrepareDataConfig(kind="prepare_data", sequence_length=64), "0", {}, None, None)
+    stage = PlannedStage("sft", config, "1", {}, None, facts)
+    return cost(stage, {"tokens": data, "sft": stage}, trainer)
+
+
+FACTS = ModelFacts(MISTRAL, 32, 2)
+
+
+def test_full_training_takes_weights_gradients_and_two_moments() -> None:
+    assert MISTRAL.layer_parameters == LAYER and MISTRAL.parameters() == PARAMETERS
+    assert _cost(_sft(), FACTS).gpu_bytes == 16 * PARAMETERS
+    assert _cost(_sft(precision=Precision.bf16_true), FACTS).gpu_bytes == 8 * PARAMETERS
+    eight_bit = OptimizerConfig(OptimizerName.adamw_8bit, 1e-3)
+    assert _cost(_sft(optimizer=eight_bit), FACTS).gpu_bytes == (4 + 4 + 2) * PARAMETERS
+    sharded = replace(TRAINER, devices=4, strategy=Strategy.fsdp)
+    assert _cost(_sft(), FACTS, sharded).gpu_bytes == 4 * PARAMETERS
+
+
+def test_adapters_alone_get_gradients_and_moments() -> None:
+    # inputs + outputs of a layer: q and o 2 x 8192, k and v 2 x (4096 + 1024), three of 4096 + 14336
+    adapters = 32 * 8 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    assert _cost(_sft(adapter=AdapterConfig(rank=8)), FACTS).gpu_bytes == 4 * PARAMETERS + 12 * adapters
+    two = AdapterConfig(rank=8, targets=["q_proj", "v_proj"])
+    assert trainable_parameters(_sft(adapter=two), FACTS) == 32 * 8 * (8192 + 5120)
+
+
+def test_frozen_layers_get_no_gradients_and_no_moments() -> None:
+    grown = ModelFacts(MISTRAL, 48, 2, new_layers=16)
+    assert trainable_parameters(_sft(trainable=Trainable.new), grown) == 16 * LAYER
+    assert trainable_parameters(_sft(lr_factors={"old": 0.0}), grown) == 16 * LAYER + EMBEDDINGS + NORM
+    assert trainable_parameters(_sft(lr_factors={"embed": 0.0, "norm": 0.0}), grown) == 48 * LAYER
+    thawing = _sft(trainable=Trainable.new, unfreeze_at="5 steps")
+    assert trainable_parameters(thawing, grown) == MISTRAL.parameters(48)
+
+
+def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
+    checkpoint = (4 + 8) * PARAMETERS  # weights and moments in float32, whatever the stored format
+    assert _cost(_sft(), FACTS).disk_bytes == 2 * PARAMETERS + 2 * checkpoint
+    assert _cost(_sft(), FACTS, replace(TRAINER, keep_checkpoints=3)).disk_bytes == 2 * PARAMETERS + 4 * checkpoint
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            PrepareDataConfig(kind="prepare_data", deduplicate=Deduplicate.minhash),
+            "stages.s.deduplicate: needs rensa, which is not installed; pip install 'solar[dedup]'",
+        ),
+        (
+            SynthesizeConfig(kind="synthesize", base_url="http://x/v1"),
+            "stages.s.base_url: needs openai, which is not installed; pip install 'solar[synthesize]'",
+        ),
+        (
+            ImportModelConfig(kind="import_model", path="model.gguf"),
+            "stages.s.path: needs gguf, which is not installed; pip install 'solar[gguf]'",
+        ),
+        (
+            _sft(adapter=AdapterConfig(rank=8)),
+            "stages.s.adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'",
+        ),
+        (
+            _sft(optimizer=OptimizerConfig(OptimizerName.schedule_free)),
+            "stages.s.optimizer.name: needs schedulefree, which is not installed; pip install 'solar[schedule_free]'",
+        ),
+        (_sft(), "logger.name: tensorboard is not installed; pip install tensorboard, or choose logger=none"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_an_optional_package_is_asked_for_before_work_starts(
+    config, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = PlannedStage("s", config, "0", {}, None, None)
+    whole = SolarConfig(logger=LoggerConfig(LoggerName.tensorboard if line.startswith("logger") else LoggerName.none))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert list(missing_packages([stage], whole)) == [line]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert list(missing_packages([stage], whole)) == []
