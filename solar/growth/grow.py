@@ -19,11 +19,14 @@ from solar.growth.remap.decoder import Decoder, find_decoder
 from solar.growth.remap.families import PROVEN
 from solar.growth.remap.layer_config import unknown_patterns
 from solar.growth.remap.layer_refusals import refuse_moved_vision_inputs
+from solar.growth.remap.quantised_layers import layer_mentions, remap_quantisation
 from solar.growth.remap.residual_writers import find_writers
 from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
 from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
 from solar.weights.json_file import write_json
 from solar.weights.publish import published
+from solar.weights.quantised import quantisation, refuse_packed, refuse_quantised
+from solar.weights.tied import check_tied_head
 from solar.weights.travelling import copy_travelling_files, left_out
 
 SMALL_MODEL_PARAMETERS = 1_000_000_000
@@ -126,6 +129,7 @@ def work_out(
 ) -> Job:
     """Everything about a growth but the writing. Reads headers and configuration only; raises as `grow` does."""
     base = open_folder(source)
+    check_tied_head(base)
     decoder = find_decoder(base.config, {name: tensor.shape for name, tensor in base.tensors.items()})
     growth = plan if isinstance(plan, GrowthPlan) else GrowthPlan(PlanName.explicit, layers=list(plan.sources))
     layers = resolve(growth, decoder.num_hidden_layers)
@@ -135,15 +139,25 @@ def work_out(
         )
     refuse_moved_vision_inputs(base.config, layers)
     configs = grow_config(base.config, decoder, layers)
-    check_layers_alike(base, decoder, configs.layer_kinds(layers.base_layers), layers)
+    _check_quantisation(base, growth)
+    kinds = zip(configs.layer_kinds(layers.base_layers), layer_mentions(base.config, decoder), strict=True)
+    check_layers_alike(base, decoder, list(kinds), layers)
     recipes = grown_tensors(base, decoder, layers, growth, _writers(base, decoder, configs, growth, seam_scales))
     grown = provenance(decoder, layers, growth, base.config)
     notes = [*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder)]
     config = grown_config(base.config, decoder, _without_extra_layers(configs.grown, decoder), grown)
+    config = remap_quantisation(config, decoder, layers)
     if growth.dtype is not None:
         config = {**config, **{key: growth.dtype.value for key in ("dtype", "torch_dtype") if key in config}}
     shards = plan_shards(base, recipes, max_shard_bytes)
     return Job(base, decoder, layers, config, recipes, shards, tuple(notes))
+
+
+def _check_quantisation(base: ModelFolder, growth: GrowthPlan) -> None:
+    """Quantised weights can be copied, not computed with."""
+    if growth.init is not Init.copy or growth.seam is not SeamInit.none or growth.dtype is not None:
+        refuse_quantised(base.folder, base.config)
+        refuse_packed(base)
 
 
 def check_model(job: Job, folder: Path, level: Verify) -> None:
@@ -188,7 +202,7 @@ def _new_layers_are_silent(job: Job) -> bool:
 
 
 def default_verification(job: Job) -> Verify:
-    small = job.parameters < SMALL_MODEL_PARAMETERS
+    small = job.parameters < SMALL_MODEL_PARAMETERS and quantisation(job.base.config) is None
     return Verify.logits if small and job.model_type not in PROVEN else Verify.bytes
 
 
