@@ -9,6 +9,7 @@ import torch
 
 from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError, StageError
+from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.decoder import Decoder
 from solar.network.microbatch import MicroBatch, from_rows
 
@@ -48,11 +49,9 @@ def _check(dataset: TokenDataset, decoder: Decoder, folder: Path) -> None:
         raise DataError(f"data: {folder} holds preference pairs, expected documents or conversations")
     if not len(dataset):
         raise DataError(f"data: {folder} has an empty valid split; raise its held_out_fraction")
-    if dataset.header.vocab_size > decoder.vocab_size:
-        raise DataError(
-            f"data: {folder} has {dataset.header.vocab_size} different tokens, the model knows "
-            f"{decoder.vocab_size}; prepare it with this model's tokenizer"
-        )
+    model = Path(decoder.network.name_or_path)
+    check_vocabulary(decoder.network, dataset.header.vocab_size, model, folder)
+    check_positions(decoder.network, dataset, model, folder)
 
 
 def _batches(dataset: TokenDataset, max_tokens: int | None) -> Iterator[MicroBatch]:

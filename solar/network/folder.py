@@ -33,6 +33,11 @@ def read_config(folder: Path) -> PreTrainedConfig:
     Raises `SolarError` for an adapter, a quantised model, and a config.json that `transformers` cannot read.
     """
     settings = weights.read_config(folder)
+    if (folder / weights.ADAPTER_FILE).exists():
+        raise StageError(
+            f"{folder / weights.ADAPTER_FILE}: lies beside whole weights, and transformers would load the "
+            "adapter's base; remove the file"
+        )
     refuse_quantised(folder, settings)
     for key in code_keys(settings):
         if key.endswith("_implementation"):  # transformers would fetch a kernel of that name and run it

@@ -21,10 +21,10 @@ from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError
 from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
+from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.head import body_of
 from solar.network.loading import load_network
 from solar.network.microbatch import Ints
-from solar.training.batches.compatibility import check_positions, check_vocabulary
 from solar.training.batches.continuation import Trunk
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, StepDataset

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from solar.config.training import PretrainConfig
 from solar.data.store.dataset import TokenDataset
-from solar.errors import StageError
+from solar.errors import DataError, StageError
 from solar.evaluation.perplexity import held_out_loss
 from solar.growth.remap.families import PROVEN
 from solar.network.loading import load_decoder
@@ -84,3 +84,10 @@ def test_a_loss_that_is_not_finite_is_refused_in_words(tmp_path):
         decoder.network.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
     with pytest.raises(StageError, match=r"model: the held-out loss on .*data is nan, expected a finite number"):
         held_out_loss(decoder, data)
+
+
+@pytest.mark.parametrize("name", ["opt", "gpt2"])
+def test_a_document_longer_than_the_table_of_positions_is_refused(name, tmp_path):
+    folder, data = make_tiny(name, tmp_path / "model"), write_rows(tmp_path / "data", [[[5] * 65]], 96)
+    with pytest.raises(DataError, match=r"a document of 65 tokens in a row, but .*model has 64 positions"):
+        held_out_loss(load_decoder(folder), data)

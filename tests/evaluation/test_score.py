@@ -46,7 +46,7 @@ def test_the_stage_leaves_a_row_for_each_model_in_order(stories, tmp_path):
 
 
 def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path):
-    with pytest.raises(StageError, match=r"has no config\.json"):
+    with pytest.raises(ArtifactError, match=r"config\.json: no such file"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ArtifactError, match=r"found neither model\.safetensors nor") as caught:

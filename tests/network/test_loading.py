@@ -122,6 +122,8 @@ def test_pickles_are_not_loaded(door, folder):
 @pytest.mark.parametrize("door", DOORS)
 def test_an_adapter_is_told_from_a_model(door, folder):
     (folder / "adapter_config.json").write_text("{}")
+    assert "adapter_config.json: lies beside whole weights" in refusal(door, folder)
+    (folder / "model.safetensors").unlink()
     assert "holds an adapter, expected a whole model; add it to its base first" in refusal(door, folder)
 
 
@@ -130,8 +132,11 @@ def test_an_adapter_is_told_from_a_model(door, folder):
     ("changes", "words"),
     [
         ({"model_type": "x", "auto_map": {"AutoConfig": "evil.C"}}, "cannot be loaded"),
-        ({"attn_implementation": "evil/kernel"}, "attn_implementation: evil/kernel is code from the hub"),
-        ({"text_config": {"_attn_implementation": "evil/kernel"}}, "evil/kernel is code from the hub"),
+        ({"attn_implementation": "evil/kernel"}, "attn_implementation names code of the hub"),
+        (
+            {"text_config": {"_attn_implementation": "evil/kernel"}},
+            "text_config._attn_implementation names code of the hub",
+        ),
     ],
 )
 def test_code_is_not_run(door, changes, words, folder):
@@ -177,4 +182,4 @@ def test_weights_that_are_no_safetensors_are_refused_in_one_line(door, content, 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_folder_that_is_not_there_is_refused(door, tmp_path):
-    assert "has no config.json" in refusal(door, tmp_path / "nowhere")
+    assert "nowhere: no such folder, expected a Hugging Face model folder" in refusal(door, tmp_path / "nowhere")

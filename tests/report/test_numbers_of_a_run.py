@@ -100,3 +100,14 @@ def test_a_card_says_how_the_model_was_grown_made_and_scored(chain, tmp_path):
     assert text.index("**base**") < text.index("**upscale**") < text.index("**merge**")
     assert "| merge | 12 | 2M | 2.650 | 1.325 | 70.0 % ± 2.0 |" in text
     assert "from_pretrained" in text
+
+
+def test_a_loss_that_is_not_finite_leaves_the_curve_and_is_counted_in_words(disk):
+    log = curve(3.0, 2.5, 2.0)
+    log[3]["valid_loss"] = None  # how the log writes a number that is not finite
+    disk.add("pretrain", "pretrain", logs__metrics_jsonl=log)
+    (picture,) = training_curves(disk.run)
+    assert (
+        "held-out loss not finite in 1 of 6 lines of the log" in picture.words and "training loss" not in picture.words
+    )
+    assert picture.svg

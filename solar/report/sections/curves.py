@@ -47,4 +47,7 @@ def _words(entry: Entry) -> str:
         parts.append(f"{optimizer.get('name', '')} at {plain(optimizer['lr'])}".strip())
     if "beta" in config:
         parts.append(f"beta {plain(config['beta'])}")
+    for key, name in (("loss", "training loss"), ("valid_loss", "held-out loss")):
+        if missing := sum(key in line and not is_finite(line[key]) for line in entry.log()):
+            parts.append(f"{name} not finite in {missing} of {len(entry.log())} lines of the log")
     return " · ".join(part for part in parts if part)

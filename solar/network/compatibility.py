@@ -1,4 +1,4 @@
-"""Refuse tokens that do not fit the model, before the first step."""
+"""Refuse tokens that do not fit the model, before the first pass."""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Data and model that do not fit together are told before the first step."""
+"""Data and model that do not fit together are refused before the first pass."""
 
 import re
 import warnings
@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
-from solar.training.batches.compatibility import check_positions, check_vocabulary
+from solar.network.compatibility import check_positions, check_vocabulary
 
 PLACES = Path("model"), Path("data")
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
