@@ -48,7 +48,7 @@ FLOORS = {
         ["show"],
         ["preflight"],
     ],
-    "report": [["entries", "numbers", "command"], ["charts"], ["sections"], ["page", "card", "sweep"]],
+    "report": [["numbers", "command"], ["entries", "charts"], ["sections"], ["page", "card", "sweep"]],
     "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
     "training": [
         ["checkpoint", "interrupt", "memory"],

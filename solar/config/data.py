@@ -74,7 +74,7 @@ class PythonDocsConfig(StageConfig):
     held_out_fraction: float = MISSING
     """Share of documented objects that no training split ever holds."""
     max_bytes: int | None = None
-    """Stop after this much training text; everything, if not given."""
+    """Stop after this much training text; null: take everything."""
     seed: int = MISSING
     """Decides which objects are held out, which wrong answers are offered, and what `max_bytes` leaves out."""
 
@@ -92,7 +92,7 @@ class SourceConfig:
     stage: str | None = reference("text", None)
     """A stage that leaves text; `file` names one of its files."""
     file: str | None = None
-    """The file inside the stage's artifact; nothing without a stage."""
+    """The file inside the artifact of `stage`; only with `stage`."""
     path: str | None = content("source", None)
     """A JSONL, CSV, Parquet, Arrow or text file (also .gz, .zst), a folder of them, or a glob."""
     hub: str | None = None
@@ -105,23 +105,23 @@ class SourceConfig:
     """The split that is read, of a hub, of files (`test-*.parquet`, `dev/`) or of rows with a column `split`."""
     format: Format = MISSING
     columns: dict[str, str] = field(default_factory=dict)
-    """Our name of a field -> the source's column, where they differ (`text: content`)."""
+    """Field of the format -> column of the source, where the names differ (`text: content`)."""
     weight: float | None = None
-    """Share of the mixture's tokens, relative to the other sources; by size, if none has one."""
+    """Share of the mixture's tokens, relative to the other weights; by size, if no source has a weight."""
     share: float | None = None
     """Share of all tokens, above 0 and below 1 (replay: `share: 0.05`); the others divide the rest by their weights."""
     max_epochs: float | None = None
-    """Read it no oftener than this; the others then take its part. Endless, if not given."""
+    """Read the source at most this often; afterwards the other sources take its share. Null: without end."""
     max_samples: int | None = None
-    """Draw this many rows at random (by the stage's seed); all, if not given."""
+    """Draw this many rows at random (by the stage's seed); null: take all."""
     keep: dict[str, str] = field(default_factory=dict)
-    """Column -> regular expression its value must match from its start; other rows are dropped and counted."""
+    """Column -> regular expression that the value must match from its start; other rows are dropped and counted."""
     drop_tasks: list[str] = field(default_factory=list)
     """FLAN task names whose rows are dropped (paper, Table 8); needs `task_index`."""
     task_index: str | None = None
     """Hub data set `organisation/name@commit` that gives questions (`inputs`) their FLAN task (`_task_name`)."""
     task_index_path: str | None = content("source", None)
-    """The same as local files; one of the two."""
+    """The task index as local files; either this or `task_index`."""
 
     def problems(self) -> Iterator[str]:
         places = [name for name in ("stage", "path", "hub") if getattr(self, name) is not None]
@@ -175,7 +175,7 @@ class Deduplicate(StrEnum):
     none = "none"
     """Every repetition stays."""
     exact = "exact"
-    """The same text, but for white space and case."""
+    """The same text, except for white space and case."""
     minhash = "minhash"
     """Nearly the same text: estimated Jaccard similarity of word 5-grams above 0.8 (extra `dedup`)."""
 
@@ -185,9 +185,10 @@ class DecontaminateConfig:
     """Leave out samples that share a run of words with an evaluation set."""
 
     against: dict[str, SourceConfig] = MISSING
-    """The evaluation sets; what is said in their rows (questions and answers) is compared."""
+    """The evaluation sets; the questions and answers in their rows are compared."""
     ngram: int = 13
-    """Words in a row that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); rows of 8 or more count whole."""
+    """Consecutive words that make an overlap (13: GPT-3, arXiv 2005.14165, appendix C); shorter texts of at least 8
+    words count whole."""
 
     def problems(self) -> Iterator[str]:
         if not self.against:
@@ -203,7 +204,7 @@ class SwitchConfig:
     """Other weights from a moment of training on."""
 
     at_tokens: int = MISSING
-    """Tokens read by then."""
+    """Tokens that are read before the switch."""
     weights: dict[str, float] = MISSING
     """Source -> weight; a source that is not named is no longer read."""
 
@@ -218,9 +219,9 @@ class PrepareDataConfig(StageConfig):
     """A tokenizer stage, or a model stage (its tokenizer)."""
     task: Task = MISSING
     template: str | None = None
-    """A chat template by name (`solar.data.encode.templates`); the tokenizer's own, if not given."""
+    """A chat template by name (`solar.data.encode.templates`); null: the tokenizer's own."""
     sequence_length: int = MISSING
-    """Tokens a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
+    """Tokens of a row; longer samples are cut (preference: prompts lose their start, both answers are cut alike)."""
     packing: Packing = MISSING
     held_out_fraction: float = MISSING
     """Share of samples, chosen by the hash of their text, that form the `valid` split.
@@ -229,7 +230,7 @@ class PrepareDataConfig(StageConfig):
     seed: int = MISSING
     """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None
-    """Draw sources by size ** (1 / temperature): above 1, small sources are read oftener. Excludes weights."""
+    """Draw sources by size ** (1 / temperature): above 1, small sources are read more often. Not with weights."""
     switches: list[SwitchConfig] = field(default_factory=list)
     """Other weights later in training, in order of `at_tokens`."""
     deduplicate: Deduplicate = Deduplicate.none

@@ -2,15 +2,17 @@
 
 import ast
 import inspect
+from dataclasses import is_dataclass
+from enum import Enum
 from itertools import pairwise
 from typing import Any
 
 
 def docstrings(config: type[Any]) -> dict[str, str]:
     """Name of a field or an enumeration value -> the literal below it; base classes are included."""
-    texts: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(config.__mro__):
-        if not base.__module__.startswith("solar."):
+        if base.__module__ == "enum" or not (is_dataclass(base) or issubclass(base, Enum)):
             continue
         try:
             source = inspect.getsource(base)
@@ -21,8 +23,8 @@ def docstrings(config: type[Any]) -> dict[str, str]:
         for node, after in pairwise(definition.body):
             if isinstance(node, ast.AnnAssign | ast.Assign) and (text := _literal(after)):
                 target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-                texts[ast.unparse(target)] = " ".join(text.split())
-    return texts
+                meanings[ast.unparse(target)] = " ".join(text.split())
+    return meanings
 
 
 def docstring_of(config: type[Any]) -> str:

@@ -37,6 +37,12 @@ Every key under `stages.<name>` is part of what the stage *is*: change the value
 keys only set the pace of the work, and are marked so. `stages.<name>.kind` says which of the following tables holds.
 """
 
+ELSEWHERE = """## Everything else
+
+How and where the work is done. These keys are no part of a stage's identity, with one exception: where dropout or the
+balance loss of experts makes the result depend on how a global batch is cut, micro-batch and replicas count.
+"""
+
 READ_BY_VALUE: dict[type[Enum], Mapping[Any, Any]] = {Format: FIELDS, MergeMethod: TAKES, PlanName: PARAMETERS}
 """Enumeration -> value -> the fields or settings that this value reads."""
 
@@ -52,7 +58,7 @@ def document() -> Iterator[str]:
         yield from _table(row.config, shared=TrainConfig if trains else StageConfig)
     yield "### Every stage that trains\n\n`pretrain`, `sft`, `dpo` and `stepwise_dpo` have these keys.\n"
     yield from _table(TrainConfig, shared=StageConfig)
-    yield "## Everything else\n\nHow and where the work is done. None of these keys is part of a stage's identity.\n"
+    yield ELSEWHERE
     yield from _table(SolarConfig)
     groups: list[tuple[str, type[Any]]] = [("trainer", TrainerConfig), ("logger", LoggerConfig), ("paths", PathsConfig)]
     for name, config in groups:
@@ -73,11 +79,11 @@ def _table(config: type[Any], prefix: str = "", shared: type[Any] | None = None)
 
 def keys(config: type[Any], prefix: str = "") -> Iterator[tuple[str, "Field[Any]", Any, str]]:
     """Each key of a dataclass: its path, its field, the field's type, and the docstring below the field."""
-    types, texts = typing.get_type_hints(config), docstrings(config)
+    types, meanings = typing.get_type_hints(config), docstrings(config)
     for item in fields(config):
         annotation, path = types[item.name], f"{prefix}{item.name}"
         inner, suffix = _nested(annotation)
-        yield path, item, annotation, texts.get(item.name) or _docstring_of_type(inner or annotation)
+        yield path, item, annotation, meanings.get(item.name) or _docstring_of_type(inner or annotation)
         if inner is not None and config is not SolarConfig:
             yield from keys(inner, f"{path}{suffix}.")
 
@@ -148,13 +154,13 @@ def _enumerations() -> set[type[Enum]]:
 
 
 def _values(enumeration: type[Enum]) -> Iterator[str]:
-    texts = docstrings(enumeration)
+    meanings = docstrings(enumeration)
     yield f"### {enumeration.__name__}\n\n{docstring_of(enumeration)}\n"
-    if not texts and enumeration not in READ_BY_VALUE:
+    if not meanings and enumeration not in READ_BY_VALUE:
         return
     yield "| value | meaning |\n| --- | --- |"
     for value in enumeration:
-        meaning = texts.get(value.name, "").replace("|", "\\|")
+        meaning = meanings.get(value.name, "").replace("|", "\\|")
         if reads := READ_BY_VALUE.get(enumeration, {}).get(value):
             ordered = sorted(reads) if isinstance(reads, set) else reads
             meaning = f"{meaning} Reads {', '.join(f'`{name}`' for name in ordered)}.".strip()

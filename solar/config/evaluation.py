@@ -13,7 +13,7 @@ class HarnessTaskConfig:
     """One task of lm-evaluation-harness."""
 
     task: str = MISSING
-    """Its name there."""
+    """Name of the task in the harness."""
     num_fewshot: int = MISSING
     """Solved examples in front of each question."""
     metric: str = MISSING
@@ -27,17 +27,17 @@ class EvaluateConfig(StageConfig):
     models: list[str] = reference("model")
     """Stages whose models are scored; `["*"]` is every model of the plan."""
     data: str | None = reference("tokens", None)
-    """Tokens whose `valid` split is read: loss in nats a token, bits a byte."""
+    """Tokens whose `valid` split is read: loss in nats per token, and bits per byte."""
     max_tokens: int | None = None
-    """Read at most this much of `data`; all, if not given."""
+    """Read at most this many tokens of `data`; null: read all."""
     choices: str | None = reference("text", None)
     """A text stage with `choices.jsonl`: which of several answers the model finds likeliest."""
     max_choices: int | None = None
-    """Ask at most so many questions of each task."""
+    """Ask at most this many questions of each task."""
     harness: dict[str, HarnessTaskConfig] = field(default_factory=dict)
-    """Name we show -> a task of lm-evaluation-harness (extra `eval`)."""
+    """Name in the table -> a task of lm-evaluation-harness (extra `eval`)."""
     harness_limit: int | None = None
-    """Score only the first so many examples of each harness task: a rehearsal, not a result."""
+    """Score only this many examples of each harness task, from the first on: a rehearsal, not a result."""
 
     def problems(self) -> Iterator[str]:
         if not self.models:

@@ -26,7 +26,7 @@ class UpscaleConfig(StageConfig, GrowthPlan):
     model: str = reference("model")
     """The base."""
     diagnosis: str | None = reference("diagnosis", None)
-    """Grow by the plan that this stage selected, instead of one written here."""
+    """Grow by the plan that this stage selected, instead of a plan written here."""
     data: str | None = reference("tokens", None)
     """Tokens on which `seam: rms_match` measures the stream."""
     materialize: bool = True
@@ -56,11 +56,11 @@ class DiagnoseConfig(StageConfig):
     plans: dict[str, GrowthPlan] = field(default_factory=dict)
     """Candidates, by name."""
     tokens: int = MISSING
-    """How much text is read."""
+    """Tokens of held-out text that are read."""
     sequence_length: int = MISSING
     """Tokens of a row of that text."""
     select: Select = Select.step0_loss
-    """Ranks the candidates; the first is selected, and written down as an explicit plan."""
+    """Ranks the candidates; the first candidate is selected and written down as an explicit plan."""
 
     def problems(self) -> Iterator[str]:
         for name in ("tokens", "sequence_length"):

@@ -43,7 +43,7 @@ class SeamInit(StrEnum):
     none = "none"
     """Nothing."""
     rms_match = "rms_match"
-    """Above the seam, what layers write is scaled by how much louder the stream is than it was in the base."""
+    """Above the seam, what layers write is scaled by how much louder the stream is there than in the base."""
 
 
 class WeightDtype(StrEnum):
@@ -84,7 +84,7 @@ class GrowthPlan:
     m_fraction: float | None = None
     """dus: m as a share of n, 0 to 0.5; rounded to whole layers."""
     target_layers: int | None = None
-    """dus: m by the layers wanted, 2(n - m): even, n to 2n."""
+    """dus: m from the wanted number of layers, 2(n - m): even, n to 2n."""
     p: int | None = None
     """dus, with `q`: layers dropped from the end of the first copy."""
     q: int | None = None
@@ -106,11 +106,11 @@ class GrowthPlan:
     noise_std: float | None = None
     """noise: standard deviation, as a share of the root mean square of the tensor it is added to."""
     seed: int | None = None
-    """noise: what it is drawn from."""
+    """noise: the noise is drawn from this seed."""
     seam: SeamInit = SeamInit.none
     """What is done where two layers meet that were no neighbours in the base."""
     dtype: WeightDtype | None = None
-    """Store the weights in this format; as they come, if not given."""
+    """Store the weights in this format; null: as in the base."""
 
     def problems(self) -> Iterator[str]:
         """Whatever is wrong at any depth; what depends on n is for `solar.growth.plans.resolve`."""

@@ -72,18 +72,18 @@ class MergeConfig(StageConfig):
     base: str | None = reference("model", None)
     """The model that all `models` were trained from; never one of them."""
     weights: list[float] | None = None
-    """One a model, equal if not given. `average` divides them by their sum, TIES by the sum of those that agree;
-    task arithmetic and DARE take them as they are (and 1 if not given)."""
+    """One weight for each model; null: equal weights. `average` divides the weights by their sum, TIES by the sum of
+    those that agree; task arithmetic and DARE take them as they are (null: 1)."""
     t: float | None = None
     """Share of the way from the first model (0) to the second (1)."""
     scale: float | None = None
-    """Factor on the merged change before it is added to the base (the papers' lambda); 1 if not given."""
+    """Factor on the merged change before it is added to the base (the papers' lambda); null: 1."""
     density: float | None = None
     """Share of each model's change that is kept, more than 0 to 1."""
     densities: list[float] | None = None
-    """The same, one a model, in place of `density`."""
+    """The density of each model, instead of one `density` for all."""
     seed: int | None = None
-    """Of the changes that DARE drops."""
+    """Seed of the changes that DARE drops."""
     decay: Decay | None = None
     """The learning-rate decay that `window` stands in for."""
 

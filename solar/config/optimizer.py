@@ -21,7 +21,7 @@ class OptimizerName(StrEnum):
     adafactor = "adafactor"
     """torch's: the second moment as rows and columns, no first one."""
     muon = "muon"
-    """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for all else."""
+    """torch's for the matrices of the layers (not for experts that are stored as one block), AdamW for the rest."""
     schedule_free = "schedule_free"
     """schedulefree's AdamW: an average of the weights takes the place of a decaying rate."""
 
@@ -42,9 +42,10 @@ class OptimizerConfig:
     lr: float = MISSING
     """Peak learning rate."""
     betas: list[float] | None = None
-    """Decay of the moments (not of adafactor). The first is also muon's momentum, and schedule_free's mixing weight."""
+    """Decay of the two moments (not for adafactor). The first is also the momentum of muon and the mixing weight of
+    schedule_free."""
     eps: float | None = None
-    """Least size of what an update is divided by (not of adafactor)."""
+    """Added to the denominator of an update (not for adafactor)."""
     weight_decay: float = MISSING
     """Decoupled weight decay, relative to the learning rate; 0 for none."""
     max_grad_norm: float = MISSING
@@ -92,15 +93,15 @@ class ScheduleConfig:
     final_fraction: float = MISSING
     """The last rate, as a share of the peak."""
     decay_fraction: float = 0.0
-    """Share of training that `wsd` and `infinite` decay in; 0: never, for a run that others branch off."""
+    """Share of training in which `wsd` and `infinite` decay; 0: never, for a run that others continue."""
     warmup: str | None = None
     """Warm-up as `200 steps` or `50M tokens` instead of a share: a longer training then has the same past."""
     decay: str | None = None
-    """The same for the decay of `wsd` and `infinite`."""
+    """Decay of `wsd` and `infinite` in steps or tokens instead of a share."""
     decay_shape: Decay | None = None
-    """Curve of that decay; `sqrt`, if not given."""
+    """Curve of that decay; null: `sqrt`."""
     initial_fraction: float | None = None
-    """What warm-up starts from, as a share of the peak: to re-warm from the rate the base ended at; 0, if not given."""
+    """The rate at which warm-up starts, as a share of the peak: to re-warm from the last rate of the base; null: 0."""
     cooldown: str | None = None
     """How long `infinite` takes from the peak to `stable_fraction`, as `200 steps` or `50M tokens`."""
     stable_fraction: float | None = None

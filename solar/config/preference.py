@@ -56,7 +56,7 @@ class ChunkBy(StrEnum):
     margin = "margin"
     """Pair by pair, easy to hard: the largest margin log p(chosen) - log p(rejected) under M_0 comes first."""
     margin_per_token = "margin_per_token"
-    """As `margin`, per token: in sums, a chosen answer that is the shorter one makes a pair easy."""
+    """As `margin`, but per token: with sums, pairs whose chosen answer is the shorter one look easy."""
     accuracy = "accuracy"
     """A source a step, easy to hard: first the source of which M_0 ranks the most pairs right (arXiv 2403.19270)."""
 
@@ -111,15 +111,15 @@ class DpoConfig(PreferenceConfig):
     """The stage that computed the reference's log-probabilities; the plan adds one, which all stages share that have
     the same reference and data."""
     sources: list[str] = field(default_factory=list)
-    """Train on the pairs of these sources of the data alone; all, if empty. Steps of stepwise DPO differ in it."""
+    """Train only on the pairs of these sources of the data; empty: on all. The steps of stepwise DPO differ in this."""
     part: str | None = None
-    """Train on one of equal parts, as `1/2`, or from share to share, as `0.2:0.5`; the data alone decides which."""
+    """Train on one of several equal parts (`1/2`) or on a range of shares (`0.2:0.5`); the data decides which pairs."""
     chunks: str | None = reference("chunks", None)
     """The stage that ordered the pairs from easy to hard; `chunk` says which of its chunks is trained."""
     reference: str = reference("model")
-    """The model whose log-probabilities the policy is held to; `${.model}`: where the policy started."""
+    """The model whose log-probabilities the policy is held to; `${.model}`: the model from which the policy starts."""
     chunk: int | None = None
-    """Number of the chunk, from 1 on."""
+    """Number of the chunk that is trained, from 1."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -136,7 +136,7 @@ class StepConfig:
     sources: list[str] = field(default_factory=list)
     """With `chunk_by: sources`: the sources whose pairs are trained."""
     share: float | None = None
-    """With `size` and the margins: the share of all pairs; every step the same, if no step says one."""
+    """With `size` and the margins: the share of all pairs; null in all steps: equal shares."""
     beta: float | None = None
     """Instead of the stage's `beta`."""
     lr: float | None = None
@@ -157,7 +157,7 @@ class StepwiseDpoConfig(PreferenceConfig):
     steps: list[StepConfig] = field(default_factory=list)
     """In the order they are trained."""
     parts: int | None = None
-    """So many steps without a word about each, instead of `steps`."""
+    """The number of steps, instead of `steps`, where all steps have the stage's own values."""
 
     @property
     def all_steps(self) -> list[StepConfig]:
@@ -232,7 +232,7 @@ class ChunkPairsConfig(StageConfig):
     by: ChunkBy = MISSING
     """What orders the pairs."""
     shares: list[float] = field(default_factory=list)
-    """Of all pairs, chunk by chunk; with `accuracy`, only their number counts, which is that of the sources."""
+    """Share of all pairs for each chunk; with `accuracy`, only the number of shares counts, one for each source."""
 
 
 def is_part(text: str) -> bool:

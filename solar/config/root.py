@@ -31,38 +31,37 @@ class Strategy(StrEnum):
 
 @dataclass
 class TrainerConfig:
-    """Hardware, and how often it looks up from its work."""
+    """Hardware, and how often training logs and saves."""
 
     accelerator: str = MISSING
     """`cpu` or `gpu`."""
     devices: int = MISSING
-    """Devices a node."""
+    """Devices of each machine."""
     num_nodes: int = MISSING
     """Machines."""
     rendezvous: str | None = None
-    """HOST:PORT where several machines meet without SLURM: one of this machine; the others run `solar.join`."""
+    """HOST:PORT of this machine, where several machines meet without SLURM; the others run `solar.join`."""
     strategy: Strategy = MISSING
     """How several devices share the work."""
     tensor_parallel: int = 1
     """Devices of a node that compute one batch together, each with its share of every layer (with `fsdp`)."""
     micro_batch_size: int = MISSING
-    """Rows a device holds at once; a stage's global batch is made of as many micro-batches as it takes."""
+    """Rows that a device computes at once; a global batch is made of as many micro-batches as needed."""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
-    """The same for single stages, by name."""
+    """`micro_batch_size` of single stages, by name."""
     num_workers: int = 0
     """Processes that load data; the order of samples does not depend on it."""
     threads: int | None = None
-    """CPU threads of torch; its own choice, if not given."""
+    """CPU threads of torch; null: torch chooses."""
     compile: bool = False
     """torch.compile: a minute of start-up for faster steps. Its kernels follow the batches met since the start, so a
     resumed training equals one that ran through to rounding, not in every byte."""
     log_every_steps: int = MISSING
     """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
-    """Steps between looks at every layer: gradient norm, size of the update, distance of copied layers; never, if not
-    given."""
+    """Steps between measurements of every layer: gradient norm, size of the update, distance of twins; null: never."""
     checkpoint_every_seconds: float = MISSING
-    """How much work a kill may cost."""
+    """Seconds between checkpoints: as much work as a kill may cost."""
     keep_checkpoints: int = 1
     """How many of the newest checkpoints stay while a stage trains."""
 
@@ -153,7 +152,7 @@ class PathsConfig:
     """Where things are written."""
 
     root: str = MISSING
-    """Everything that is written lies under it: `artifacts/` and `runs/`."""
+    """The folder of everything that is written: `artifacts/`, `runs/`, `sweeps/`."""
 
 
 @dataclass
@@ -163,16 +162,16 @@ class SolarConfig:
     name: str = MISSING
     """Names the folder of the run."""
     seed: int = MISSING
-    """`${seed}` wherever a stage has randomness."""
+    """Recipes use it as `${seed}` wherever a stage draws at random."""
     stages: dict[str, StageConfig] = field(default_factory=dict)
-    """The graph, by name; order comes from the references."""
+    """The graph of stages, by name; the references decide the order."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     objective: str | None = None
-    """`stage.metric` that a sweep optimises; the run returns it."""
+    """`stage.metric` that a sweep optimises and a run returns."""
     until: str | None = None
-    """Stop after this stage and what it needs."""
+    """Run only this stage and the stages that it needs."""
     dry_run: bool = False
     """Print the plan and stop."""
     preflight: Preflight = Preflight.refuse

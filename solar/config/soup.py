@@ -15,9 +15,9 @@ class SoupConfig(StageConfig):
     models: list[str] = reference("model")
     """Tried from the best to the worst by their own loss."""
     data: str = reference("tokens")
-    """Tokens whose `valid` split decides. Text that an evaluation reads as well is no longer new to the soup."""
+    """Tokens whose `valid` split decides. Text that an evaluation reads, too, is then no longer new to the soup."""
     max_tokens: int | None = None
-    """Read at most this much of `data`; all, if not given."""
+    """Read at most this many tokens of `data`; null: read all."""
 
     def problems(self) -> Iterator[str]:
         if self.models != ["*"] and len(self.models) < 2:

@@ -14,17 +14,17 @@ class SynthesizeConfig(StageConfig):
     """Rephrase questions and answers, and keep what still comes to the seed's final answer (paper, section 3)."""
 
     seeds: SourceConfig = field(default_factory=SourceConfig)
-    """Questions with worked answers that say their result in a box, after `####` or after "The answer is"."""
+    """Questions with worked answers whose result is in a box, after `####` or after "The answer is"."""
     model: str | None = reference("model", None)
-    """The model that writes, on this machine; or `base_url` and `server_model`."""
+    """The model that writes, on this machine; otherwise give `base_url` and `server_model`."""
     base_url: str | None = None
     """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
     server_model: str | None = None
     """The model's name on that server."""
     question_prompt: str | None = content("path", None)
-    """A text with `{question}`; ours (`solar/data/synthesis/prompts`), if not given."""
+    """A text with `{question}`; null: ours (`solar/data/synthesis/prompts`)."""
     answer_prompt: str | None = content("path", None)
-    """A text with `{question}` (rephrased) and, if the writer may see it, `{answer}` (the seed); ours, if not given."""
+    """A text with `{question}` (rephrased) and, if the writer may see the seed's answer, `{answer}`; null: ours."""
     questions_per_seed: int = MISSING
     """Rephrasings of each seed question."""
     answers_per_question: int = MISSING
@@ -34,9 +34,9 @@ class SynthesizeConfig(StageConfig):
     max_new_tokens: int = MISSING
     """Tokens that a question or an answer may have."""
     requests_per_minute: int | None = pace(None)
-    """To a server; as fast as it answers, if not given."""
+    """Limit for requests to a server; null: as fast as the server answers."""
     connections: int = pace(8)
-    """Requests to a server that are under way at once."""
+    """Requests to a server at the same time."""
     seed: int = MISSING
     """Decides what is sampled."""
 

@@ -34,19 +34,19 @@ class Trainable(StrEnum):
 
 @dataclass
 class GuardConfig:
-    """When a step's gradient is thrown away instead of used. A loss or gradient that is not finite always is."""
+    """When a step's gradient is thrown away. A step whose loss or gradient is not finite is always skipped."""
 
     spike_sigmas: float = 0.0
-    """Skip a step whose loss or gradient norm is this many standard deviations above the last ones; 0: never."""
+    """Skip a step whose loss or gradient norm is this many standard deviations above recent steps; 0: never."""
     window: int = 128
-    """Steps that mean and deviation are taken over; nothing is skipped as a spike before there are that many."""
+    """Recent steps over which mean and deviation are taken; before there are that many, no step counts as a spike."""
     patience: int = 10
-    """Stop as diverged after so many skipped steps in a row."""
+    """Stop as diverged after this many skipped steps in a row."""
     rollback_after: int | None = None
-    """After so many skipped steps in a row, take weights and optimizer from the newest point before them; never, if
-    not given. What was read since is not read again, and the schedule goes on."""
+    """After this many skipped steps in a row, take weights and optimizer from the newest point before them; null:
+    never. The rows since that point are not read again, and the schedule goes on."""
     rollback_every_steps: int | None = None
-    """Steps between such points, each of which is a checkpoint."""
+    """Steps between these points; each point is a checkpoint."""
 
     def problems(self) -> Iterator[str]:
         if self.spike_sigmas < 0:
@@ -75,16 +75,16 @@ class AverageKind(StrEnum):
 
 @dataclass
 class AverageConfig:
-    """What becomes of the weights in the end: an average instead of the last ones."""
+    """Which weights are kept in the end: an average instead of the last weights."""
 
     kind: AverageKind = AverageKind.none
     """Which mean."""
     decay: float = 0.999
-    """Of `ema`: what a step leaves of the weight that earlier steps have in the average."""
+    """For `ema`: the factor by which each step lowers the share of earlier steps in the average."""
     window_fraction: float = 0.2
-    """Of `window`: the last share of training that is averaged."""
+    """For `window`: the last share of training that is averaged."""
     every_steps: int = 1
-    """Of `window`: steps between the weights that are averaged; the last ones always are."""
+    """For `window`: steps between the weights that are averaged; the last weights always count."""
 
     def problems(self) -> Iterator[str]:
         if not 0 <= self.decay < 1:
@@ -104,10 +104,10 @@ _READ_BY = {"decay": AverageKind.ema, "window_fraction": AverageKind.window, "ev
 
 @dataclass
 class AdapterConfig:
-    """Low-rank adapters (LoRA): a few weights are trained, and folded into the frozen ones in the end."""
+    """Low-rank adapters (LoRA): a few weights are trained, and folded into the frozen weights in the end."""
 
     rank: int = 0
-    """Rank of the adapters; 0: none, the weights themselves are trained."""
+    """Rank of the adapters; 0: no adapters, the weights themselves are trained."""
     alpha: float = 16.0
     """The adapters' product is scaled by alpha / rank."""
     dropout: float = 0.0
@@ -144,7 +144,7 @@ class TrainConfig(StageConfig):
     duration: str = MISSING
     """A number and a unit: `2M tokens`, `400 steps`, `3 epochs`."""
     global_batch_size: int = MISSING
-    """Rows (packed sequences, conversations or pairs) an optimizer step, over all devices and micro-batches."""
+    """Rows (packed sequences, conversations or pairs) of an optimizer step, over all devices and micro-batches."""
     precision: Precision = MISSING
     """Number formats of weights and arithmetic."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -155,23 +155,23 @@ class TrainConfig(StageConfig):
     trainable: Trainable = Trainable.all
     """Which weights move."""
     unfreeze_at: str | None = None
-    """With `trainable: new`, when the others begin to move: `200 steps` or `1M tokens`; never, if not given."""
+    """With `trainable: new`, when the other weights begin to move: `200 steps` or `1M tokens`; null: never."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Role of a parameter in the growth plan -> factor on its learning rate; 0 freezes. Layers are old, new or seam;
     outside them are embed and norm (the last one)."""
     validate_every_steps: int | None = None
-    """Read held-out text this often; only before the first and after the last step, if not given."""
+    """Steps between validations; null: only before the first and after the last step."""
     max_valid_rows: int | None = None
-    """Read only the first rows of the `valid` split; all, if not given."""
+    """Read only this many rows of the `valid` split, from the first on; null: read all."""
     activation_checkpointing: bool | str = False
     """What the backward pass computes again to save memory: `none`; `selective`: all but matrix products and attention,
     for little more work; `full`: whole layers, for a third more work. `false` and `true` mean `none` and `full`."""
     seed: int = MISSING
     """Order of the data and all randomness of training."""
     keep_optimizer: bool | None = None
-    """Keep the optimizer's state and the place in the data beside the model, for stages that branch off."""
+    """Keep the optimizer's state and the place in the data, for stages that continue this training."""
     branch: bool | None = None
-    """Go on where the training of `model` stopped, with what it kept, on a schedule and for a duration of its own."""
+    """Continue the training that left `model`, with its state, on a schedule and for a duration of its own."""
 
     def __post_init__(self) -> None:
         """One value for each meaning: `full` and `true` must give the same identity."""
@@ -221,7 +221,7 @@ class TrainConfig(StageConfig):
 
 
 class Control(StrEnum):
-    """How long the ungrown base is trained beside the grown model."""
+    """How long the ungrown base is trained, for comparison with the grown model."""
 
     same_tokens = "same_tokens"
     """For as many tokens as the grown model."""
@@ -238,7 +238,7 @@ class NextTokenConfig(TrainConfig):
     """What continued pretraining and instruction tuning share."""
 
     control: Control | None = None
-    """Train the base that the model was grown from in the same way, as the stage `<name>_control`."""
+    """Train the base of the growth in the same way, as the stage `<name>_control`."""
     z_loss: float | None = None
     """Weight of the squared log of the softmax' denominator, which keeps logits from drifting (PaLM: 1e-4; OLMo 2:
     1e-5). It is part of the logged `loss`, is logged as `z_loss` too, and held-out text is read without it."""

@@ -40,11 +40,9 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: Train
     tokens = _train_tokens(config, stages)
     data = stages[config.data].config
     length = data.sequence_length if isinstance(data, PrepareDataConfig) else 0
-    flops = (
-        None
-        if tokens is None
-        else tokens * flops_per_token(facts, length) * (4 / 3 if isinstance(config, DpoConfig) else 1)
-    )
+    flops = None
+    if tokens is not None and facts.work is not None:
+        flops = tokens * facts.work.flops(length or 1) * (4 / 3 if isinstance(config, DpoConfig) else 1)
     number = 2 if config.precision is Precision.bf16_true else 4
     weights, trained = facts.parameters * number, trainable_parameters(config, facts)
     optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
@@ -90,23 +88,6 @@ def _adapted_rows_and_columns(targets: Sequence[str], sizes: ArchitectureConfig)
     matrices = {"q_proj": 2 * hidden, "k_proj": hidden + key_value, "v_proj": hidden + key_value, "o_proj": 2 * hidden}
     matrices |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + inner)
     return sum(count for name, count in matrices.items() if not targets or name in targets)
-
-
-def flops_per_token(facts: ModelFacts, sequence_length: int) -> float:
-    """Training FLOPs a token: 6 for each matmul parameter, and causal attention, 6 x layers x hidden x length.
-
-    A 48-layer Mistral at 4,096 tokens:
-
-    >>> from solar.config.model import ArchitectureConfig
-    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
-    >>> f"{flops_per_token(ModelFacts(mistral, 48, 2), 4096):,.0f}"
-    '68,432,166,912'
-    """
-    architecture, layers = facts.architecture, facts.num_hidden_layers
-    assert architecture is not None and layers is not None
-    per_layer = architecture.layer_parameters - 2 * architecture.hidden_size
-    matmul = layers * per_layer + architecture.vocab_size * architecture.hidden_size
-    return 6.0 * matmul + 6.0 * layers * architecture.hidden_size * sequence_length
 
 
 def _train_tokens(config: TrainConfig, stages: Mapping[str, PlannedStage]) -> float | None:

@@ -14,7 +14,7 @@ from solar.config.soup import SoupConfig
 from solar.config.training import TrainConfig
 from solar.errors import PlanError
 from solar.growth.plans import resolve
-from solar.plan.work import ModelWork, work_of_architecture, work_of_folder
+from solar.weights.work import LayerWork, ModelWork, work_of_folder
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,17 @@ def model_facts(stages: Mapping[str, StageConfig]) -> dict[str, ModelFacts]:
         elif isinstance(stage, MergeConfig | SoupConfig):
             facts[name] = _merged(name, stage, facts)
     return facts
+
+
+def work_of_architecture(sizes: ArchitectureConfig) -> ModelWork:
+    """Of a Llama.
+
+    >>> mistral = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
+    >>> f"{work_of_architecture(mistral).grown([*range(24), *range(8, 32)]).flops(4096):,.0f}"
+    '68,433,346,560'
+    """
+    layer = LayerWork(sizes.layer_parameters - 2 * sizes.hidden_size, sizes.hidden_size)
+    return ModelWork((layer,) * sizes.num_hidden_layers, sizes.vocab_size * sizes.hidden_size)
 
 
 def _merged(name: str, stage: MergeConfig | SoupConfig, facts: Mapping[str, ModelFacts]) -> ModelFacts:

@@ -18,7 +18,8 @@ from solar.config.soup import SoupConfig
 from solar.config.training import Control, PretrainConfig, SftConfig, Trainable
 from solar.errors import PlanError
 from solar.plan.expansion.controls import control
-from solar.plan.work import work_of_architecture, work_of_folder
+from solar.plan.facts import work_of_architecture
+from solar.weights.work import work_of_folder
 
 SIZES = ArchitectureConfig(8, 64, 160, 4, 2, 512, 256, False, 1e4, 1e-5)
 TINY = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_attention_heads": 4}

@@ -13,7 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import ApertusConfig, AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen3Config
 
 from solar.config.training import Precision
-from solar.errors import StageError
+from solar.errors import ArtifactError, StageError
 from solar.network.decoder import Decoder
 from solar.training.distributed.sharded_loading import empty_network, fill
 from solar.training.distributed.sharding import shard
@@ -141,10 +141,11 @@ def test_a_family_without_a_plan_is_refused_by_name(ranks):
 def test_a_file_outside_the_folder_is_not_read(tmp_path, ranks):
     folder = llama_folder(tmp_path / "base")
     names = dict.fromkeys((name for name, _ in llama().named_parameters()), "../elsewhere.safetensors")
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    network = empty_network(folder, Precision.fp32)
+    network = empty_network(llama_folder(tmp_path / "whole"), Precision.fp32)
     shard(Decoder(network), network, ranks(2), Precision.fp32)
-    with pytest.raises(StageError, match="expected the name of a file beside it"):
+    with pytest.raises(ArtifactError, match="expected a plain name in this folder"):
         fill(network, folder, torch.device("cpu"))
 
 

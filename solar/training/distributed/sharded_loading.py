@@ -17,10 +17,11 @@ from solar.config.training import Precision
 from solar.errors import StageError, one_line
 from solar.growth.unmaterialized import is_unmaterialized
 from solar.network.attention import NAME as SEGMENT_ATTENTION
-from solar.network.folder import quiet, read_text_config
+from solar.network.folder import check_files, quiet, read_text_config
 from solar.network.head import check_weights_of_head
 from solar.network.isolation import has_sinks, takes_segments
 from solar.network.loading import DTYPES
+from solar.weights.folder import open_folder
 
 
 def empty_network(model_dir: Path, precision: Precision) -> PreTrainedModel:
@@ -49,24 +50,24 @@ def fill(network: PreTrainedModel, model_dir: Path, device: torch.device) -> Non
     """
     if is_unmaterialized(model_dir):
         raise StageError(f"{model_dir}: no weights to read in shards; grow with materialize: true, or use trainer ddp")
-    files = _files_by_tensor(model_dir)
-    buffers = _computed_buffers(network, stored=files.keys())
+    check_files(model_dir)
+    stored = open_folder(model_dir).tensors
+    buffers = _computed_buffers(network, stored=stored.keys())
     network.to_empty(device=device)
     network.tie_weights()
     for name, parameter in network.named_parameters():
-        if name not in files:
+        if name not in stored:
             raise StageError(f"{model_dir}: no tensor {name}; this model cannot be loaded in shards, use trainer ddp")
-        with safe_open(model_dir / files[name], framework="pt") as file:  # type: ignore[no-untyped-call]
-            stored = file.get_slice(name)
-            if tuple(stored.get_shape()) != tuple(parameter.shape):
-                shapes = f"found {stored.get_shape()}, expected {list(parameter.shape)}"
-                raise StageError(f"{model_dir}/{files[name]}: {name}: {shapes}")
-            _copy_part(parameter, stored)
+        if stored[name].shape != tuple(parameter.shape):
+            shapes = f"found {list(stored[name].shape)}, expected {list(parameter.shape)}"
+            raise StageError(f"{stored[name].path}: {name}: {shapes}")
+        with safe_open(stored[name].path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            _copy_part(parameter, file.get_slice(name))
     for name, buffer in network.named_buffers():
-        if name not in files:
+        if name not in stored:
             buffer.copy_(buffers[name])
             continue
-        with safe_open(model_dir / files[name], framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(stored[name].path, framework="pt") as file:  # type: ignore[no-untyped-call]
             buffer.copy_(file.get_tensor(name))
 
 
@@ -86,31 +87,20 @@ def _computed_buffers(network: PreTrainedModel, stored: Set[str]) -> dict[str, T
     """What the network computes instead of loading (rotary frequencies), from a copy of it that is nearly empty."""
     config = network.config.to_dict()
     count = network.config.num_hidden_layers
-    by_layer = {key: said for key, said in config.items() if isinstance(said, list) and len(said) == count}
-    kinds = {json.dumps([said[layer] for said in by_layer.values()]): layer for layer in reversed(range(count))}
-    kept = sorted(kinds.values())  # the first layer of each kind
-    fewer = {key: [said[layer] for layer in kept] for key, said in by_layer.items()}
-    few = config | fewer | {"vocab_size": 8, "pad_token_id": 0, "num_hidden_layers": len(kept)}
+    by_layer = {key: values for key, values in config.items() if isinstance(values, list) and len(values) == count}
+    first_of_kind = {
+        json.dumps([values[layer] for values in by_layer.values()]): layer for layer in reversed(range(count))
+    }
+    examples = sorted(first_of_kind.values())
+    fewer = {key: [values[layer] for layer in examples] for key, values in by_layer.items()}
+    few = config | fewer | {"vocab_size": 8, "pad_token_id": 0, "num_hidden_layers": len(examples)}
     try:
         small = AutoModelForCausalLM.from_config(type(network.config).from_dict(few))
-    except (ValueError, StrictDataclassError) as error:  # its layers are told apart in a way of its own
-        told = f"{type(network).__name__}: a small one cannot be made ({one_line(error)}); use trainer ddp"
-        raise StageError(told) from None
-    found = dict(small.named_buffers())
-    missing = [name for name, _ in network.named_buffers() if name not in found and name not in stored]
+    except (ValueError, StrictDataclassError) as error:  # its config gives the kinds of layers in a way of its own
+        reason = f"{type(network).__name__}: a small sibling cannot be made ({one_line(error)}); use trainer ddp"
+        raise StageError(reason) from None
+    computed = dict(small.named_buffers())
+    missing = [name for name, _ in network.named_buffers() if name not in computed and name not in stored]
     if missing:
         raise StageError(f"{type(network).__name__}: {missing[0]} cannot be computed alone; use trainer ddp")
-    return found
-
-
-def _files_by_tensor(model_dir: Path) -> dict[str, str]:
-    """Tensor name -> file of the folder; a name with a separator is not taken for a file of it."""
-    index = model_dir / "model.safetensors.index.json"
-    if index.exists():
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        strange = [file for file in weight_map.values() if Path(file).name != file]
-        if strange:
-            raise StageError(f"{index}: found '{strange[0]}', expected the name of a file beside it")
-        return weight_map
-    with safe_open(model_dir / "model.safetensors", framework="pt") as file:  # type: ignore[no-untyped-call]
-        return dict.fromkeys(file.keys(), "model.safetensors")
+    return computed
