@@ -120,7 +120,9 @@ def test_logged_numbers_are_those_of_the_saved_model_on_each_answer_alone(tmp_pa
         assert metrics[f"valid_{name}_last"] == pytest.approx(values.mean(), rel=1e-4, abs=1e-6), name
 
 
-@pytest.mark.parametrize(("fell", "told"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")])
+@pytest.mark.parametrize(
+    ("fell", "message"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")]
+)
 def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monkeypatch, fell, message):
     measured = {"chosen_fell_last": 0.0, "valid_chosen_fell_last": fell}
     monkeypatch.setattr(dpo, "fit", lambda *parts: measured)

@@ -17,7 +17,7 @@ ROWS = [row(9, 6, seed=n) for n in range(8)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fields"),
     [
         ("none", {"decay": 0.9}),
         ("ema", {"every_steps": 2}),

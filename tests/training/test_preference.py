@@ -111,7 +111,7 @@ def test_without_a_reference_margins_are_per_token_and_there_are_no_rewards():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fields"),
     [
         (
             {"loss": "ipo", "label_smoothing": 0.1},
