@@ -42,6 +42,13 @@ class StageConfig:
     kind: str = MISSING
     """Row of `solar.config.kinds.STAGES`."""
 
+    def code_revision(self) -> int | None:
+        """Part of the id where the code came to make something else of a few configurations; None: not of this one.
+
+        A kind's `version` says the same of all its configurations, and renames all artifacts of the kind.
+        """
+        return None
+
     def problems(self) -> Iterator[str]:
         """Each problem with the values, as `key: what was found, what was expected`."""
         yield from ()

@@ -52,6 +52,7 @@ FIELDS: dict[Format, tuple[str, ...]] = {
     Format.ultrafeedback: ("prompt", "chosen", "rejected", "system"),
 }
 """The fields that a format reads; `columns` may give them other names."""
+_WITH_MESSAGE_FIELDS = (Format.messages, Format.prompt_completion, Format.preference, Format.sharegpt)
 PAIR_FORMATS = (Format.preference, Format.orca_dpo_pairs, Format.ultrafeedback)
 
 
@@ -243,6 +244,12 @@ class PrepareDataConfig(StageConfig):
     on_error: OnError = OnError["raise"]
     max_bad_rows: int = 1000
     """With `on_error: skip`, the run still stops when more rows than this cannot be read."""
+
+    def code_revision(self) -> int | None:
+        """1 where rows may be of other splits, or messages may have fields, that were once passed over in silence."""
+        sources = [*self.sources.values(), *(self.decontaminate.against.values() if self.decontaminate else ())]
+        affected = any(source.path or (source.hub and source.format in _WITH_MESSAGE_FIELDS) for source in sources)
+        return 1 if affected else None
 
     def problems(self) -> Iterator[str]:
         yield from template_problems(self.template)

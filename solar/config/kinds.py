@@ -30,7 +30,7 @@ STAGES: dict[str, Kind] = {
     "python_docs": Kind(PythonDocsConfig, "text", 2),
     "synthesize": Kind(SynthesizeConfig, "text", 3),
     "train_tokenizer": Kind(TrainTokenizerConfig, "tokenizer", 1),
-    "prepare_data": Kind(PrepareDataConfig, "tokens", 6),
+    "prepare_data": Kind(PrepareDataConfig, "tokens", 5),
     "init_model": Kind(InitModelConfig, "model", 1),
     "import_model": Kind(ImportModelConfig, "model", 1),
     "diagnose": Kind(DiagnoseConfig, "diagnosis", 1),

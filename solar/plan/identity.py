@@ -37,7 +37,9 @@ def identity(
             return _content(pointer, digests)
         return [pointer.value, inputs[pointer.value]] if shows_names else inputs[pointer.value]
 
-    hashed = {"version": kind.version, "config": rewrite(stage, replace)} | ({"batches": batches} if batches else {})
+    hashed: dict[str, Any] = {"version": kind.version, "config": rewrite(stage, replace)}
+    hashed |= {"batches": batches} if batches else {}
+    hashed |= {"revision": revision} if (revision := stage.code_revision()) else {}
     return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:12]
 
 

@@ -25,8 +25,8 @@ def _rows(longest_document: int) -> SimpleNamespace:
 @pytest.mark.parametrize("network", [GPT2, OPT], ids=["gpt2", "opt"])
 def test_a_document_longer_than_a_table_of_positions_is_refused(network):
     check_positions(network, _rows(64), *PLACES)
-    told = "data: a document of 65 tokens in a row, but model has 64 positions; prepare the data"
-    with pytest.raises(DataError, match=re.escape(told)):
+    message = "data: a document of 65 tokens in a row, but model has 64 positions; prepare the data"
+    with pytest.raises(DataError, match=re.escape(message)):
         check_positions(network, _rows(65), *PLACES)
 
 

@@ -17,18 +17,18 @@ from solar.training.modules.preference import PreferenceOptimization
 
 def main(kind: str, folder: Path, output: Path, seconds: float, workers: int) -> None:
     torch.set_num_threads(1)
-    said = {"duration": "300 steps", "global_batch_size": 4}
+    fields = {"duration": "300 steps", "global_batch_size": 4}
     model, data = folder / "base", folder / kind.removesuffix("-read")
     where = Place(output, checkpoint_every_seconds=seconds, log_every_steps=10, num_workers=workers)
     where.progress = lambda line: print(line, flush=True)
     if kind.startswith("dpo"):
-        config = DpoConfig(**settings(**said, reference="base", loss=PreferenceLoss.sigmoid, beta=0.1))
+        config = DpoConfig(**settings(**fields, reference="base", loss=PreferenceLoss.sigmoid, beta=0.1))
         logps = folder / "logps" if kind == "dpo-read" else None
         module = partial(PreferenceOptimization, model_dir=model, reference_dir=model, data_dir=data, logps_dir=logps)
     elif kind.startswith("sft"):
-        config, module = SftConfig(**settings(**said)), InstructionTuning
+        config, module = SftConfig(**settings(**fields)), InstructionTuning
     else:
-        config, module = PretrainConfig(**settings(**said)), ContinuedPretraining
+        config, module = PretrainConfig(**settings(**fields)), ContinuedPretraining
     try:
         fit(module, config, model, data, output, where)
     except Interrupted as error:

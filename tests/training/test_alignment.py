@@ -23,8 +23,8 @@ PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(
 
 
 def _config(**changes):
-    said = {"duration": "1 epoch", "reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1} | changes
-    return DpoConfig(**settings(**said))
+    fields = {"duration": "1 epoch", "reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1} | changes
+    return DpoConfig(**settings(**fields))
 
 
 def _run(tmp_path, name, config=None, module=PreferenceOptimization, reference=None, **trainer):
@@ -120,28 +120,30 @@ def test_logged_numbers_are_those_of_the_saved_model_on_each_answer_alone(tmp_pa
         assert metrics[f"valid_{name}_last"] == pytest.approx(values.mean(), rel=1e-4, abs=1e-6), name
 
 
-@pytest.mark.parametrize(("fell", "told"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")])
-def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monkeypatch, fell, told):
+@pytest.mark.parametrize(
+    ("fell", "message"), [(0.51, "chosen answers of 51% of the pairs became less likely"), (0.5, "")]
+)
+def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monkeypatch, fell, message):
     measured = {"chosen_fell_last": 0.0, "valid_chosen_fell_last": fell}
     monkeypatch.setattr(dpo, "fit", lambda *parts: measured)
     inputs = {name: SimpleNamespace(path=tmp_path) for name in ("base", "data")}
-    said = dpo.run(_config(), inputs, tmp_path, SimpleNamespace()).get("summary", "")
-    assert said.startswith(told) and bool(said) == bool(told)
+    fields = dpo.run(_config(), inputs, tmp_path, SimpleNamespace()).get("summary", "")
+    assert fields.startswith(message) and bool(fields) == bool(message)
 
 
 def test_the_reference_has_no_dropout_and_is_not_the_policy_after_training(tmp_path):
     _, _, expected = _run(tmp_path, "quiet")
     noisy = llama_folder(tmp_path / "noisy", attention_dropout=0.5)
-    metrics, built, found = _run(tmp_path, "loud", reference=noisy)
-    assert torch.equal(expected["train"], found["train"]) and torch.equal(expected["valid"], found["valid"])
-    assert built.reference is not None and torch.equal(built.reference.train, found["train"])
+    metrics, built, actual = _run(tmp_path, "loud", reference=noisy)
+    assert torch.equal(expected["train"], actual["train"]) and torch.equal(expected["valid"], actual["valid"])
+    assert built.reference is not None and torch.equal(built.reference.train, actual["train"])
     assert metrics["margin_last"] != 0
 
 
 def test_another_reference_is_not_mistaken_for_the_policy(tmp_path):
     other = llama_folder(tmp_path / "other", seed=9)
-    metrics, _, found = _run(tmp_path, "out", reference=other)
-    assert metrics["margin_first"] != 0 and not torch.equal(found["train"], _run(tmp_path, "own")[2]["train"])
+    metrics, _, actual = _run(tmp_path, "out", reference=other)
+    assert metrics["margin_first"] != 0 and not torch.equal(actual["train"], _run(tmp_path, "own")[2]["train"])
 
 
 def test_a_stale_reference_is_refused_and_says_what_differs(tmp_path):

@@ -17,7 +17,7 @@ ROWS = [row(9, 6, seed=n) for n in range(8)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fields"),
     [
         ("none", {"decay": 0.9}),
         ("ema", {"every_steps": 2}),
@@ -25,9 +25,9 @@ ROWS = [row(9, 6, seed=n) for n in range(8)]
         ("ema", {"window_fraction": 0.5}),
     ],
 )
-def test_a_setting_that_the_average_does_not_read_is_refused(kind, said):
-    (problem,) = AverageConfig(AverageKind(kind), **said).problems()
-    assert problem.startswith(f"{next(iter(said))}: kind {kind} does not read it; remove it, or take ")
+def test_a_setting_that_the_average_does_not_read_is_refused(kind, fields):
+    (problem,) = AverageConfig(AverageKind(kind), **fields).problems()
+    assert problem.startswith(f"{next(iter(fields))}: kind {kind} does not read it; remove it, or take ")
 
 
 def _averaged(config, values):

@@ -107,16 +107,16 @@ def test_a_branch_is_rolled_back_to_its_own_beginning_at_most(tmp_path, every, p
     guard = GuardConfig(rollback_after=2, rollback_every_steps=every)
     config = _config(4, DECAYS, branch=True, guard=guard)
     _train(config, tmp_path / "trunk/model", tmp_path / "branch", bad=(8, 9))
-    told = [json.loads(line) for line in (tmp_path / "branch/logs/skipped.jsonl").read_text().splitlines()]
-    assert [(line["step"], line.get("back_to_step")) for line in told] == [(8, None), (9, point)]
+    message = [json.loads(line) for line in (tmp_path / "branch/logs/skipped.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("back_to_step")) for line in message] == [(8, None), (9, point)]
 
 
 def test_steps_that_the_trunk_skipped_are_not_counted_again(tmp_path):
     base = llama_folder(tmp_path / "base")
     _train(_config(6, STAYS, keep_optimizer=True), base, tmp_path / "trunk", bad=(4, 5))
     _train(_config(2, DECAYS, branch=True), tmp_path / "trunk/model", tmp_path / "branch")
-    told = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("trunk", "branch")]
-    assert [metrics["skipped_steps"] for metrics in told] == [2, 0]
+    message = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("trunk", "branch")]
+    assert [metrics["skipped_steps"] for metrics in message] == [2, 0]
 
 
 def test_a_branch_goes_on_from_the_weights_and_not_from_their_average(tmp_path):

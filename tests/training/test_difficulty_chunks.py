@@ -59,14 +59,14 @@ def passed(tmp_path_factory):
 @pytest.mark.parametrize("by", [ChunkBy.margin, ChunkBy.margin_per_token])
 def test_pairs_are_ordered_by_the_log_probabilities_of_the_model_alone(passed, tmp_path, by):
     config = ChunkPairsConfig(by=by, shares=[0.25, 0.75], data="data")
-    told = chunk_pairs(config, passed / "logps", passed / "data", tmp_path / "pairs.jsonl")
+    message = chunk_pairs(config, passed / "logps", passed / "data", tmp_path / "pairs.jsonl")
     model, data = LlamaForCausalLM.from_pretrained(passed / "base").eval(), TokenDataset(passed / "data", "train")
     margins = [_margin(model, data[row], per_token=by is ChunkBy.margin_per_token) for row in range(len(data))]
     lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert [line["margin"] for line in lines] == pytest.approx(margins, rel=1e-3, abs=1e-3)
     easy, hard = ([margins[line["row"]] for line in lines if line["chunk"] == chunk] for chunk in (1, 2))
     assert len(easy) == round(0.25 * len(data)) and min(easy) > max(hard)
-    assert told[0]["accuracy"] == np.mean(np.array(easy) > 0) and told[1]["hardest"] == pytest.approx(
+    assert message[0]["accuracy"] == np.mean(np.array(easy) > 0) and message[1]["hardest"] == pytest.approx(
         min(hard), rel=1e-3
     )
 

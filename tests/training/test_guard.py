@@ -116,8 +116,8 @@ def test_after_two_bad_steps_the_weights_are_rolled_back_and_the_bad_rows_are_li
     assert metrics["rollbacks"] == 1 and metrics["skipped_steps"] == 2 and metrics["steps"] == 8
     lines = _lines(tmp_path / "out/logs/metrics.jsonl")
     assert [line.get("rolled_back", 0) for line in lines] == [0, 0, 0, 0, 0, 3, 0, 0]  # 6 steps done, back to step 3
-    told = _lines(tmp_path / "out/logs/skipped.jsonl")
-    assert [(line["step"], line["rows"], line.get("back_to_step")) for line in told] == [
+    message = _lines(tmp_path / "out/logs/skipped.jsonl")
+    assert [(line["step"], line["rows"], line.get("back_to_step")) for line in message] == [
         (5, [0, 1, 2, 3], None),
         (6, [4, 5, 6, 7], 3),
     ]
@@ -143,11 +143,12 @@ def test_a_resumed_run_rolls_back_to_the_same_point(tmp_path, stops):
         stop = StopRequest()
         with pytest.raises(Interrupted):
             train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({5, 6}, stop, stop_at), stop=stop)
-    found, _ = train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({5, 6}))
+    actual, _ = train_rows(ROWS, config, folder, tmp_path / "other", module=_poisoned({5, 6}))
     weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("straight", "other")]
     skipped = [(tmp_path / name / "logs/skipped.jsonl").read_bytes() for name in ("straight", "other")]
     assert weights[0] == weights[1] and skipped[0] == skipped[1]
-    assert expected | {"tokens_per_second": 0} == found | {"tokens_per_second": 0}
+    measured = {"tokens_per_second": 0, "peak_memory_bytes": 0}
+    assert expected | measured == actual | measured
 
 
 def test_the_point_lies_before_the_first_bad_step():

@@ -32,9 +32,9 @@ def test_peft_on_the_base_gives_the_logits_of_the_folded_model(tmp_path):
     ids = torch.arange(20)[None]
     with torch.no_grad():
         expected, before = folded(ids).logits, plain(ids).logits
-        found = peft.PeftModel.from_pretrained(plain, output / "adapter").eval()(ids).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert (found - before).abs().max() > 1e-3
+        actual = peft.PeftModel.from_pretrained(plain, output / "adapter").eval()(ids).logits
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert (actual - before).abs().max() > 1e-3
     modes = {path.name: path.stat().st_mode for path in (output / "adapter").iterdir()}
     assert modes["adapter_model.safetensors"] == modes["adapter_config.json"]
 

@@ -45,13 +45,13 @@ def folder(tmp_path_factory):
         {"prompt": one[:60], "chosen": one[60:160], "rejected": two[60:160]} for one, two in itertools.pairwise(texts)
     ]
     _write(place / "pairs.jsonl", pairs)
-    said = {
+    fields = {
         "cpt": (place / "text/rows.jsonl", Format.text, Task.pretrain, Packing.concatenate),
         "sft": (place / "chats.jsonl", Format.messages, Task.instruct, Packing.none),
         "sft-packed": (place / "chats.jsonl", Format.messages, Task.instruct, Packing.best_fit),
         "dpo": (place / "pairs.jsonl", Format.preference, Task.preference, Packing.none),
     }
-    for name, (path, format, task, packing) in said.items():
+    for name, (path, format, task, packing) in fields.items():
         source = SourceConfig(format=format)
         source.path = str(path)
         values = {"tokenizer": "t", "task": task, "sequence_length": 64, "packing": packing, "seed": 0}
@@ -84,12 +84,12 @@ def _results(output):
 @pytest.fixture(scope="module")
 def expected(folder):
     """What an undisturbed training of each kind leaves."""
-    found = {}
+    actual = {}
     for kind in KINDS:
         process = _start(kind, folder, folder / f"{kind}-expected", 1e9)
         assert process.wait(200) == 0, process.stderr.read()[-2000:]
-        found[kind] = _results(folder / f"{kind}-expected")
-    return found
+        actual[kind] = _results(folder / f"{kind}-expected")
+    return actual
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -78,8 +78,8 @@ def test_per_token_divides_each_answer_by_its_own_length():
 
 @pytest.mark.parametrize("name", ["sigmoid", "rpo", "dpo_positive"])
 def test_a_policy_that_is_the_reference_loses_ln_2_by_dpo(name):
-    said = _loss(name, [-3.0, -3.5, -3.0, -3.5, 2, 4], alpha=0.2)
-    assert said == pytest.approx(math.log(2) + (0.3 if name == "rpo" else 0.0))
+    fields = _loss(name, [-3.0, -3.5, -3.0, -3.5, 2, 4], alpha=0.2)
+    assert fields == pytest.approx(math.log(2) + (0.3 if name == "rpo" else 0.0))
 
 
 @pytest.mark.parametrize("name", list(PreferenceLoss))
@@ -111,7 +111,7 @@ def test_without_a_reference_margins_are_per_token_and_there_are_no_rewards():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fields"),
     [
         (
             {"loss": "ipo", "label_smoothing": 0.1},
@@ -126,7 +126,7 @@ def test_without_a_reference_margins_are_per_token_and_there_are_no_rewards():
         ({"loss": "sigmoid", "duration": "5 Mtokens"}, "duration: found '5 Mtokens', expected steps or epochs"),
     ],
 )
-def test_a_number_without_effect_or_out_of_range_is_refused(options, said):
+def test_a_number_without_effect_or_out_of_range_is_refused(options, fields):
     config = DpoConfig(**settings(**{"reference": "base", "beta": 0.1} | options))
     config.loss = PreferenceLoss(config.loss)
-    assert [problem for problem in config.problems() if problem.startswith(said)]
+    assert [problem for problem in config.problems() if problem.startswith(fields)]

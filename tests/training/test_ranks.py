@@ -45,10 +45,10 @@ def _assert_same_stream(one, two):
 
 def _assert_same_weights(one, two):
     """Equal up to what a changed order of sums does to AdamW in a few steps, and named alike."""
-    expected, found = (load_file(output / "model/model.safetensors") for output in (one, two))
-    assert expected.keys() == found.keys()
+    expected, actual = (load_file(output / "model/model.safetensors") for output in (one, two))
+    assert expected.keys() == actual.keys()
     for name, weight in expected.items():
-        assert weight.dtype == found[name].dtype and torch.allclose(weight, found[name], atol=5e-4), name
+        assert weight.dtype == actual[name].dtype and torch.allclose(weight, actual[name], atol=5e-4), name
 
 
 def _assert_same_gradients(one, two):

@@ -68,10 +68,10 @@ def _passed(tmp_path, base, data):
 
 def _train(tmp_path, name, base, logps, size=4, **changes):
     data = tmp_path / "data"
-    said = {"duration": "2 epochs", "reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1} | changes
+    fields = {"duration": "2 epochs", "reference": "base", "loss": PreferenceLoss.sigmoid, "beta": 0.1} | changes
     make = partial(PreferenceOptimization, model_dir=base, reference_dir=base, data_dir=data, logps_dir=logps)
     call = {"module": make, "held_out": PAIRS[:3], "micro_batch_size": size}
-    metrics, _ = train_rows(PAIRS, DpoConfig(**settings(**said)), base, tmp_path / name, **call)
+    metrics, _ = train_rows(PAIRS, DpoConfig(**settings(**fields)), base, tmp_path / name, **call)
     return metrics, load_file(tmp_path / name / "reference.safetensors")
 
 
@@ -135,9 +135,9 @@ def preference_tokens(place):
     source = SourceConfig(format=Format.preference)
     source.path = str(place / "pairs.jsonl")
     values = {"tokenizer": "t", "sequence_length": 128, "packing": Packing.none, "seed": 0}
-    said = {"task": Task.preference, "sources": {"x": source}, "held_out_fraction": 0.2} | values
+    fields = {"task": Task.preference, "sources": {"x": source}, "held_out_fraction": 0.2} | values
     (place / "data").mkdir()
-    prepare(PrepareDataConfig(kind="prepare_data", **said), {}, place / "tokenizer", place / "data")
+    prepare(PrepareDataConfig(kind="prepare_data", **fields), {}, place / "tokenizer", place / "data")
 
 
 @pytest.mark.slow
@@ -147,17 +147,17 @@ def test_two_processes_compute_the_table_of_one(tmp_path):
     here = Path(__file__).parent
     path = f"{here}:{here.parent.parent}"
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HOME": str(tmp_path)}
-    found, keys = [], []
+    actual, keys = [], []
     for ranks in (1, 2):
         output = tmp_path / str(ranks)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
         command = [*torchrun, str(here / "pass_on_ranks.py"), str(tmp_path), str(output)]
         done = subprocess.run(command, env=environment, cwd=here, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-2000:]
-        found.append(load_file(output / reference_pass.NAME))
+        actual.append(load_file(output / reference_pass.NAME))
         with safe_open(output / reference_pass.NAME, framework="pt") as file:
             keys.append(file.metadata())
-    one, two = found
+    one, two = actual
     assert keys[0] == keys[1] and len(one["train"]) + len(one["valid"]) > 40 and len(one["valid"]) > 3
     for split in ("train", "valid"):
         assert (one[split] < 0).all() and torch.allclose(one[split], two[split], rtol=1e-6)
@@ -202,15 +202,15 @@ def test_a_stale_pass_is_refused_with_what_differs(tmp_path, changed):
     base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
     data.mkdir()
     logps = _passed(tmp_path, base, data)
-    said = {}
+    fields = {}
     if changed == "model":
         llama_folder(base, seed=3)
     elif changed == "data":
         (data / "tokens.json").write_text('{"template": "another"}')
     else:
-        said["precision"] = type(settings()["precision"]).bf16_mixed
+        fields["precision"] = type(settings()["precision"]).bf16_mixed
     with pytest.raises(StageError, match=rf"logps\.safetensors: made for another reference \({changed}: found"):
-        _train(tmp_path, "out", base, logps, **said)
+        _train(tmp_path, "out", base, logps, **fields)
 
 
 def _unshared(rows):

@@ -20,8 +20,8 @@ DATA.split = SimpleNamespace(sources={"a": SimpleNamespace(start=0, stop=4), "b"
 ORDER = InOrder(DATA)
 
 
-def _rows(**said):
-    chosen = chosen_rows(DpoConfig(**said), DATA, ORDER)
+def _rows(**fields):
+    chosen = chosen_rows(DpoConfig(**fields), DATA, ORDER)
     return chosen.rows(0, chosen.rows_per_epoch).tolist()
 
 
@@ -62,10 +62,10 @@ def _weighted(**caps):
     return Order(Mixture({"a": 0.75, "b": 0.25}, max_epochs=limits), places, np.full(11, 10, np.uint32), 0)
 
 
-@pytest.mark.parametrize("said", [{"sources": ["a"]}, {"sources": ["b"]}, {"part": "1/2"}, {"part": "2/2"}])
-def test_a_part_of_weighted_sources_is_their_order_without_the_others(said):
+@pytest.mark.parametrize("fields", [{"sources": ["a"]}, {"sources": ["b"]}, {"part": "1/2"}, {"part": "2/2"}])
+def test_a_part_of_weighted_sources_is_their_order_without_the_others(fields):
     order = _weighted()
-    chosen = chosen_rows(DpoConfig(**said), DATA, order)
+    chosen = chosen_rows(DpoConfig(**fields), DATA, order)
     kept = {n for n in range(11) if chosen.wanted[n]}
     stream = [row for row in order.rows(0, 500).tolist() if row in kept]
     assert chosen.rows(0, 60).tolist() == stream[:60]

@@ -17,13 +17,13 @@ from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.optim.schedule import Schedule
 
 
-def _factors(name, total, **said):
-    said = (
+def _factors(name, total, **fields):
+    fields = (
         {"warmup_fraction": 0.0, "final_fraction": 0.0}
         | ({"stable_fraction": 1.0} if name == "infinite" else {})
-        | said
+        | fields
     )
-    config = ScheduleConfig(ScheduleName(name), **said)
+    config = ScheduleConfig(ScheduleName(name), **fields)
     assert list(config.problems()) == []
     schedule = Schedule.of(config, total, lambda tokens: tokens // 100)
     return [schedule.factor(step) for step in range(total)]
@@ -66,8 +66,8 @@ def test_re_warming_starts_at_the_rate_the_base_ended_at():
 
 
 def test_infinite_cools_down_stays_and_decays():
-    said = {"warmup": "2 steps", "cooldown": "4 steps", "stable_fraction": 0.4, "decay": "4 steps"}
-    factors = _factors("infinite", 13, **said)
+    fields = {"warmup": "2 steps", "cooldown": "4 steps", "stable_fraction": 0.4, "decay": "4 steps"}
+    factors = _factors("infinite", 13, **fields)
     half = 0.3 * math.sqrt(0.5)
     assert factors[:6] == pytest.approx([0.5, 1.0, 1.0, 0.7 + half, 0.7, 0.7 - half])
     assert factors[6:10] == pytest.approx([0.4] * 4)
@@ -75,13 +75,13 @@ def test_infinite_cools_down_stays_and_decays():
 
 
 def test_a_longer_infinite_run_has_the_same_past():
-    said = {"warmup": "2 steps", "cooldown": "400 tokens", "stable_fraction": 0.4}
-    assert _factors("infinite", 13, **said) == _factors("infinite", 50, **said)[:13]
+    fields = {"warmup": "2 steps", "cooldown": "400 tokens", "stable_fraction": 0.4}
+    assert _factors("infinite", 13, **fields) == _factors("infinite", 50, **fields)[:13]
 
 
 def test_a_setting_that_the_shape_does_not_read_is_refused():
-    said = ScheduleConfig(ScheduleName.cosine, 0.0, 0.0, decay_shape=Decay.linear, stable_fraction=0.5)
-    assert [problem.split(":")[0] for problem in said.problems()] == ["stable_fraction", "decay_shape"]
+    fields = ScheduleConfig(ScheduleName.cosine, 0.0, 0.0, decay_shape=Decay.linear, stable_fraction=0.5)
+    assert [problem.split(":")[0] for problem in fields.problems()] == ["stable_fraction", "decay_shape"]
     missing = ScheduleConfig(ScheduleName.infinite, 0.0, 0.0)
     assert [problem.split(":")[0] for problem in missing.problems()] == ["stable_fraction"]
     cold = ScheduleConfig(ScheduleName.cosine, 0.0, 0.0, initial_fraction=0.1)
@@ -98,8 +98,8 @@ def test_wsd_without_decay_goes_on_for_ever():
 
 
 def test_extending_a_wsd_run_does_not_change_its_past():
-    said = {"warmup": "3 steps", "decay": "4 steps"}
-    short, long = _factors("wsd", 20, **said), _factors("wsd", 50, **said)
+    fields = {"warmup": "3 steps", "decay": "4 steps"}
+    short, long = _factors("wsd", 20, **fields), _factors("wsd", 50, **fields)
     assert short[:16] == long[:16] and short[16:] == long[46:]
 
 
@@ -165,8 +165,8 @@ def test_a_budget_ends_where_capped_data_ends(duration, rows):
 def test_more_than_capped_data_has_is_refused_before_the_first_step(duration):
     order = InOrder(MemoryRows([row(8, seed=n) for n in range(10)]))
     order.total_rows, order.total_tokens = 10, 80.0
-    told = r"duration: found .*, but max_epochs ends the data after 10 rows \(2 whole steps\)"
-    with pytest.raises(DataError, match=told):
+    message = r"duration: found .*, but max_epochs ends the data after 10 rows \(2 whole steps\)"
+    with pytest.raises(DataError, match=message):
         Budget.of(Duration.parse(duration), order, 4)
 
 

@@ -51,13 +51,13 @@ def _assert_equal(left, right):
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, rows):
     whole, expected = _gradients(tmp_path, rows, 4)
     for size in (1, 2, 3):
-        cut, found = _gradients(tmp_path, rows, size)
+        cut, actual = _gradients(tmp_path, rows, size)
         assert cut["loss_first"] == pytest.approx(whole["loss_first"], rel=1e-6)
-        _assert_equal(expected, found)
+        _assert_equal(expected, actual)
 
 
 def test_the_gradient_is_that_of_transformers_own_mean_loss(tmp_path):
-    metrics, found = _gradients(tmp_path, UNEQUAL, 1)
+    metrics, actual = _gradients(tmp_path, UNEQUAL, 1)
     model = llama()
     total = sum(int((item.labels != -100).sum()) for item in UNEQUAL)
     losses = []
@@ -70,7 +70,7 @@ def test_the_gradient_is_that_of_transformers_own_mean_loss(tmp_path):
     loss = torch.stack(losses).sum() / total
     loss.backward()
     assert metrics["loss_first"] == pytest.approx(loss.item(), rel=1e-6)
-    _assert_equal({name: p.grad for name, p in model.named_parameters()}, found)
+    _assert_equal({name: p.grad for name, p in model.named_parameters()}, actual)
 
 
 def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(tmp_path):
@@ -121,9 +121,9 @@ def test_a_micro_batch_without_rows_adds_nothing_to_the_counts(tmp_path):
 
 def test_a_short_last_window_is_the_mean_of_its_own_tokens(tmp_path):
     slow = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
-    _, found = _gradients(tmp_path, UNEQUAL, 2, global_batch_size=3, optimizer=slow)
+    _, actual = _gradients(tmp_path, UNEQUAL, 2, global_batch_size=3, optimizer=slow)
     _, expected = _gradients(tmp_path, UNEQUAL[3:], 2, global_batch_size=3, optimizer=slow)
-    _assert_equal(expected, found)
+    _assert_equal(expected, actual)
 
 
 def test_prompt_tokens_carry_no_loss(tmp_path):

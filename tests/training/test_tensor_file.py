@@ -19,10 +19,10 @@ def test_every_number_format_shape_and_layout_comes_back(tmp_path):
     tensors |= {"none": torch.zeros(0, 3), "one": torch.tensor(2.5), "turned": torch.arange(6.0).view(2, 3).T}
     tensors["a part"] = torch.arange(10, dtype=torch.bfloat16)[3:6]
     save_file(tensors, tmp_path / "t.safetensors")
-    found = load_file(tmp_path / "t.safetensors")
-    assert found.keys() == tensors.keys()
+    actual = load_file(tmp_path / "t.safetensors")
+    assert actual.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), name
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def test_sharded_tensors_are_gathered_one_after_the_other(tmp_path, mesh, monkey
     gathered, alive = [], []
 
     def watched(tensor):
-        found = tensor.full_tensor().clone()
-        gathered.append(weakref.ref(found))
+        actual = tensor.full_tensor().clone()
+        gathered.append(weakref.ref(actual))
         alive.append(sum(one() is not None for one in gathered))
-        return found
+        return actual
 
     monkeypatch.setattr(tensor_file, "whole", watched)
     expected = {f"w{number}": torch.full((4, 3), float(number)) for number in range(5)}

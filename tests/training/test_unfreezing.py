@@ -35,8 +35,8 @@ def _grown(tmp_path):
 
 def _train(tmp_path, name, stop_at=None, **changes):
     """The module after training, with the weights of each step; None if it was stopped."""
-    said = {"trainable": Trainable.new, "unfreeze_at": f"{UNTIL} steps", "duration": f"{STEPS} steps"}
-    config, stop, folder = PretrainConfig(**settings(**said | changes)), StopRequest(), _grown(tmp_path)
+    fields = {"trainable": Trainable.new, "unfreeze_at": f"{UNTIL} steps", "duration": f"{STEPS} steps"}
+    config, stop, folder = PretrainConfig(**settings(**fields | changes)), StopRequest(), _grown(tmp_path)
     assert list(config.problems()) == []
 
     class Watching(ContinuedPretraining):
@@ -82,7 +82,7 @@ def test_the_optimizer_state_of_unfrozen_weights_begins_at_their_step(tmp_path):
     with pytest.raises(Interrupted):
         _train(tmp_path, "late", stop_at=UNTIL + 1)
     late = load_file(checkpoint_path(tmp_path / "late/checkpoints", UNTIL + 1) / TENSORS)
-    steps = [sorted(int(t) for name, t in found.items() if name.endswith(".step")) for found in (early, late)]
+    steps = [sorted(int(t) for name, t in actual.items() if name.endswith(".step")) for actual in (early, late)]
     new = 9  # parameters of a layer
     assert steps[0] == [UNTIL] * new
     assert steps[1] == [1] * (3 * new + 3) + [UNTIL + 1] * new

@@ -36,6 +36,6 @@ def test_a_worker_that_dies_while_it_sends_its_data_is_reported_alike():
         raise ConnectionResetError(104, "Connection reset by peer")
 
     for call, lost in ((_try_get_data, True), (lambda: Path("no such file").read_text(), False)):
-        with pytest.raises(OSError) as found:
+        with pytest.raises(OSError) as actual:
             call()
-        assert _lost_a_worker(found.value) is lost
+        assert _lost_a_worker(actual.value) is lost

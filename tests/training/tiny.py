@@ -114,7 +114,7 @@ class InOrder:
 
 def settings(**changes: object) -> dict[str, object]:
     """What every training configuration must say."""
-    said: dict[str, object] = {
+    fields: dict[str, object] = {
         "kind": "pretrain",
         "model": "base",
         "data": "data",
@@ -125,7 +125,7 @@ def settings(**changes: object) -> dict[str, object]:
         "schedule": ScheduleConfig(ScheduleName.cosine, 0.2, 0.1),
         "seed": 5,
     }
-    return said | changes
+    return fields | changes
 
 
 class Place:
@@ -134,13 +134,13 @@ class Place:
     def __init__(self, folder: Path, stage: str = "cpt", **trainer: object) -> None:
         self.experiment, self.stage, self.run_dir = "test", stage, folder / "run"
         self.logger = LoggerConfig(LoggerName.none)
-        said: dict[str, object] = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": Strategy.single}
-        said |= {"micro_batch_size": 2, "log_every_steps": 1, "checkpoint_every_seconds": 1e9}
-        self.trainer = TrainerConfig(**(said | trainer))
-        self.said: list[str] = []
+        fields: dict[str, object] = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": Strategy.single}
+        fields |= {"micro_batch_size": 2, "log_every_steps": 1, "checkpoint_every_seconds": 1e9}
+        self.trainer = TrainerConfig(**(fields | trainer))
+        self.lines: list[str] = []
 
     def progress(self, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
 def train_rows(

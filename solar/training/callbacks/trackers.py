@@ -1,4 +1,4 @@
-"""Experiment trackers as Lightning loggers; none of them asks a question or needs a network unless told to."""
+"""Experiment trackers as Lightning loggers; none asks a question, and none needs a network unless configured to."""
 
 import os
 import warnings
@@ -14,7 +14,7 @@ from solar.config.root import LoggerConfig, LoggerName
 def build_loggers(
     config: LoggerConfig, experiment: str, stage: str, run_dir: Path, settings: dict[str, Any]
 ) -> list[Logger]:
-    """The tracker by name, on rank 0 (call it nowhere else); `settings` is shown beside the curves."""
+    """The configured tracker; only for rank 0. The tracker shows `settings` beside the curves."""
     if config.name is LoggerName.wandb:
         return [_wandb(config, experiment, stage, run_dir, settings)]
     if config.name is LoggerName.tensorboard:
@@ -25,7 +25,7 @@ def build_loggers(
 
 
 def _wandb(config: LoggerConfig, experiment: str, stage: str, run_dir: Path, settings: dict[str, Any]) -> Logger:
-    """Offline unless configuration and environment (`WANDB_MODE`) both allow a connection and there is a key for it."""
+    """Offline unless the mode is online (`WANDB_MODE`, else the configuration) and an API key is configured."""
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
@@ -46,7 +46,7 @@ def _wandb(config: LoggerConfig, experiment: str, stage: str, run_dir: Path, set
 
 
 def finish(trainer: pl.Trainer) -> None:
-    """Close the trackers' runs, so that the next stage of this process starts its own."""
+    """Close the trackers' runs, so that the next stage of this process starts a run of its own."""
     for logger in trainer.loggers:
         logger.finalize("success")
         run = getattr(logger, "experiment", None)

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer state sharded over devices (FSDP2), with whole checkpoints without pickle."""
+"""Weights, gradients and optimizer state sharded over devices (FSDP2); checkpoints are whole and hold no pickle."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ FROM_RANK_0 = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 whose checkpoints any number of devices can resume: rank 0 writes and reads them, a tensor at a time.
+    """FSDP2 with checkpoints that any number of devices can resume: rank 0 writes and reads them tensor by tensor.
 
     `replicas` batches are computed at a time, each by `tensor_parallel` devices together.
     """
@@ -67,9 +67,9 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def by_name(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:
-    """An optimizer's state with parameters by name, also where one process alone has saved them by number.
+    """An optimizer's state with parameters by name, also if a single process has saved them by number.
 
-    torch would take numbers for names, find none of them, and start the optimizer anew without a word.
+    torch would take the numbers for names, match no parameter, and silently start the optimizer anew.
     """
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
@@ -82,10 +82,10 @@ def by_name(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> d
 
 
 def shard(root: nn.Module, network: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
-    """Shard every decoder layer by itself, and what is left (embedding, last norm, head) as part of `root`.
+    """Shard every decoder layer by itself, and the other weights (embedding, last norm, head) as part of `root`.
 
-    `root`'s forward gathers what is left, and leaves it gathered until the backward pass is over. `mesh` is
-    [data_parallel, tensor_parallel]; layers are split over the second dimension first, if it is more than 1.
+    The forward pass of `root` gathers these weights, and leaves them gathered until the backward pass ends. `mesh` is
+    [data_parallel, tensor_parallel]; layers are first split over the second dimension, if it is larger than 1.
     """
     if mesh["tensor_parallel"].size() > 1:
         split(network, mesh["tensor_parallel"])

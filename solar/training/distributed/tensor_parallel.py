@@ -20,17 +20,16 @@ STYLES: dict[str, Callable[[], ParallelStyle]] = {
     "rowwise_split_input": lambda: RowwiseParallel(input_layouts=Replicate()),
     "rowwise_rep": lambda: RowwiseParallel(input_layouts=Replicate()),
 }
-"""Style names of transformers' plans, in torch's own classes. `colwise` cuts what a layer puts out, `rowwise` what it
-takes in."""
+"""Style names of transformers' plans -> torch's classes. `colwise` splits a layer's outputs, `rowwise` its inputs."""
 SEES_OWN_HEADS = "replicated_with_grad_allreduce"
-"""Style of weights that every device holds and applies to its own heads alone: their gradients are summed."""
+"""Style of weights that every device holds and applies only to its own heads: their gradients are summed."""
 
 STAYS_WHOLE = ("embedding_rowwise", "embedding_colwise", "replicate")
-"""Styles of weights that are kept on every device here; an embedding may be the output layer, too."""
+"""Styles of weights that every device holds whole; an embedding may also be the output layer."""
 
 
 def split(network: PreTrainedModel, mesh: DeviceMesh) -> None:
-    """Cut the layers that the plan names, and mark all other weights as equal on all devices of `mesh`.
+    """Split the layers that the plan names, and mark all other weights as equal on all devices of `mesh`.
 
     Raises `StageError` for a family without a plan, a style that is unknown here, or a size that cannot be cut evenly.
     """
@@ -47,21 +46,21 @@ def split(network: PreTrainedModel, mesh: DeviceMesh) -> None:
 
 
 def _styles(network: PreTrainedModel) -> dict[str, str]:
-    """Style by module name; the output layer is not called in training, so what a plan says of it does not count."""
+    """Style by module name. Training does not call the output layer, so the plan's style for it has no effect."""
     plan = {f"{network.base_model_prefix}.{name}": style for name, style in (network.base_model.tp_plan or {}).items()}
     family = network.config.model_type
     if not plan:
         raise StageError(f"trainer.tensor_parallel: transformers has no plan for model type {family}; set it to 1")
-    found = {}
+    style_of = {}
     for name, _ in network.named_modules():
         style = plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", name))
         if style is not None and style not in STAYS_WHOLE:
-            found[name] = style
+            style_of[name] = style
     strange = sorted(set(plan.values()) - {*STYLES, SEES_OWN_HEADS, *STAYS_WHOLE})
-    if strange or not found:
+    if strange or not style_of:
         what = f"has styles that are not supported ({', '.join(strange)})" if strange else "names none of its layers"
         raise StageError(f"trainer.tensor_parallel: the plan for model type {family} {what}; set it to 1")
-    return found
+    return style_of
 
 
 def _check_sizes(network: PreTrainedModel, name: str, module: nn.Module, style: str, parts: int) -> None:
@@ -76,7 +75,7 @@ def _check_sizes(network: PreTrainedModel, name: str, module: nn.Module, style: 
 
 
 def _replicate(module: nn.Module, mesh: DeviceMesh, partial: bool, replicas: dict[int, nn.Parameter]) -> None:
-    """Make a module's own parameters tensors of the mesh, whole on each device, and let it compute with them as usual.
+    """Make a module's own parameters tensors of the mesh, whole on each device; the module computes with local copies.
 
     `replicas` keeps tied parameters tied.
     """

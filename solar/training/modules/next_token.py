@@ -1,4 +1,4 @@
-"""Continued pretraining and instruction tuning: next-token loss; what is trained is decided by the data's labels."""
+"""Continued pretraining and instruction tuning: next-token loss on the tokens that the data's labels select."""
 
 from torch import Tensor
 
@@ -10,14 +10,14 @@ from solar.training.modules.step import TrainingModule
 
 
 class NextToken(TrainingModule):
-    """The loss of every trained token counts the same, in whatever micro-batch, row or device it is."""
+    """Every trained token has the same weight in the loss, whatever its micro-batch, row or device."""
 
     config: NextTokenConfig
     assemble = staticmethod(from_rows)
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         z_loss = self.config.z_loss if self.network.training else None
-        hidden_ND = self.hidden(batch)  # first: where the network is sharded, its forward pass makes the head whole
+        hidden_ND = self.hidden(batch)  # first: the forward pass of a sharded network gathers the head
         loss, penalty = self.head().loss_sum(hidden_ND, batch.targets_N, z_loss or 0.0)
         others = {} if z_loss is None else {"z_loss": penalty}
         if routed := self.decoders[0].routed:
@@ -38,4 +38,4 @@ class ContinuedPretraining(NextToken):
 
 
 class InstructionTuning(NextToken):
-    """The assistant's tokens are trained, the end of its turn among them."""
+    """The assistant's tokens are trained, including the end of its turn."""

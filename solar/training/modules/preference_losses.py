@@ -1,4 +1,4 @@
-"""Losses on preference pairs, from the log-probabilities of whole answers; one number a pair, in nats.
+"""Losses on preference pairs, from the log-probabilities of whole answers; one number for each pair, in nats.
 
 Shapes: P pairs. A reward is an answer's log-ratio of policy and reference (times beta: DPO's implicit reward).
 """
@@ -61,7 +61,7 @@ def preference_loss(logps: AnswerLogps, config: DpoConfig, reference_point: floa
 
 
 def sigmoid(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
-    """-log s(beta margin); label smoothing mixes in the loss of the pair the other way round."""
+    """-log s(beta margin); label smoothing mixes in the loss of the swapped pair."""
     loss_P = -logsigmoid(config.beta * logps.margins_P) * (1 - config.label_smoothing)
     if config.label_smoothing:
         loss_P = loss_P - logsigmoid(-config.beta * logps.margins_P) * config.label_smoothing
@@ -69,18 +69,18 @@ def sigmoid(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
 
 
 def ipo(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
-    """The margin is pulled to 1 / (2 tau), not to infinity."""
+    """The margin is drawn to 1 / (2 tau), not to infinity."""
     return torch.square(logps.margins_P - 1 / (2 * config.beta))
 
 
 def dpo_positive(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
-    """DPO whose margin shrinks by alpha for every nat the chosen answer is below the reference."""
+    """DPO; each nat that the chosen answer lies below the reference takes alpha from the margin."""
     fallen_P = (-logps.chosen_rewards_P).clamp(min=0)
     return -logsigmoid(config.beta * (logps.margins_P - config.alpha * fallen_P))
 
 
 def rpo(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
-    """DPO and the chosen answer's next-token loss together."""
+    """DPO plus alpha times the chosen answer's next-token loss."""
     tokens_P = 1 if config.length_normalized else logps.chosen_tokens_P
     return sigmoid(logps, config) - config.alpha * logps.chosen_P / tokens_P
 
@@ -101,14 +101,14 @@ def orpo(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
 
 
 def kto(logps: AnswerLogps, config: DpoConfig, reference_point: float = 0.0) -> Tensor:
-    """The mean of the chosen answer's loss 1 - s(beta (r - z0)) and the rejected one's 1 - s(beta (z0 - r))."""
+    """Mean of 1 - s(beta (r - z0)) for the chosen answer and 1 - s(beta (z0 - r)) for the rejected answer."""
     chosen_P = 1 - torch.sigmoid(config.beta * (logps.chosen_rewards_P - reference_point))
     rejected_P = 1 - torch.sigmoid(config.beta * (reference_point - logps.rejected_rewards_P))
     return (chosen_P + rejected_P) / 2
 
 
 def apo_zero(logps: AnswerLogps, config: DpoConfig, _: float = 0.0) -> Tensor:
-    """1 - s(beta r) for the chosen answer, s(beta r) for the rejected one."""
+    """1 - s(beta r) for the chosen answer plus s(beta r) for the rejected answer."""
     return (
         1 - torch.sigmoid(config.beta * logps.chosen_rewards_P) + torch.sigmoid(config.beta * logps.rejected_rewards_P)
     )

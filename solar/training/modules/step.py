@@ -23,7 +23,6 @@ from solar.network.microbatch import MicroBatch
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.checkpoint.tensor_file import whole
-from solar.training.modules.randomness import seed_step
 from solar.training.modules.state import TrainingState
 from solar.training.optim.optimizers import set_learning_rate
 
@@ -58,7 +57,7 @@ class TrainingModule(TrainingState):
     def training_step(self, step: Step, batch_idx: int) -> None:
         if not step.micro_batches:
             return
-        seed_step(self.config.seed, self.steps_done, self.global_rank // self.tensor_parallel, self.device)
+        _seed_draws(self.config.seed, self.steps_done, self.global_rank // self.tensor_parallel, self.device)
         divisor = max(1, self.divisor(step))
         own_step = self.steps_done - self.first_step
         if self.trainer.world_size == 1:
@@ -133,3 +132,14 @@ def training_module(module: pl.LightningModule) -> TrainingModule:
     """The module that Lightning hands to a callback, by its own type."""
     assert isinstance(module, TrainingModule)
     return module
+
+
+def _seed_draws(seed: int, step: int, replica: int, device: torch.device) -> None:
+    """Make the draws of a step a function of (seed, step, replica): logging, validating and resuming cannot shift them.
+
+    Dropout also depends on how a step is cut into micro-batches: a layer draws for a whole micro-batch at once.
+    """
+    mixed = (seed * 1_000_003 + step) * 65_537 + replica & (2**63 - 1)
+    torch.default_generator.manual_seed(mixed)  # torch.manual_seed takes a millisecond: it formats the call stack
+    if device.type == "cuda":
+        torch.cuda.manual_seed(mixed)
