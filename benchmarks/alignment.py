@@ -51,7 +51,7 @@ def ours(folder: Path, meter: FromTheReferenceOn, data: list[Any]) -> None:
 
     from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
     from solar.config.preference import DpoConfig, PreferenceLoss
-    from solar.training.modules.preference import PreferenceOptimization
+    from solar.training.preference.module import PreferenceOptimization
 
     class Metered(PreferenceOptimization):
         def prepare(self, *places: Any) -> None:

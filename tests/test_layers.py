@@ -56,6 +56,7 @@ FLOORS = {
         ["optim"],
         ["batches"],
         ["modules"],
+        ["preference"],
         ["callbacks"],
         ["lightning"],
         ["trainer"],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from solar.config.preference import ChunkPairsConfig
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.training.modules.difficulty_chunks import chunk_pairs
+from solar.training.preference.difficulty_chunks import chunk_pairs
 
 
 def run(config: ChunkPairsConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

@@ -6,8 +6,8 @@ from pathlib import Path
 from solar.config.preference import ALARMING_SHARE, DpoConfig
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.training.fit import fit
-from solar.training.modules.difficulty_chunks import read_chunks
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.difficulty_chunks import read_chunks
+from solar.training.preference.module import PreferenceOptimization
 
 
 def run(config: DpoConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

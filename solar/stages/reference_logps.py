@@ -4,7 +4,7 @@ from pathlib import Path
 
 from solar.config.preference import ReferenceLogpsConfig
 from solar.engine.context import Inputs, Metrics, RunContext
-from solar.training.modules.reference_pass import reference_pass
+from solar.training.preference.reference_pass import reference_pass
 
 
 def run(config: ReferenceLogpsConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:

@@ -21,7 +21,7 @@ from tiny import VOCABULARY, TinyRow, llama_folder, settings, train_rows
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.module import PreferenceOptimization
 
 RIVALS = os.environ.get("SOLAR_RIVALS")
 pytestmark = [

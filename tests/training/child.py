@@ -12,7 +12,7 @@ from solar.config.training import PretrainConfig, SftConfig
 from solar.errors import Interrupted
 from solar.training.fit import fit
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.module import PreferenceOptimization
 
 
 def main(kind: str, folder: Path, output: Path, seconds: float, workers: int) -> None:

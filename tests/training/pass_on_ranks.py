@@ -9,7 +9,7 @@ from tiny import Place
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.training import Precision
 from solar.engine.worker import leave
-from solar.training.modules.reference_pass import reference_pass
+from solar.training.preference.reference_pass import reference_pass
 
 if __name__ == "__main__":
     folder, output = map(Path, sys.argv[1:])

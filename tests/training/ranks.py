@@ -23,7 +23,7 @@ from solar.training.batches.validation_rows import ValidationRows
 from solar.training.distributed.sharded_loading import empty_network
 from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.module import PreferenceOptimization
 from solar.training.trainer import train
 
 ROWS = {

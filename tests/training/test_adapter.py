@@ -15,7 +15,7 @@ from solar.network.adapter import add_adapter, folded, transposed_layers
 from solar.network.microbatch import from_rows
 from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.module import PreferenceOptimization
 
 pytest.importorskip("peft", reason="peft is not installed")
 ROWS = [row(9, 6, seed=n) for n in range(8)]

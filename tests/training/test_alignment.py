@@ -15,9 +15,9 @@ from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.errors import StageError
 from solar.stages import dpo
-from solar.training.modules import preference
-from solar.training.modules.preference import PreferenceOptimization
-from solar.training.modules.reference import compute_reference
+from solar.training.preference import module as preference
+from solar.training.preference.module import PreferenceOptimization
+from solar.training.preference.reference import compute_reference
 
 PAIRS = [pair(3 + n % 4, 2 + n % 5, 6 - n % 4, seed=n, sample=n) for n in range(10)]
 

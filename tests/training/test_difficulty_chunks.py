@@ -14,9 +14,9 @@ from solar.config.preference import ChunkBy, ChunkPairsConfig, ReferenceLogpsCon
 from solar.config.training import Precision
 from solar.data.store.dataset import TokenDataset
 from solar.errors import ConfigError, DataError
-from solar.training.modules import difficulty_chunks as chunks
-from solar.training.modules.difficulty_chunks import answer_tokens, chunk_numbers, chunk_pairs
-from solar.training.modules.reference_pass import reference_pass
+from solar.training.preference import difficulty_chunks as chunks
+from solar.training.preference.difficulty_chunks import answer_tokens, chunk_numbers, chunk_pairs
+from solar.training.preference.reference_pass import reference_pass
 
 MARGINS = np.array([-1.0, 3.0, 0.5, -2.0, 2.0, 0.5])
 SOURCES = {"a": (0, 4), "b": (4, 6)}

@@ -21,7 +21,7 @@ from solar.config.training import Precision
 from solar.data.encode import tokenizer
 from solar.data.prepare import prepare
 from solar.training.checkpoint.points import newest_whole
-from solar.training.modules.reference_pass import reference_pass
+from solar.training.preference.reference_pass import reference_pass
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

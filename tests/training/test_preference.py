@@ -11,8 +11,8 @@ import torch
 from tiny import settings
 
 from solar.config.preference import DpoConfig, PreferenceLoss
-from solar.training.modules.preference_losses import LOSSES, AnswerLogps, preference_loss
-from solar.training.modules.preference_metrics import health
+from solar.training.preference.losses import LOSSES, AnswerLogps, preference_loss
+from solar.training.preference.metrics import health
 
 PAIR = [-2.0, -4.0, -3.0, -3.5, 2.0, 4.0]
 

@@ -29,10 +29,10 @@ from solar.network.decoder import Decoder
 from solar.network.head import read_head
 from solar.network.loading import load_network
 from solar.network.microbatch import from_pairs
-from solar.training.modules import reference_pass
-from solar.training.modules.preference import PreferenceOptimization
-from solar.training.modules.reference import ReferenceLogps, compute_table
-from solar.training.modules.reference_pass import answer_sums
+from solar.training.preference import reference_pass
+from solar.training.preference.module import PreferenceOptimization
+from solar.training.preference.reference import ReferenceLogps, compute_table
+from solar.training.preference.reference_pass import answer_sums
 
 PAIRS = [pair(9 + n % 4, 8 + n % 5, 12 - n % 4, seed=n, sample=n) for n in range(10)]
 """As long as real ones in this: no matrix product has fewer rows than a kernel works on at once."""
@@ -41,7 +41,7 @@ ALONE = """
 import sys, torch
 sys.path[:0] = [{tests!r}]
 from test_reference_pass import PAIRS, logps_of
-from solar.training.modules.reference import compute_table
+from solar.training.preference.reference import compute_table
 from tiny import MemoryRows
 torch.set_num_threads(1)
 torch.save(compute_table(logps_of({folder!r}), MemoryRows(PAIRS), 3), {output!r})

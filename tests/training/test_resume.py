@@ -16,7 +16,7 @@ from solar.training.checkpoint.folder import STATE, TENSORS
 from solar.training.checkpoint.points import checkpoint_path, checkpoints
 from solar.training.interrupt import StopRequest
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
-from solar.training.modules.preference import PreferenceOptimization
+from solar.training.preference.module import PreferenceOptimization
 
 STEPS = 7
 ROWS = {

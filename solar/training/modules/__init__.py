@@ -1,1 +1,1 @@
-"""The Lightning modules: one optimizer step, for next tokens and for preferences."""
+"""The Lightning modules: one optimizer step, and next-token prediction."""

@@ -14,14 +14,14 @@ from solar.network.loading import load_network
 from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
-from solar.training.modules import reference_pass
-from solar.training.modules.preference_losses import AnswerLogps, preference_loss
-from solar.training.modules.preference_metrics import health
-from solar.training.modules.reference import Key, ReferenceLogps, compute_reference, content_hash
-from solar.training.modules.reference_pass import answer_sums
 from solar.training.modules.step import TrainingModule
 from solar.training.optim.optimizers import Roles
 from solar.training.optim.schedule import Schedule
+from solar.training.preference import reference_pass
+from solar.training.preference.losses import AnswerLogps, preference_loss
+from solar.training.preference.metrics import health
+from solar.training.preference.reference import Key, ReferenceLogps, compute_reference, content_hash
+from solar.training.preference.reference_pass import answer_sums
 
 
 class PreferenceOptimization(TrainingModule):

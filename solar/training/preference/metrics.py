@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from solar.config.preference import REFERENCE_FREE, DpoConfig
-from solar.training.modules.preference_losses import AnswerLogps
+from solar.training.preference.losses import AnswerLogps
 
 
 def health(logps: AnswerLogps, config: DpoConfig) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from solar.config.preference import ChunkBy, ChunkPairsConfig
 from solar.data.store.dataset import IGNORED, TokenDataset
 from solar.errors import ConfigError, DataError
 from solar.network.microbatch import Ints
-from solar.training.modules.reference_pass import NAME
+from solar.training.preference.reference_pass import NAME
 
 PAIRS = "pairs.jsonl"
 

@@ -18,7 +18,7 @@ from solar.network.head import Head, read_head
 from solar.network.loading import load_network
 from solar.network.microbatch import MicroBatch
 from solar.training.interrupt import StopRequest, listening
-from solar.training.modules.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
+from solar.training.preference.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
 
 NAME = "logps.safetensors"
 

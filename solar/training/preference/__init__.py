@@ -1,0 +1,1 @@
+"""Preference training: DPO and its relatives, the frozen reference, and pairs ordered by difficulty."""
