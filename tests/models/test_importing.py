@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.errors import ArtifactError, ConfigError, StageError
 from solar.models.importing import import_model
+from solar.weights.folder import open_folder
 from solar.weights.numbers import decode, encode
+from solar.weights.values import read_bytes
 
 SIZES = ArchitectureConfig(2, 16, 24, 4, 2, 40, 64, False, 10000.0, 1e-5)
 
@@ -113,6 +115,31 @@ def test_a_cast_rounds_as_torch_does_over_shards(tmp_path, dtype):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").dtype == getattr(torch, dtype)
     index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == metrics["parameters"] * (4 if dtype == "float32" else 2)
+
+
+def test_a_float_stored_wider_than_most_keeps_its_bytes_in_a_cast(tmp_path):
+    bias = np.array([0.123456, 0.1235, 0.1234, 0.12355], np.float32)
+    tensors = {"w": np.ones(64, np.float16), "mlp.gate.e_score_correction_bias": bias}
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text('{"model_type": "deepseek_v3"}')
+    save_file(tensors, tmp_path / "source" / "model.safetensors")
+    bring(tmp_path / "source", tmp_path / "model", dtype="bfloat16")
+    imported = open_folder(tmp_path / "model").tensors
+    assert {name: tensor.dtype for name, tensor in imported.items()} == {
+        "w": "BF16",
+        "mlp.gate.e_score_correction_bias": "F32",
+    }
+    stored = imported["mlp.gate.e_score_correction_bias"]
+    assert read_bytes(stored, 0, 4) == bias.tobytes()
+
+
+def test_a_number_too_large_for_float16_is_refused_by_its_tensor(tmp_path):
+    source = mistral(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = -1e5
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"model\.layers\.1\.mlp\.up_proj\.weight: 1e\+05 found, too large for F16"):
+        bring(source, tmp_path / "model", dtype="float16")
 
 
 def test_bfloat16_rounds_half_to_even_and_keeps_what_is_not_a_number():
