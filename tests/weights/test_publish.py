@@ -26,9 +26,9 @@ def test_after_an_error_nothing_is_left(error, tmp_path):
 
 
 def test_a_failed_write_is_one_line_with_the_place(tmp_path):
-    with pytest.raises(ArtifactError, match=r"out: cannot be written \(No space left on device\)"):
-        with published(tmp_path / "out"):
-            raise OSError(28, "No space left on device")
+    refusal = pytest.raises(ArtifactError, match=r"out: cannot be written \(No space left on device\)")
+    with refusal, published(tmp_path / "out"):
+        raise OSError(28, "No space left on device")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -58,9 +58,9 @@ def test_a_broken_link_at_the_target_is_kept(tmp_path):
 
 
 def test_a_target_inside_a_source_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="expected a folder of its own"):
-        with published(tmp_path / "base" / "out", [tmp_path / "base"]):
-            pass
+    refusal = pytest.raises(ArtifactError, match="expected a folder of its own")
+    with refusal, published(tmp_path / "base" / "out", [tmp_path / "base"]):
+        pass
     assert [*tmp_path.iterdir()] == []
 
 

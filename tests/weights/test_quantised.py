@@ -49,7 +49,9 @@ def model(folder, name, array=None, dtype=None):
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
 def test_8_bit_floats_are_refused_whatever_config_json_says(dtype, tmp_path):
-    with pytest.raises(ArtifactError, match=rf"up_proj\.weight is stored as {dtype}, so quantised; dequantise first"):
+    with pytest.raises(
+        ArtifactError, match=rf"up_proj\.weight is stored as {dtype}, so quantised, and config.json does not say how"
+    ):
         refuse_packed(model(tmp_path, "up_proj.weight", dtype=dtype))
 
 
