@@ -7,7 +7,7 @@ from solar.errors import ArtifactError
 from solar.weights.folder import CONFIG_FILE, ModelFolder
 
 KEYS = ("quantization_config", "compression_config")
-PACKED_DTYPES = ("F8", "F6", "F4")
+PACKED_DTYPES = ("F8_", "F6_", "F4")
 """Beginnings of the names of number formats that are mean nothing without a scale."""
 INTEGER_DTYPES = ("I8", "U8", "I16", "U16", "I32", "U32")
 

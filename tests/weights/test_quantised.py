@@ -61,7 +61,7 @@ def test_weights_stored_as_integers_are_refused(name, tmp_path):
         refuse_packed(model(tmp_path, name, np.zeros(8, np.uint8)))
 
 
-@pytest.mark.parametrize("array", [np.zeros(8, np.int64), np.zeros(8, np.float32)])
+@pytest.mark.parametrize("array", [np.zeros(8, np.int64), np.zeros(8, np.float32), np.zeros(8, np.float64)])
 def test_plain_numbers_are_accepted(array, tmp_path):
     refuse_packed(model(tmp_path, "weight", array))
 
