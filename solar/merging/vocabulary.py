@@ -29,7 +29,7 @@ def tokens(path: Path) -> dict[str, int]:
 def difference(left: dict[str, int], right: dict[str, int], same_kind: bool) -> str | None:
     """A token with another row, the first by name.
 
-    Where two kinds of files are compared, a token that one of them lacks counts only if its row has another token there.
+    Between two kinds of files, a token that one side lacks counts only if its row has another token on that side.
     """
     at_row = [{row: token for token, row in side.items()} for side in (left, right)]
     for token in sorted(left.keys() | right.keys()):

@@ -1,6 +1,7 @@
 """What is imported is what was there: bytes, names, sizes, and nothing that runs."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,17 @@ def test_tensors_that_the_config_does_not_account_for_are_refused(tmp_path):
     save_file(weights, source / "model.safetensors")
     with pytest.raises(StageError, match=r"lacks model.norm.weight"):
         bring(source, tmp_path / "model")
+
+
+@pytest.mark.parametrize("layers", [1, 3, 10**9])
+@pytest.mark.parametrize("model_type", ["mistral", "new"])
+def test_another_number_of_layers_than_in_the_files_is_refused_at_once(layers, model_type, tmp_path):
+    source = mistral(tmp_path / "source")
+    edit(source / "config.json", num_hidden_layers=layers, model_type=model_type)
+    start = time.monotonic()
+    with pytest.raises(ArtifactError, match=rf"layers\.1 is the last layer in the files, but .* says {layers} layers"):
+        bring(source, tmp_path / "model")
+    assert time.monotonic() - start < 5
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path):

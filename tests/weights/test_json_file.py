@@ -1,6 +1,7 @@
 """JSON files of a model folder: limits, and keys that choose code."""
 
 import json
+import os
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_what_is_no_object_is_refused(text, reason, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ArtifactError, match=reason):
         read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_and_a_device_are_refused_and_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "b.json").symlink_to("/dev/zero")
+    for name in ("a.json", "b.json"):
+        with pytest.raises(ArtifactError, match=rf"{name}: not a regular file"):
+            read_json(tmp_path / name)
 
 
 def test_a_missing_file_is_named(tmp_path):
