@@ -1,8 +1,8 @@
 """Grow a checkpoint without writing an experiment: `python -m solar.grow BASE OUT m=8`.
 
 Keys are those of `stages.upscale` (`m=8`, `plan=interleave every=4 init=zero_out`, `layers=[0,1,1,2]`) and the options
-below. `python -m solar.grow convert BASE OUT` turns a folder of .bin files into safetensors. Exit status 0: written and
-verified; 1: refused, with one line that says why, and nothing left behind.
+below. `python -m solar.grow convert BASE OUT` turns .bin files into safetensors, and quantised weights into floats.
+Exit status 0: written and verified; 1: refused, with one line that says why, and nothing left behind.
 """
 
 import signal
@@ -18,6 +18,8 @@ from solar.growth.files.verify import Verify
 from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, Job, grow, work_out
 from solar.growth.process import ask
+from solar.weights.folder import read_config
+from solar.weights.quantised import quantisation
 
 
 @dataclass
@@ -64,7 +66,7 @@ def _with_plan(options: GrowOptions) -> GrowOptions:
 
 
 def _grow(names: list[str], options: GrowOptions) -> None:
-    source, target = map(Path, names)
+    source, target = (Path(name).expanduser() for name in names)
     options = _with_plan(options)
     for name in ("threads", "max_shard_bytes"):
         if (count := getattr(options, name)) is not None and count < 1:
@@ -98,9 +100,12 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
 
 
 def _convert(names: list[str], options: NoOptions) -> None:
-    source, target = names
-    done = ask("solar.growth.files.convert", {"source": source, "target": target}, ConfigError)
-    _say(f"{target}: {done['tensors']} tensors, {_size(done['bytes'])}, as safetensors")
+    source, target = (Path(name).expanduser() for name in names)
+    quantised = quantisation(read_config(source)) is not None
+    module = "solar.network.dequantise" if quantised else "solar.growth.files.convert"
+    written = ask(module, {"source": str(source), "target": str(target)}, ConfigError)
+    kind = "plain floats" if quantised else "safetensors"
+    _say(f"{target}: {written['tensors']} tensors, {_size(written['bytes'])}, as {kind}")
 
 
 def _plan_text(job: Job) -> str:

@@ -35,7 +35,7 @@ def _merge(names: list[str], options: MergeOptions) -> None:
         raise ConfigError(f"threads: found {options.threads}, expected at least 1")
     settings = {item.name: getattr(options, item.name) for item in fields(MergeConfig)}
     config = MergeConfig(**(settings | {"kind": "merge", "models": names[:-1]}))
-    *models, target = map(Path, names)
+    *models, target = (Path(name).expanduser() for name in names)
     base = None if config.base is None else Path(config.base).expanduser()
     if options.dry_run:
         report = prepare(models, target, config, base, options.threads).report

@@ -140,17 +140,24 @@ def work_out(
     refuse_moved_vision_inputs(base.config, layers)
     configs = grow_config(base.config, decoder, layers)
     _check_quantisation(base, growth)
+    config = _grown_config(base, decoder, layers, growth, configs)
     kinds = zip(configs.layer_kinds(layers.base_layers), layer_mentions(base.config, decoder), strict=True)
     check_layers_alike(base, decoder, list(kinds), layers)
     recipes = grown_tensors(base, decoder, layers, growth, _writers(base, decoder, configs, growth, seam_scales))
+    shards = plan_shards(base, recipes, max_shard_bytes)
+    notes = (*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder))
+    return Job(base, decoder, layers, config, recipes, shards, notes)
+
+
+def _grown_config(
+    base: ModelFolder, decoder: Decoder, layers: LayerPlan, growth: GrowthPlan, configs: DecoderConfigs
+) -> dict[str, Any]:
     grown = provenance(decoder, layers, growth, base.config)
-    notes = [*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder)]
     config = grown_config(base.config, decoder, _without_extra_layers(configs.grown, decoder), grown)
     config = remap_quantisation(config, decoder, layers)
     if growth.dtype is not None:
         config = {**config, **{key: growth.dtype.value for key in ("dtype", "torch_dtype") if key in config}}
-    shards = plan_shards(base, recipes, max_shard_bytes)
-    return Job(base, decoder, layers, config, recipes, shards, tuple(notes))
+    return config
 
 
 def _check_quantisation(base: ModelFolder, growth: GrowthPlan) -> None:

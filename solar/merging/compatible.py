@@ -2,22 +2,22 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from solar.errors import StageError
-from solar.merging.function import function_of
+from solar.merging.function import differing_key, function_of
+from solar.merging.redundant import redundant
+from solar.merging.vocabulary import difference, tokens, vocabulary_file
 from solar.weights.folder import ModelFolder
 from solar.weights.header import StoredTensor
-from solar.weights.json_file import read_json
+from solar.weights.layer_count import check_layer_count
+from solar.weights.quantised import refuse_packed, refuse_quantised
+from solar.weights.tied import HEADS, head_of, is_tied
 
 ONE_KIND = "only models of one kind can be merged"
 
-OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
-"""Names of the output embeddings; the first is used in messages where a file has none."""
-
-VOCABULARIES = ("tokenizer.json", "vocab.json")
-"""Files that say which row is which token, the best first."""
+CONVERT = "convert one of them first: python -m solar.grow MODEL OUT plan=stack times=1 dtype=float32 (or another)"
+"""How to bring two models to one format: growth by a plan that changes no layer."""
 
 AVERAGED = ("BF16", "F16", "F32")
 """Stored formats that are averaged: those with a wider format to compute in, so that a merge is rounded once."""
@@ -28,6 +28,10 @@ WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 
 def check_compatible(models: Sequence[ModelFolder]) -> None:
     """Raise StageError, with the tensor's name, if any model differs from the first in more than its numbers."""
+    for model in models:
+        check_layer_count(model)
+        refuse_quantised(model.folder, model.config)
+        refuse_packed(model)
     first = models[0]
     for tensor in first.tensors.values():
         if tensor.dtype not in AVERAGED and tensor.dtype not in WHOLE_NUMBERS:
@@ -64,7 +68,11 @@ def layer_map(config: dict[str, Any]) -> list[Any] | None:
     if not isinstance(grown, dict) or not isinstance(layers, list):
         return None
     before = layer_map({"solar": grown.get("grown_from")})
-    return layers if before is None else [before[layer] for layer in layers]
+    if before is None:
+        return layers
+    if not all(isinstance(layer, int) and 0 <= layer < len(before) for layer in layers):
+        return None  # not what growth writes
+    return [before[layer] for layer in layers]
 
 
 def in_layer(model: ModelFolder, layer: int) -> str:
@@ -74,25 +82,30 @@ def in_layer(model: ModelFolder, layer: int) -> str:
 
 def check_tied(first: ModelFolder, other: ModelFolder) -> None:
     """Both tie the output to the input embeddings, or neither does."""
-    ties = [bool(model.config.get("tie_word_embeddings", False)) for model in (first, other)]
-    heads = [next((name for name in OUTPUT if name in model.tensors), None) for model in (first, other)]
-    if ties[0] != ties[1] or (heads[0] is None) != (heads[1] is None):
-        said = [
+    ties = [is_tied(model.config) for model in (first, other)]
+    heads = [head_of(model) for model in (first, other)]
+    stored_apart = [head is not None and not tie for head, tie in zip(heads, ties, strict=True)]
+    if ties[0] != ties[1] or stored_apart[0] != stored_apart[1]:
+        states = [
             f"{'tied' if tie else 'untied'} and {'stored' if head else 'not stored'}"
             for tie, head in zip(ties, heads, strict=True)
         ]
-        raise differs(first, other, f"{heads[0] or heads[1] or OUTPUT[0]} is {said[0]}", said[1])
+        name = next((head.name for head in heads if head is not None), HEADS[0])
+        raise differs(first, other, f"{name} is {states[0]}", states[1])
 
 
 def check_tensors(first: ModelFolder, other: ModelFolder) -> None:
-    """The same names, formats and shapes."""
-    for name in sorted(first.tensors.keys() ^ other.tensors.keys()):
+    """The same names, formats and shapes, except for tensors that say nothing."""
+    ignored = redundant(first) | redundant(other)
+    for name in sorted((first.tensors.keys() ^ other.tensors.keys()) - ignored):
         there = name in first.tensors
         raise differs(first, other, f"{name} is {'there' if there else 'missing'}", "missing" if there else "there")
     for name, left in first.tensors.items():
+        if name in ignored:
+            continue
         right = other.tensors[name]
         if left.dtype != right.dtype:
-            raise differs(first, other, f"{name} is {left.dtype}", right.dtype, "convert one of them first")
+            raise differs(first, other, f"{name} is {left.dtype}", right.dtype, CONVERT)
         if left.shape != right.shape:
             why = "their vocabularies differ" if is_vocabulary(left, first) else ONE_KIND
             raise differs(first, other, f"{name} is {list(left.shape)}", f"{list(right.shape)}", why)
@@ -105,40 +118,31 @@ def is_vocabulary(tensor: StoredTensor, model: ModelFolder) -> bool:
 
 def check_function(first: ModelFolder, other: ModelFolder) -> None:
     """Configurations, where both say something, must not make the same tensors compute different things."""
-    ours, theirs = (function_of(model.config) for model in (first, other))
-    for key in ours:
-        if key in theirs and ours[key] != theirs[key]:
-            raise differs(first, other, f"config.json: {key} is {ours[key]}", f"{theirs[key]}")
+    if (key := differing_key(first.config, other.config)) is not None:
+        ours, theirs = (function_of(model.config).get(key, "not set") for model in (first, other))
+        raise differs(first, other, f"config.json: {key} is {_as_written(ours)}", _as_written(theirs))
 
 
 def check_vocabulary(first: ModelFolder, other: ModelFolder) -> None:
     """Row i of the embeddings must be the same token in both, where both bring a tokenizer."""
-    both = [name for name in VOCABULARIES if all((model.folder / name).exists() for model in (first, other))]
-    if not both:
+    ours, theirs = vocabulary_file(first.folder), vocabulary_file(other.folder)
+    if ours is None or theirs is None:
         return
-    ours, theirs = (model.folder / both[0] for model in (first, other))
-    if ours.read_bytes() == theirs.read_bytes():
+    if ours.name == theirs.name and ours.read_bytes() == theirs.read_bytes():
         return
     left, right = tokens(ours), tokens(theirs)
-    for token in sorted(left.keys() | right.keys()):
-        if left.get(token) != right.get(token):
-            place = next((name for name, tensor in first.tensors.items() if is_vocabulary(tensor, first)), "embeddings")
-            quoted = json.dumps(token, ensure_ascii=False)
-            said = f"{place}: token {quoted} is row {left.get(token, 'none')}"
-            raise differs(first, other, said, f"row {right.get(token, 'none')}", "their vocabularies differ")
-
-
-def tokens(path: Path) -> dict[str, int]:
-    """Token -> row, of a tokenizer.json or of what slow tokenizers keep in its place."""
-    tokenizer = read_json(path)
-    if path.name != VOCABULARIES[0]:
-        return tokenizer
-    vocabulary = tokenizer.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram: pairs of token and score, the row is the position
-        vocabulary = {pair[0]: row for row, pair in enumerate(vocabulary)}
-    return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
+    token = difference(left, right, ours.name == theirs.name)
+    if token is not None:
+        place = next((name for name, tensor in first.tensors.items() if is_vocabulary(tensor, first)), "embeddings")
+        row_text = f"{place}: token {json.dumps(token, ensure_ascii=False)} is row {left.get(token, 'none')}"
+        raise differs(first, other, row_text, f"row {right.get(token, 'none')}", "their vocabularies differ")
 
 
 def differs(first: ModelFolder, other: ModelFolder, ours: str, theirs: str, why: str = ONE_KIND) -> StageError:
     """The one sentence every refusal is."""
     return StageError(f"{ours} in {first.folder}, {theirs} in {other.folder}; {why}")
+
+
+def _as_written(value: Any) -> str:
+    """A value as config.json has it; texts without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -16,6 +16,7 @@ import numpy as np
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.errors import ConfigError, StageError
 from solar.merging.compatible import check_compatible
+from solar.merging.redundant import BUFFERS, tied_head
 from solar.merging.stream import CHUNK, Column, merge_tensor
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
 from solar.weights.header import StoredTensor, header_bytes
@@ -123,15 +124,19 @@ def check_space(target: Path, size_bytes: int) -> None:
 def merge_weights(job: Job, folder: Path) -> None:
     """Write the weight files: the first model's headers, then every tensor at its offset, the largest first."""
     with ExitStack() as stack:
-        inputs = [stack.enter_context(model.descriptors()) for model in job.columns]
+        descriptors_of = {id(model): stack.enter_context(model.descriptors()) for model in job.columns}
         outputs = {path: stack.enter_context((folder / path.name).open("wb", buffering=0)) for path in job.first.files}
         for path, output in outputs.items():
             output.write(header_bytes(path))
             output.truncate(path.stat().st_size)
 
+        pair = tied_head(job.first)
+
         def task(tensor: StoredTensor) -> None:
-            tensors = [model.tensors[tensor.name] for model in job.columns]
-            files = [descriptors[each.path] for descriptors, each in zip(inputs, tensors, strict=True)]
+            name = pair[1] if pair is not None and tensor.name == pair[0] else tensor.name
+            models = [job.first if BUFFERS.search(name) else model for model in job.columns]
+            tensors = [model.tensors[name] for model in models]
+            files = [descriptors_of[id(model)][each.path] for model, each in zip(models, tensors, strict=True)]
             try:
                 merge_tensor(Column(tensors, files), job.config, outputs[tensor.path].fileno(), tensor.start)
             except OSError as error:

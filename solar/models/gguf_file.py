@@ -1,14 +1,16 @@
 """A Llama in a GGUF file: dequantised a tensor at a time into a Hugging Face folder, without torch."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from solar.config.model import ArchitectureConfig
-from solar.errors import StageError
+from solar.errors import StageError, one_line
 from solar.models import gguf_tokenizer, llama
+from solar.models.gguf_header import check_header
 from solar.weights.folder import CONFIG_FILE, SINGLE_FILE
 from solar.weights.header import DTYPE_OF
 from solar.weights.json_file import write_json
@@ -31,6 +33,13 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_WHOLE_NUMBERS = (
+    "llama.attention.head_count",
+    "llama.block_count",
+    "llama.embedding_length",
+    "llama.feed_forward_length",
+    "llama.context_length",
+)
 
 
 def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
@@ -39,6 +48,11 @@ def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
     Raises:
         StageError: the extra `gguf` is not installed, or the file is not a plain Llama with a tokenizer known to us.
     """
+    with _refused_in_one_line(path):
+        return _convert(path, dtype, output)
+
+
+def _convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
     reader = _open(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields.get("general.architecture") != "llama":
@@ -46,7 +60,12 @@ def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
         raise StageError(f"{path}: holds a {found} model, expected llama; give its safetensors folder instead")
     by_name = {_translate(tensor.name, path): tensor for tensor in reader.tensors}
     ids = gguf_tokenizer.write(fields, path, output)
-    config = llama.model_config(_sizes(fields, "lm_head.weight" not in by_name, path), 0.02, dtype) | ids
+    sizes = _sizes(fields, "lm_head.weight" not in by_name, path)
+    if sizes.num_hidden_layers > len(by_name):
+        raise StageError(
+            f"{path}: {sizes.num_hidden_layers} layers announced, but {len(by_name)} tensors stored; fetch it again"
+        )
+    config = llama.model_config(sizes, 0.02, dtype) | ids
     shapes = llama.tensor_shapes(config)
     if set(shapes) != set(by_name):
         odd = sorted(set(shapes) ^ set(by_name))
@@ -63,16 +82,26 @@ def _open(path: Path) -> Any:
         from gguf import GGUFReader
     except ImportError as error:
         raise StageError(f"{path}: reading GGUF needs the package gguf; pip install 'solar[gguf]'") from error
+    check_header(path)
+    return GGUFReader(path)
+
+
+@contextmanager
+def _refused_in_one_line(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise about a damaged file into a `StageError`."""
     try:
-        return GGUFReader(path)
-    except (ValueError, IndexError) as error:
-        raise StageError(f"{path}: not a GGUF file, or cut short ({error}); fetch it again") from error
+        yield
+    except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError) as error:
+        raise StageError(f"{path}: not a GGUF file, or damaged ({one_line(error)}); fetch it again") from error
 
 
 def _sizes(fields: dict[str, Any], tied: bool, path: Path) -> ArchitectureConfig:
     if any(name.startswith("llama.rope.scaling") for name in fields):
         raise StageError(f"{path}: scales its rotary positions, which is not read here; give its safetensors folder")
     try:
+        for name in _WHOLE_NUMBERS:
+            if not isinstance(fields[name], int) or fields[name] < 1:
+                raise StageError(f"{path}: {name} is {str(fields[name])[:40]!r}, expected a whole number above 0")
         heads = fields["llama.attention.head_count"]
         return ArchitectureConfig(
             num_hidden_layers=fields["llama.block_count"],

@@ -49,6 +49,9 @@ def write(fields: dict[str, Any], path: Path, output: Path) -> dict[str, int]:
     }
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
+    for merge in merges:
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocabulary.keys():
+            raise StageError(f"{path}: its tokenizer merges {' '.join(merge)!r}, which are no tokens; fetch it again")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=rule == "llama-bpe"))
     tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()

@@ -12,6 +12,7 @@ from solar.models.sources import locate
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
 from solar.weights.header import DTYPE_OF, StoredTensor
 from solar.weights.json_file import write_json
+from solar.weights.layer_count import check_layer_count
 from solar.weights.quantised import refuse_quantised
 from solar.weights.tied import check_tied_head
 from solar.weights.travelling import copy_or_link, copy_travelling_files
@@ -43,6 +44,7 @@ def import_model(config: ImportModelConfig, output: Path) -> dict[str, Any]:
 def _import_folder(source: ModelFolder, config: ImportModelConfig, output: Path) -> None:
     settings = source.config
     refuse_code(source.folder, settings)
+    check_layer_count(source)
     check_tied_head(source)
     if config.architecture == "llama":
         settings = as_llama(settings, config.expects, source.folder)

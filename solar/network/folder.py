@@ -27,10 +27,11 @@ LIBRARY_ERRORS = (
 """What transformers and safetensors were seen to raise for folders that are damaged or hostile."""
 
 
-def read_config(folder: Path) -> PreTrainedConfig:
+def read_config(folder: Path, quantised: bool = False) -> PreTrainedConfig:
     """The configuration of a model folder, read without running code or asking the network.
 
-    Raises `SolarError` for an adapter, a quantised model, and a config.json that `transformers` cannot read.
+    Raises `SolarError` for an adapter, a config.json that `transformers` cannot read, and, unless `quantised`, for a
+    quantised model.
     """
     settings = weights.read_config(folder)
     if (folder / weights.ADAPTER_FILE).exists():
@@ -38,7 +39,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
             f"{folder / weights.ADAPTER_FILE}: lies beside whole weights, and transformers would load the "
             "adapter's base; remove the file"
         )
-    refuse_quantised(folder, settings)
+    if not quantised:
+        refuse_quantised(folder, settings)
     for key in code_keys(settings):
         if key.endswith("_implementation"):  # transformers would fetch a kernel of that name and run it
             raise StageError(f"{folder / CONFIG_FILE}: {key} names code of the hub; remove the key")

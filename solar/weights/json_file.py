@@ -1,6 +1,7 @@
 """JSON objects of a model folder, read without trust, and the keys in them that choose code to run."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ArtifactError: the file is missing, too large, nested too deep, or no JSON object.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise ArtifactError(f"{path}: not a regular file")
+        size = status.st_size
         if size > MAX_BYTES:
             raise ArtifactError(f"{path}: {size:,} bytes found, expected at most {MAX_BYTES:,}")
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are packed integers, or 8-bit floats with scales beside them."""
+"""Checkpoints whose weights are packed integers, or 8-bit floats with scales."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from solar.errors import ArtifactError
 from solar.weights.folder import CONFIG_FILE, ModelFolder
 
 KEYS = ("quantization_config", "compression_config")
-PACKED_DTYPES = ("F8", "F6", "F4")
-"""Beginnings of the names of number formats that are meaningless without a scale."""
+PACKED_DTYPES = ("F8_", "F6_", "F4")
+"""Beginnings of the names of number formats that are mean nothing without a scale."""
 INTEGER_DTYPES = ("I8", "U8", "I16", "U16", "I32", "U32")
 
 
@@ -27,10 +27,26 @@ def quantisation(config: dict[str, Any]) -> str | None:
     return None
 
 
+def without_quantisation(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json that describes the same model in plain numbers.
+
+    >>> without_quantisation({"text_config": {"quantization_config": {"quant_method": "fp8"}, "n": 1}})
+    {'text_config': {'n': 1}}
+    """
+    return {
+        key: without_quantisation(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in KEYS
+    }
+
+
 def refuse_quantised(folder: Path, config: dict[str, Any]) -> None:
     """Raises `ArtifactError` if config.json says that the weights are quantised."""
     if (method := quantisation(config)) is not None:
-        raise ArtifactError(f"{folder / CONFIG_FILE}: quantised with {method}; {dequantise(folder)}")
+        raise ArtifactError(
+            f"{folder / CONFIG_FILE}: quantised with {method}; "
+            f"dequantise first: python -m solar.grow convert {folder} OUT"
+        )
 
 
 def refuse_packed(model: ModelFolder) -> None:
@@ -38,10 +54,6 @@ def refuse_packed(model: ModelFolder) -> None:
     for name, tensor in model.tensors.items():
         if tensor.dtype.startswith(PACKED_DTYPES) or (tensor.dtype in INTEGER_DTYPES and name.endswith("weight")):
             raise ArtifactError(
-                f"{tensor.path}: {name} is stored as {tensor.dtype}, so quantised; {dequantise(model.folder)}"
+                f"{tensor.path}: {name} is stored as {tensor.dtype}, so quantised, and config.json does not say how; "
+                "fetch the original model"
             )
-
-
-def dequantise(folder: Path) -> str:
-    """The way out."""
-    return f"dequantise first: python -m solar.grow convert {folder} OUT"

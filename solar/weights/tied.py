@@ -26,13 +26,17 @@ def head_of(folder: ModelFolder) -> StoredTensor | None:
     return next((tensor for name, tensor in folder.tensors.items() if name.endswith(HEADS)), None)
 
 
+def embeddings_of(folder: ModelFolder) -> StoredTensor | None:
+    """The stored input embeddings, if any."""
+    return next((tensor for name, tensor in folder.tensors.items() if name.endswith(EMBEDDINGS)), None)
+
+
 def check_tied_head(folder: ModelFolder) -> None:
     """Refuse a head that the configuration ties to the embeddings and the files hold with other numbers.
 
     Programs differ in which of the two they use. Raises `ArtifactError`.
     """
-    head = head_of(folder)
-    embeddings = next((tensor for name, tensor in folder.tensors.items() if name.endswith(EMBEDDINGS)), None)
+    head, embeddings = head_of(folder), embeddings_of(folder)
     if head is None or embeddings is None or not is_tied(folder.config):
         return
     if not _same_bytes(head, embeddings):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,39 @@ def test_folders_may_hold_an_equals_sign(tiny, tmp_path, capsys):
     assert transformers.AutoConfig.from_pretrained(tmp_path / "m=2").num_hidden_layers == 12
     assert main(["lr=1/base", str(tmp_path / "out"), "m=2"]) == 1
     assert "lr: no such option" in (said := capsys.readouterr().err) and "'=' begins with ./" in said
+
+
+def test_a_tilde_is_the_home_folder(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base").symlink_to(tiny("llama"))
+    assert main(["~/base", "~/out", "m=2"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_an_adapter_in_place_of_a_model_is_refused(tmp_path, capsys):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    assert main([str(tmp_path / "adapter"), str(tmp_path / "out"), "m=2"]) == 1
+    assert "holds an adapter, expected a whole model; add it to its base first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        (7, "model.layers.7.input_layernorm.weight: above the 7 layers that config.json gives"),
+        (9, "no tensors named as a stack of 9 layers"),
+        (10**9, "no tensors named as a stack of 1000000000 layers"),
+    ],
+)
+def test_another_number_of_layers_than_in_the_files_is_one_line(layers, reason, tiny, tmp_path, capsys):
+    base = tmp_path / "base"
+    shutil.copytree(tiny("llama"), base)
+    config = json.loads((base / "config.json").read_text()) | {"num_hidden_layers": layers}
+    (base / "config.json").write_text(json.dumps(config))
+    assert main([str(base), str(tmp_path / "out"), "m=2"]) == 1
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
 
 
 @pytest.fixture

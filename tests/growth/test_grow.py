@@ -301,6 +301,33 @@ def test_another_number_format_rounds_as_torch_does(dtype, tiny, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype.value
 
 
+def test_a_float_stored_wider_than_most_keeps_its_format_and_bits(tiny, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny("llama"), base)
+    bias = torch.tensor([0.123456, 0.1235, 0.1234, 0.12355])
+    name = "model.layers.{}.mlp.gate.e_score_correction_bias"
+    tensors = {key: tensor.half() for key, tensor in load_file(base / "model.safetensors").items()}
+    tensors |= {name.format(layer): bias + layer for layer in range(8)}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    grow(base, tmp_path / "out", GrowthPlan(PlanName.dus, m=2, dtype=WeightDtype.bfloat16), verify=Verify.bytes)
+    grown = weights(tmp_path / "out")
+    for position, source in enumerate(SOURCES):
+        stored = grown[name.format(position)]
+        assert stored.dtype is torch.float32 and torch.equal(stored, bias + source)
+    assert {tensor.dtype for key, tensor in grown.items() if "e_score" not in key} == {torch.bfloat16}
+
+
+def test_a_number_too_large_for_float16_is_refused_by_its_tensor_and_nothing_is_left(tiny, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny("llama"), base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = 1e5
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"model\.layers\.1\.mlp\.up_proj\.weight: 1e\+05 found, too large for F16"):
+        grow(base, tmp_path / "out", GrowthPlan(PlanName.dus, m=2, dtype=WeightDtype.float16))
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
 def test_a_seam_to_be_matched_needs_a_measurement(tiny, tmp_path):
     plan = GrowthPlan(PlanName.dus, m=2, seam=SeamInit.rms_match)
     with pytest.raises(PlanError, match="nothing was measured"):

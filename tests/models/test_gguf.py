@@ -1,5 +1,7 @@
 """A GGUF file becomes the model it was made from."""
 
+import struct
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from solar.config.model import ArchitectureConfig, ImportModelConfig
-from solar.errors import StageError
+from solar.errors import SolarError, StageError
 from solar.models import llama
 from solar.models.gguf_file import _LAYER
 from solar.models.importing import import_model
@@ -133,6 +135,70 @@ def test_a_file_that_is_no_gguf_is_refused_in_one_line(tmp_path):
     with pytest.raises(StageError, match="not a GGUF file") as caught:
         bring(tmp_path / "small.gguf", tmp_path / "model")
     assert "\n" not in str(caught.value)
+
+
+def header(tensors=0, keys=0, rest=b"", version=3):
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + rest
+
+
+NAME = struct.pack("<Q", 1) + b"a"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (header(keys=2**40, rest=bytes(25)), "1099511627776 keys announced"),
+        (header(tensors=2**63, rest=bytes(25)), "tensors announced"),
+        (header(keys=1, rest=NAME + struct.pack("<IIQ", 9, 8, 2**60)), "items of a list announced"),
+        (header(keys=1, rest=NAME + struct.pack("<IIQ", 9, 4, 2**60)), "a list of 4611686018427387904 bytes"),
+        (header(keys=1, rest=NAME + struct.pack("<IQ", 8, 2**50)), "a text of 1125899906842624 bytes"),
+        (header(keys=1, rest=NAME + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 500), "type 9 of a value"),
+        (header(keys=1, rest=NAME + struct.pack("<IQ", 77, 0)), "type 77"),
+        (header(tensors=1, rest=NAME + struct.pack("<IQ", 2**31, 1) + bytes(8)), "2147483648 dimensions"),
+        (header(tensors=1, rest=NAME + struct.pack("<IQQIQ", 2, 2**40, 2**40, 0, 0)), "does not fit into the file"),
+        (header(tensors=1, rest=NAME + struct.pack("<IQIQ", 1, 1, 0, 2**40)), "does not fit into the file"),
+        (header(version=9), "version 9"),
+        (b"GGUF", "4 bytes found"),
+    ],
+)
+def test_counts_that_do_not_fit_into_the_file_are_refused_at_once(content, reason, tmp_path):
+    (tmp_path / "small.gguf").write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(StageError, match="not a GGUF file, or cut short") as refusal:
+        bring(tmp_path / "small.gguf", tmp_path / "model")
+    assert reason in str(refusal.value) and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_file_is_refused_or_read_and_never_crashes(seed, tmp_path):
+    """One random byte of the header changes: a refusal is one line of ours."""
+    write_gguf(tmp_path / "small.gguf")
+    content = bytearray((tmp_path / "small.gguf").read_bytes())
+    draw = np.random.default_rng(seed)
+    content[draw.integers(4, 8000)] = draw.integers(256)
+    (tmp_path / "small.gguf").write_bytes(content)
+    try:
+        bring(tmp_path / "small.gguf", tmp_path / "model")
+    except SolarError as refusal:
+        assert "\n" not in str(refusal)
+
+
+def test_a_merge_of_what_are_no_tokens_is_refused(tmp_path):
+    write_gguf(tmp_path / "small.gguf")
+    content = (tmp_path / "small.gguf").read_bytes()
+    (tmp_path / "small.gguf").write_bytes(content.replace(b"1 2", b"1 3"))
+    with pytest.raises(StageError, match="its tokenizer merges '1 3', which are no tokens"):
+        bring(tmp_path / "small.gguf", tmp_path / "model")
+
+
+def test_more_layers_than_tensors_are_refused_at_once(tmp_path):
+    write_gguf(tmp_path / "small.gguf")
+    content = (tmp_path / "small.gguf").read_bytes()
+    place = content.index(b"llama.block_count") + len(b"llama.block_count") + 4
+    assert content[place : place + 4] == struct.pack("<I", 2)
+    (tmp_path / "small.gguf").write_bytes(content[:place] + struct.pack("<I", 10**9) + content[place + 4 :])
+    with pytest.raises(StageError, match="1000000000 layers announced, but 20 tensors stored"):
+        bring(tmp_path / "small.gguf", tmp_path / "model")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What is imported is what was there: bytes, names, sizes, and nothing that runs."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from safetensors.numpy import load_file, save_file
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.errors import ArtifactError, ConfigError, StageError
 from solar.models.importing import import_model
+from solar.weights.folder import open_folder
 from solar.weights.numbers import decode, encode
+from solar.weights.values import read_bytes
 
 SIZES = ArchitectureConfig(2, 16, 24, 4, 2, 40, 64, False, 10000.0, 1e-5)
 
@@ -115,6 +118,31 @@ def test_a_cast_rounds_as_torch_does_over_shards(tmp_path, dtype):
     assert index["metadata"]["total_size"] == metrics["parameters"] * (4 if dtype == "float32" else 2)
 
 
+def test_a_float_stored_wider_than_most_keeps_its_bytes_in_a_cast(tmp_path):
+    bias = np.array([0.123456, 0.1235, 0.1234, 0.12355], np.float32)
+    tensors = {"w": np.ones(64, np.float16), "mlp.gate.e_score_correction_bias": bias}
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text('{"model_type": "deepseek_v3"}')
+    save_file(tensors, tmp_path / "source" / "model.safetensors")
+    bring(tmp_path / "source", tmp_path / "model", dtype="bfloat16")
+    imported = open_folder(tmp_path / "model").tensors
+    assert {name: tensor.dtype for name, tensor in imported.items()} == {
+        "w": "BF16",
+        "mlp.gate.e_score_correction_bias": "F32",
+    }
+    stored = imported["mlp.gate.e_score_correction_bias"]
+    assert read_bytes(stored, 0, 4) == bias.tobytes()
+
+
+def test_a_number_too_large_for_float16_is_refused_by_its_tensor(tmp_path):
+    source = mistral(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = -1e5
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"model\.layers\.1\.mlp\.up_proj\.weight: 1e\+05 found, too large for F16"):
+        bring(source, tmp_path / "model", dtype="float16")
+
+
 def test_bfloat16_rounds_half_to_even_and_keeps_what_is_not_a_number():
     import torch
 
@@ -152,6 +180,17 @@ def test_tensors_that_the_config_does_not_account_for_are_refused(tmp_path):
     save_file(weights, source / "model.safetensors")
     with pytest.raises(StageError, match=r"lacks model.norm.weight"):
         bring(source, tmp_path / "model")
+
+
+@pytest.mark.parametrize("layers", [1, 3, 10**9])
+@pytest.mark.parametrize("model_type", ["mistral", "new"])
+def test_another_number_of_layers_than_in_the_files_is_refused_at_once(layers, model_type, tmp_path):
+    source = mistral(tmp_path / "source")
+    edit(source / "config.json", num_hidden_layers=layers, model_type=model_type)
+    start = time.monotonic()
+    with pytest.raises(ArtifactError, match=rf"layers\.1 is the last layer in the files, but .* says {layers} layers"):
+        bring(source, tmp_path / "model")
+    assert time.monotonic() - start < 5
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path):

@@ -115,7 +115,12 @@ def _stacks(names: Mapping[str, Any]) -> dict[str, set[int]]:
 
 def _has(numbers: set[int], count: int) -> bool:
     """Whether the numbers are 0 to count - 1, with at most a few more above (multi-token prediction)."""
-    return bool(numbers) and numbers >= set(range(count)) and len(numbers) == max(numbers) + 1 < count + 8
+    return (
+        len(numbers) > 0
+        and count <= len(numbers)
+        and numbers >= set(range(count))
+        and len(numbers) == max(numbers) + 1 < count + 8
+    )
 
 
 def _parents(shapes: Mapping[str, Any], count: int) -> list[str]:
