@@ -21,7 +21,7 @@ from solar.data.pack.rows import write_rows
 from solar.data.read import sources
 from solar.data.read.messages import BadRow
 from solar.data.store.header import Mixture, Split, TokensHeader
-from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
+from solar.data.store.tokens import SHARD_TOKENS, DocumentAppender
 from solar.errors import DataError
 
 DROPPED = "dropped.jsonl"
@@ -96,7 +96,7 @@ def _write_documents(
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """Tokenise all sources into both splits; returns split -> source -> (first document, last document + 1)."""
     masked = header.task != Task.pretrain
-    writers = {name: DocumentWriter(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
+    writers = {name: DocumentAppender(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
     spans: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in SPLITS}
     told = begun = time.monotonic()
     for source in intake.rows:

@@ -11,7 +11,7 @@ from solar.config.data import Packing, Task
 from solar.data.order.order import Permutation
 from solar.data.pack import pack
 from solar.data.store.header import SourceRows, Split, TokensHeader
-from solar.data.store.tokens import Documents, RowWriter, open_documents
+from solar.data.store.tokens import Documents, RowAppender, open_documents
 
 
 def write_rows(
@@ -22,7 +22,7 @@ def write_rows(
     `spans`: source -> its first document and the one after its last.
     """
     documents = open_documents(folder, header.dtype, split)
-    writer = RowWriter(folder)
+    writer = RowAppender(folder)
     for name, (first, last) in spans.items():
         start, tokens = writer.rows, writer.tokens
         for pieces in _packed(documents, first, last, header, f"{seed} {name}"):
