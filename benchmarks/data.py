@@ -19,7 +19,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,11 @@ def reading(folder: Path, text: Path, tokenizer: Path, steps: int) -> dict[str, 
     from solar.config.data import Format, Packing, PrepareDataConfig, SourceConfig, Task
     from solar.data.order.order import Order
     from solar.data.prepare import prepare
-    from solar.data.store.dataset import TokenDataset, collate
+    from solar.data.store.dataset import TokenDataset
+    from solar.network.attention import NAME
+    from solar.network.decoder import Decoder
+    from solar.network.microbatch import from_rows
+    from solar.training.batches.steps import Budget, StepDataset, step_loader
 
     sources = {
         "all": SourceConfig(path=str(text), format=Format.text, weight=0.7),
@@ -134,14 +137,14 @@ def reading(folder: Path, text: Path, tokenizer: Path, steps: int) -> dict[str, 
     prepare(config, {}, tokenizer, mixture)
     data = TokenDataset(mixture, "train")
     order = Order.of(data, 0)
-    batch_size = 2
+    batch_size, batches = 2, 2000
 
     begun = time.perf_counter()
-    chunks = [order.rows(place, batch_size).tolist() for place in range(0, batch_size * 2000, batch_size)]
-    order_seconds = (time.perf_counter() - begun) / len(chunks)
-    loader = torch.utils.data.DataLoader(
-        data, batch_sampler=chunks, collate_fn=partial(collate, pad_id=data.header.pad_id)
-    )
+    for batch in range(batches):
+        order.rows(batch * batch_size, batch_size)
+    order_seconds = (time.perf_counter() - begun) / batches
+    step_rows = StepDataset(data, order, from_rows, Budget(batches * batch_size, batch_size), batch_size)
+    loader = step_loader(step_rows, 0, num_workers=0)
     begun = time.perf_counter()
     for number, _ in enumerate(loader, 1):
         if number == 500:
@@ -152,17 +155,18 @@ def reading(folder: Path, text: Path, tokenizer: Path, steps: int) -> dict[str, 
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=data.header.vocab_size, hidden_size=256, intermediate_size=768, num_hidden_layers=8,
-            num_attention_heads=8, num_key_value_heads=4,
+            num_attention_heads=8, num_key_value_heads=4, attn_implementation=NAME,
         )
     )  # fmt: skip
+    decoder = Decoder(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-    waited, worked, batches = [], [], iter(loader)
+    waited, worked, training_steps = [], [], iter(loader)
     for _ in range(steps + 1):
         begun = time.perf_counter()
-        batch = next(batches)
+        (micro_batch,) = next(training_steps).micro_batches
         ready = time.perf_counter()
-        inputs = {name: batch[name] for name in ("input_ids", "position_ids", "labels")}
-        model(**inputs, use_cache=False).loss.backward()
+        loss_sum, _ = decoder.head.loss_sum(decoder.trained_states(micro_batch), micro_batch.targets_N)
+        (loss_sum / micro_batch.trained_tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
         waited.append(ready - begun)

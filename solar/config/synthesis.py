@@ -1,4 +1,4 @@
-"""New mathematics from old: which seeds, who writes, and how much."""
+"""Synthetic mathematics: the seed questions, the model that rephrases and answers them, and how many of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,20 +11,21 @@ from solar.config.data import PAIR_FORMATS, Format, SourceConfig
 
 @dataclass
 class SynthesizeConfig(StageConfig):
-    """Rephrase questions and answers, and keep what still comes to the seed's final answer (paper, section 3)."""
+    """Rephrase seed questions, answer them, keep the answers that reach the seed's final answer (paper, section 3)."""
 
     seeds: SourceConfig = field(default_factory=SourceConfig)
     """Questions with worked answers whose result is in a box, after `####` or after "The answer is"."""
     model: str | None = reference("model", None)
-    """The model that writes, on this machine; otherwise give `base_url` and `server_model`."""
+    """The model that rephrases and answers, on this machine; otherwise give `base_url` and `server_model`."""
     base_url: str | None = None
     """A server that speaks the OpenAI protocol, `http://host:port/v1`; its key is in `OPENAI_API_KEY`."""
     server_model: str | None = None
     """The model's name on that server."""
     question_prompt: str | None = content("path", None)
-    """A text with `{question}`; null: ours (`solar/data/synthesis/prompts`)."""
+    """A text file with `{question}`; null: `solar/data/synthesis/prompts/rephrase_question.txt`."""
     answer_prompt: str | None = content("path", None)
-    """A text with `{question}` (rephrased) and, if the writer may see the seed's answer, `{answer}`; null: ours."""
+    """A text file with `{question}` (rephrased) and, if the model may see the seed's answer, `{answer}`; null:
+    `solar/data/synthesis/prompts/answer_question.txt`."""
     questions_per_seed: int = MISSING
     """Rephrasings of each seed question."""
     answers_per_question: int = MISSING
@@ -34,11 +35,11 @@ class SynthesizeConfig(StageConfig):
     max_new_tokens: int = MISSING
     """Tokens that a question or an answer may have."""
     requests_per_minute: int | None = pace(None)
-    """Limit for requests to a server; null: as fast as the server answers."""
+    """Limit for requests to a server; null: no limit."""
     connections: int = pace(8)
     """Requests to a server at the same time."""
     seed: int = MISSING
-    """Decides what is sampled."""
+    """Seed of the sampling."""
 
     def problems(self) -> Iterator[str]:
         yield from (f"seeds.{problem}" for problem in self.seeds.problems())

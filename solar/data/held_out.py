@@ -1,4 +1,4 @@
-"""Held-out text as plain rows of tokens, for measures that know nothing of documents."""
+"""Held-out text as rows of tokens without borders of documents."""
 
 from pathlib import Path
 
@@ -9,18 +9,17 @@ from solar.errors import DataError
 
 
 def held_out_rows(folder: Path, tokens: int, sequence_length: int) -> np.ndarray:
-    """The start of the `valid` split end to end, as int64 [rows, sequence_length].
+    """The first `tokens` tokens of the `valid` split, end to end, as int64 [rows, sequence_length].
 
-    Raises:
-        DataError: there is less than one row of it.
+    Raises `DataError` if the split has less than `sequence_length` tokens.
     """
-    dataset, read, count = TokenDataset(folder, "valid"), [], 0
+    dataset, parts, count = TokenDataset(folder, "valid"), [], 0
     for number in range(len(dataset)):
-        read.append(dataset[number].input_ids)
-        count += len(read[-1])
+        parts.append(dataset[number].input_ids)
+        count += len(parts[-1])
         if count >= tokens:
             break
     rows = min(tokens, count) // sequence_length
     if rows == 0:
         raise DataError(f"{folder}: {count} held-out tokens, expected at least one row of {sequence_length}")
-    return np.concatenate(read)[: rows * sequence_length].reshape(rows, sequence_length)
+    return np.concatenate(parts)[: rows * sequence_length].reshape(rows, sequence_length)

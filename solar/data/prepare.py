@@ -1,4 +1,4 @@
-"""A mixture of sources to tokens on disk: read, tokenise, split, pack, and report what was left out."""
+"""A mixture of sources to tokens on disk: read, tokenise, split, pack, and count the rows left out."""
 
 import json
 import time
@@ -14,22 +14,24 @@ from solar.config.data import PrepareDataConfig, Task
 from solar.data.clean.intake import SPLITS, Accepted, Intake
 from solar.data.encode import tokenizer
 from solar.data.encode.encode import Encoder
-from solar.data.encode.samples import Sample, Sampler, sampler_for
+from solar.data.encode.samplers import sampler_for
+from solar.data.encode.samples import Sample, Sampler
 from solar.data.order.mixture import mixture_of
 from solar.data.order.order import Order
 from solar.data.pack.rows import write_rows
 from solar.data.read import sources
 from solar.data.read.messages import BadRow
 from solar.data.store.header import Mixture, Split, TokensHeader
-from solar.data.store.tokens import SHARD_TOKENS, DocumentWriter
+from solar.data.store.tokens import SHARD_TOKENS, DocumentAppender
 from solar.errors import DataError
 
 DROPPED = "dropped.jsonl"
-"""Examples of rows that were left out, for review."""
+"""Examples of rows left out, a JSON line each."""
 _BATCH = 256
 _AHEAD = 3
 _UINT16 = 2**16
 _SHARES_ROWS = 1_000_000
+"""The realised shares are measured over at most this many rows."""
 
 
 def prepare(
@@ -40,13 +42,13 @@ def prepare(
     progress: Callable[[str], None] = lambda line: None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> dict[str, Any]:
-    """Leave a tokens artifact in `output`; return the counts of its samples and of the rows that were left out.
+    """Leave a tokens artifact in `output`; return the counts of its samples and of the rows left out.
 
     `stage_folders`: name of a text stage -> its artifact. Raises `DataError` for a source without a training sample
     and, unless `on_error` is skip, for a row that cannot be read.
     """
     encoder = Encoder(tokenizer.load(tokenizer_artifact), config.template)
-    encoder.tokenizer.save_pretrained(output / "tokenizer")  # the tokens can be decoded without the tokenizer's stage
+    encoder.tokenizer.save_pretrained(output / "tokenizer")  # so that the tokens can be decoded by this artifact alone
     sampler = sampler_for(config.task, encoder, config.sequence_length, config.packing)
     intake = Intake(config, sampler, lambda source: stage_folders.get(source.stage or ""))
     header = _header(config, encoder)
@@ -58,14 +60,18 @@ def prepare(
     _refuse_empty(intake, tokens)
     header.mixture = mixture_of(config, tokens)
     header.write(output)
-    with (output / DROPPED).open("w", encoding="utf-8") as file:
+    _write_dropped(intake, config, stage_folders, output / DROPPED)
+    return _metrics(header, output, intake, sampler, config.seed)
+
+
+def _write_dropped(intake: Intake, config: PrepareDataConfig, stage_folders: Mapping[str, Path], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
         for name, drops in intake.drops.items():
             source = config.sources[name]
             folder = sources.folder_of(source, stage_folders.get(source.stage or ""))
             for example in drops.examples():
                 example["where"] = example["where"].removeprefix(f"{folder}/")  # the same bytes under any root
                 file.write(json.dumps({"source": name, **example}) + "\n")
-    return _metrics(header, output, intake, sampler, config.seed)
 
 
 def _header(config: PrepareDataConfig, encoder: Encoder) -> TokensHeader:
@@ -94,42 +100,42 @@ def _write_documents(
     progress: Callable[[str], None],
     shard_tokens: int,
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Tokenise all sources into both splits; returns split -> source -> (first document, last document + 1)."""
+    """Tokenise all sources into both splits; return split -> source -> (first document, last document + 1)."""
     masked = header.task != Task.pretrain
-    writers = {name: DocumentWriter(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
+    split_files = {name: DocumentAppender(output / name, header.dtype, masked, shard_tokens) for name in SPLITS}
     spans: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in SPLITS}
-    told = begun = time.monotonic()
+    shown = begun = time.monotonic()
     for source in intake.rows:
-        before = {name: writer.documents for name, writer in writers.items()}
+        first = {name: files.documents for name, files in split_files.items()}
         for sample in _encoded(intake, sampler, source):
             split = header.splits[sample.split]
             split.answer_tokens += sample.answer_tokens
             split.text_bytes += sample.text_bytes
             for ids, trained in sample.documents:
-                writers[sample.split].append(ids, trained)
-            if (now := time.monotonic()) - told > 0.5:
-                told = now
-                tokens = sum(writer.tokens for writer in writers.values())
+                split_files[sample.split].append(ids, trained)
+            if (now := time.monotonic()) - shown > 0.5:
+                shown = now
+                tokens = sum(files.tokens for files in split_files.values())
                 rate = tokens / (now - begun) / 1e3
                 progress(f"{source}  {intake.rows[source]:,} rows  {tokens / 1e6:,.1f}M tokens  {rate:,.0f}k tokens/s")
-        for name, writer in writers.items():
-            spans[name][source] = (before[name], writer.documents)
-    for name, writer in writers.items():
-        writer.close()
+        for name, files in split_files.items():
+            spans[name][source] = (first[name], files.documents)
+    for name, files in split_files.items():
+        files.close()
         split = header.splits[name]
-        split.documents, split.shard_starts = writer.documents, writer.shard_starts
-        split.samples = writer.documents // sampler.documents_per_sample
+        split.documents, split.shard_starts = files.documents, files.shard_starts
+        split.samples = files.documents // sampler.documents_per_sample
     return spans
 
 
 def _encoded(intake: Intake, sampler: Sampler, source: str) -> Iterator[Sample]:
-    """The samples of a source, in order; the next batches are tokenised while a batch is written."""
+    """The samples of a source, in order. While a batch is written, a thread tokenises the next batches."""
 
     def encode(batch: Sequence[Accepted]) -> list[Sample | BadRow]:
         places, splits, parsed = zip(*((row.where, row.split, row.parsed.content) for row in batch), strict=True)
         return sampler.encode(places, splits, parsed)
 
-    def kept(samples: list[Sample | BadRow]) -> Iterator[Sample]:
+    def without_bad_rows(samples: list[Sample | BadRow]) -> Iterator[Sample]:
         for sample in samples:
             if isinstance(sample, BadRow):
                 intake.drops[source].add(sample.reason, str(sample))
@@ -142,9 +148,9 @@ def _encoded(intake: Intake, sampler: Sampler, source: str) -> Iterator[Sample]:
         while batch := list(islice(rows, _BATCH)):
             waiting.append(executor.submit(encode, batch))
             if len(waiting) > _AHEAD:
-                yield from kept(waiting.popleft().result())
+                yield from without_bad_rows(waiting.popleft().result())
         while waiting:
-            yield from kept(waiting.popleft().result())
+            yield from without_bad_rows(waiting.popleft().result())
 
 
 def _refuse_empty(intake: Intake, tokens: Mapping[str, int]) -> None:
@@ -158,11 +164,11 @@ def _refuse_empty(intake: Intake, tokens: Mapping[str, int]) -> None:
 
 
 def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sampler, seed: int) -> dict[str, Any]:
-    from solar.data.store.dataset import TokenDataset  # torch is needed here and nowhere before
+    from solar.data.store.dataset import TokenDataset  # imports torch, which nothing above needs
 
     order = Order.of(TokenDataset(output, "train"), seed)
     rows = min(order.rows_per_epoch, _SHARES_ROWS)
-    asked, realised = order.asked(rows), order.shares(0, rows)
+    requested, realised = order.requested_shares(rows), order.shares(0, rows)
     return {
         "splits": {name: _facts(header, name) for name in header.splits},
         "truncated_samples": sampler.truncated,
@@ -170,7 +176,7 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
         "sources": {
             name: {
                 "rows": intake.rows[name],
-                "requested_share": asked[name],
+                "requested_share": requested[name],
                 "realised_share": realised[name],
                 "dropped": dict(drops.counts),
             }

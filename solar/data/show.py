@@ -1,4 +1,4 @@
-"""Samples as a reader sees them: which tokens are trained, where documents begin, how much is padding."""
+"""Prepared rows for the terminal: which tokens are trained, where documents begin, how much is padding."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _SHARES_ROWS = 100_000
 
 
 def show(folder: Path, split: str, count: int, start: int, seed: int) -> Iterator[RenderableType]:
-    """`count` rows of a split (train: in the order of training), what is in it, and what was left out."""
+    """The counts of a split, `count` of its rows (train: in the order of training), and examples of rows left out."""
     data = TokenDataset(folder, split)
     tokenizer = load(folder)
     yield _facts(data, split)
@@ -54,9 +54,9 @@ def _sources(data: TokenDataset, seed: int) -> RenderableType:
     table = Table("source", "rows", "tokens", "share asked for", "share in an epoch", box=None, padding=(0, 2, 0, 0))
     order = Order.of(data, seed)
     rows = min(order.rows_per_epoch, _SHARES_ROWS)
-    asked, found = order.asked(rows), order.shares(0, rows)
+    requested, realised = order.requested_shares(rows), order.shares(0, rows)
     for name, place in data.split.sources.items():
-        shares = f"{asked[name]:.2%}", f"{found[name]:.2%}"
+        shares = f"{requested[name]:.2%}", f"{realised[name]:.2%}"
         table.add_row(name, f"{place.stop - place.start:,}", f"{place.tokens:,}", *shares)
     return table
 
@@ -73,16 +73,16 @@ def _row(row: Row, tokenizer: Any, task: str) -> RenderableType:
 
 
 def _document(row: Row, start: int, stop: int, tokenizer: Any, colour_all: bool) -> Text:
-    """The text of a document; runs of trained tokens are decoded together, so that no character is torn apart."""
+    """The text of a document. Runs of trained tokens are decoded together: a character may take several tokens."""
     text = Text()
     run: list[int] = []
     style = CONTEXT
     for place in range(start, stop + 1):
         trained = place < stop and colour_all and row.labels[place] != IGNORED
-        now = TRAINED if trained else CONTEXT
-        if place == stop or now != style:
+        style_here = TRAINED if trained else CONTEXT
+        if place == stop or style_here != style:
             text.append(_decoded(run, tokenizer), style=style)
-            run, style = [], now
+            run, style = [], style_here
         if place < stop:
             run.append(int(row.input_ids[place]))
     return text
@@ -94,7 +94,9 @@ def _decoded(ids: list[int], tokenizer: Any) -> str:
 
 
 def _dropped(examples: list[dict[str, str]]) -> RenderableType:
-    table = Table("left out because", "where", "what", box=None, padding=(0, 2, 0, 0), title="left out, some examples")
+    table = Table(
+        "left out because", "where", "what", box=None, padding=(0, 2, 0, 0), title="examples of rows left out"
+    )
     for example in examples[:12]:
         table.add_row(Text(example["reason"]), Text(example["where"]), Text(example["detail"][:80].replace("\n", " ")))
     return table

@@ -95,7 +95,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
 
 
 def test_a_huge_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("solar.data.read.files.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("solar.data.read.lines.MAX_LINE_BYTES", 1000)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + b'\n{"text": "' + b"a" * 5000 + b'"}\n' + GOOD + b"\n")
     assert [_verdict(row) for _, row in read(file)] == ["good", "too_long", "good"]
@@ -316,7 +316,7 @@ print(rows, peak_mib() - before)
 
 
 def test_a_huge_row_of_a_table_is_one_bad_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("solar.data.read.files.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("solar.data.read.tables.MAX_LINE_BYTES", 1000)
     texts = ["a", "b" * 2000, "c"]
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
     first, (where, huge), last = read(tmp_path / "rows.parquet")

@@ -8,7 +8,7 @@ import pytest
 from solar.config.data import Format, Packing
 from solar.data.encode import tokenizer
 from solar.data.encode.encode import Encoder
-from solar.data.encode.samples import Instruction
+from solar.data.encode.samplers import Instruction
 from solar.data.read.formats import Reader
 from solar.data.read.messages import BadRow
 

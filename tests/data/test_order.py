@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solar.data.order.order import Order, Permutation
+from solar.data.order.order import Order
+from solar.data.order.permutation import Permutation
 from solar.data.store.dataset import TokenDataset
 from solar.data.store.header import Mixture, SourceRows
 from solar.errors import DataError
@@ -114,14 +115,14 @@ def test_weights_change_at_the_token_where_a_switch_stands():
     assert order.shares(0, 2000) == {"a": 1.0, "b": 0.0, "c": 0.0}
     assert order.shares(2000, 1000) == {"a": 0.0, "b": 0.5, "c": 0.5}
     assert order.shares(3000, 1000) == {"a": 0.0, "b": 0.0, "c": 1.0}
-    assert order.asked(2000) == {"a": 1.0, "b": 0.0, "c": 0.0}
-    assert order.asked(4000) == {"a": 0.5, "b": 0.125, "c": 0.375}
+    assert order.requested_shares(2000) == {"a": 1.0, "b": 0.0, "c": 0.0}
+    assert order.requested_shares(4000) == {"a": 0.5, "b": 0.125, "c": 0.375}
 
 
 def test_what_is_asked_of_a_capped_source_is_what_it_would_give_without_the_cap():
     places, row_tokens = _places([10] * 100, [10] * 100)
     order = Order(Mixture({"a": 0.5, "b": 0.5}, {"a": 0.5}), places, row_tokens, 0)
-    assert order.asked(150) == {"a": 0.5, "b": 0.5}
+    assert order.requested_shares(150) == {"a": 0.5, "b": 0.5}
     assert order.shares(0, 150) == {"a": 1 / 3, "b": 2 / 3}
 
 

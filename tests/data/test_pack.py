@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solar.data.order.order import Permutation
+from solar.data.order.permutation import Permutation
 from solar.data.pack import pack
 
 lengths = st.lists(st.integers(1, 90), min_size=1, max_size=80)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from solar.config.data import (
 )
 from solar.data.order.order import Order
 from solar.data.prepare import prepare
-from solar.data.store.dataset import IGNORED, TokenDataset, collate
+from solar.data.store.dataset import IGNORED, TokenDataset
 from solar.errors import DataError
 
 from conftest import run_program, write_rows  # isort: skip
@@ -112,6 +111,18 @@ def test_a_sample_stays_in_its_split_when_others_are_added(prepared, topics):
     assert not set(_texts(many)) & set(_texts(many, "valid"))
 
 
+def test_no_label_crosses_from_one_document_into_the_next(prepared, topics):
+    data = TokenDataset(prepared([{"text": text[:150]} for text in topics]).folder, "train")
+    targets = 0
+    for row in map(data.__getitem__, range(len(data))):
+        first_tokens = np.cumsum([0, *row.document_lengths[:-1]])
+        assert (row.labels[first_tokens] == IGNORED).all()
+        is_target = row.labels != IGNORED
+        assert (row.labels[is_target] == row.input_ids[is_target]).all()
+        targets += int(is_target.sum())
+    assert targets == data.split.trained_tokens == int(data.row_trained_tokens.sum())
+
+
 def test_a_split_column_decides(prepared):
     rows = [{"text": f"number {n}", "split": "valid" if n % 3 == 0 else "train"} for n in range(30)]
     found = prepared(rows, held_out_fraction=0.0)
@@ -126,14 +137,11 @@ def test_every_sample_is_seen_once_an_epoch_whatever_the_workers(prepared):
     streams = []
     for workers in (0, 2):
         sampler = order.rows(0, order.rows_per_epoch).tolist()
-        loader = torch.utils.data.DataLoader(
-            data, 4, sampler=sampler, num_workers=workers, collate_fn=partial(collate, pad_id=data.header.pad_id)
-        )
+        loader = torch.utils.data.DataLoader(data, None, sampler=sampler, num_workers=workers)
         seen = []
-        for batch in loader:
-            for ids, lengths in zip(batch["input_ids"], batch["document_lengths"], strict=True):
-                documents = torch.split(ids[: sum(lengths)], lengths)
-                seen += [int(found.tokenizer.decode(document[1:-1]).removeprefix("sample ")) for document in documents]
+        for row in loader:
+            documents = np.split(row.input_ids, np.cumsum(row.document_lengths)[:-1])
+            seen += [int(found.tokenizer.decode(document[1:-1]).removeprefix("sample ")) for document in documents]
         streams.append(seen)
     assert streams[0] == streams[1] and sorted(streams[0]) == list(range(150)) != streams[0]
 

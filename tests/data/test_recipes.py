@@ -20,8 +20,8 @@ def _experiment(name: str, *overrides: str) -> SolarConfig:
 def test_one_experiment_makes_the_mathematics_that_the_other_replaces():
     replaced = _experiment("dus_10b").stages
     assert replaced["sft_v4_data"].sources["math"].keep == {"type": "MATH_"} and "math" not in replaced
-    writer = ("stages.math.seeds.path=MATH", "stages.math.base_url=http://x/v1", "stages.math.server_model=y")
-    config = _experiment("dus_10b_math", *writer)
+    model = ("stages.math.seeds.path=MATH", "stages.math.base_url=http://x/v1", "stages.math.server_model=y")
+    config = _experiment("dus_10b_math", *model)
     check(config)
     for name in ("sft_v3_data", "sft_v4_data"):
         source = config.stages[name].sources["math"]

@@ -1,14 +1,14 @@
 """The proof of end-of-turn: a model that has learnt eight answers by heart stops by itself after each."""
 
-from functools import partial
-
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from solar.config.data import Format, Packing, Task
 from solar.data.encode.encode import Encoder
-from solar.data.store.dataset import TokenDataset, collate
+from solar.data.store.dataset import TokenDataset
+from solar.network.decoder import Decoder
+from solar.network.microbatch import from_rows
 
 ANSWERS = ["Red.", "A blue one.", "Seven", "No idea, sorry.", "The first of May.", "Left, then right.", "Yes!", "Tea"]
 
@@ -28,12 +28,13 @@ def test_overfit_eight_samples_and_generation_stops_by_itself(prepared, template
         max_position_embeddings=256,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    batch = partial(collate, pad_id=data.header.pad_id)([data[i] for i in range(len(data))])
-    assert any(len(lengths) > 1 for lengths in batch["document_lengths"])
-    inputs = {name: batch[name] for name in ("input_ids", "position_ids", "labels")}
+    decoder = Decoder(model)
+    rows = [data[number] for number in range(len(data))]
+    assert any(len(row.document_lengths) > 1 for row in rows)
+    batch = from_rows(rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(150):
-        loss = model(**inputs, use_cache=False).loss
+        loss = decoder.head.loss_sum(decoder.trained_states(batch), batch.targets_N)[0] / batch.trained_tokens
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,15 +17,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import write_rows
+from safetensors.torch import load_file, save_file
 
 from solar.config.data import Format, SourceConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.data.synthesis import writers
+from solar.data.encode.encode import Encoder
+from solar.data.encode.tokenizer import load
+from solar.data.synthesis import server as server_module
+from solar.data.synthesis.answerers import LocalAnswerer, Sampling
 from solar.data.synthesis.journal import go_on
-from solar.data.synthesis.synthesize import Prompts, Seed, seeds, synthesize
-from solar.data.synthesis.writers import LocalWriter, Sampling, ServerWriter, _pace
+from solar.data.synthesis.server import ServerAnswerer, _pace
+from solar.data.synthesis.synthesize import Prompts, Seed, read_seeds, synthesize
 from solar.engine.stop import Stop
-from solar.errors import DataError, Interrupted
+from solar.errors import DataError, Interrupted, StageError
+from solar.network.isolation import own_attention
+from solar.network.loading import load_decoder
 from solar.stages.synthesize import run
 
 JOURNAL = "written.jsonl"
@@ -37,12 +44,12 @@ class Rephraser:
 
     group, ahead = 8, 1
 
-    def __init__(self, calls: int = 10**6, answer=lambda number: f"It doubles. The answer is: {2 * number}") -> None:
+    def __init__(self, calls: int = 10**6, solve=lambda number: f"It doubles. The answer is: {2 * number}") -> None:
         self.asked: list[str] = []
         self.calls = calls
-        self.answer = answer
+        self.solve = solve
 
-    async def write(self, prompts, seed):
+    async def answer(self, prompts, seed):
         self.calls -= 1
         if self.calls < 0:
             raise DataError("base_url: away")
@@ -51,12 +58,12 @@ class Rephraser:
         for prompt in prompts:
             number = int(re.findall(r"\d+", prompt.rsplit("Problem:", 1)[1])[0])
             turned = f"Take {number} twice; how much is it? Twice {number}?"
-            found.append(turned if prompt.endswith("Rewritten:") else self.answer(number))
+            found.append(turned if prompt.endswith("Rewritten:") else self.solve(number))
         return found
 
 
-def _run(tmp_path, writer, found=SEEDS, questions=1, answers=1):
-    return synthesize(iter(found), writer, PROMPTS, tmp_path, tmp_path / JOURNAL, questions, answers, 0)
+def _run(tmp_path, answerer, found=SEEDS, questions=1, answers=1):
+    return synthesize(iter(found), answerer, PROMPTS, tmp_path, tmp_path / JOURNAL, questions, answers, 0)
 
 
 def _read(path: Path) -> list[dict]:
@@ -65,7 +72,7 @@ def _read(path: Path) -> list[dict]:
 
 def test_kept_answers_become_instructions_and_pairs(tmp_path):
     rephraser = Rephraser()
-    rephraser.answer = lambda number: f"It doubles. The answer is: {2 * number if number % 2 else 1}"
+    rephraser.solve = lambda number: f"It doubles. The answer is: {2 * number if number % 2 else 1}"
     metrics = _run(tmp_path, rephraser)
     assert metrics == {"seeds": 20, "kept": 10, "left_out": {"wrong_final_answer": 10}}
     first = _read(tmp_path / "instruct.jsonl")[0]["messages"]
@@ -90,7 +97,7 @@ def test_what_is_wrong_with_an_answer_is_counted(tmp_path, question, answer, rea
     class Fixed:
         group, ahead = 8, 1
 
-        async def write(self, prompts, seed):
+        async def answer(self, prompts, seed):
             return [question if prompt.endswith("Rewritten:") else answer for prompt in prompts]
 
     if reason is None:
@@ -129,7 +136,7 @@ def test_seeds_without_a_final_answer_are_left_out_and_counted(gsm8k):
     ]
     talks.append([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}])
     counts: Counter[str] = Counter()
-    found = list(seeds(iter(talks), counts))
+    found = list(read_seeds(iter(talks), counts))
     assert len(found) == 300 and counts == {"seed_without_final_answer": 1}
     assert [one.final for one in found] == [row["answer"].split("#### ")[1] for row in rows]
 
@@ -139,7 +146,7 @@ def test_braces_in_questions_and_answers_stay_as_they_are(tmp_path):
         group, ahead = 8, 1
         asked: list[str]
 
-        async def write(self, prompts, seed):
+        async def answer(self, prompts, seed):
             self.asked = list(prompts)
             return [r"\frac{1}{2} and {answer} and {question}"] * len(prompts)
 
@@ -200,7 +207,7 @@ def _config(tmp_path, **changes) -> SynthesizeConfig:
     return config
 
 
-CONTEXT = SimpleNamespace(progress=lambda line: None)
+CONTEXT = SimpleNamespace(progress=lambda line: None, trainer=SimpleNamespace(accelerator="cpu"))
 
 
 def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatch):
@@ -275,10 +282,10 @@ def test_a_run_that_is_stopped_and_killed_asks_for_nothing_twice(tmp_path, serve
 
 def test_a_server_that_is_away_is_one_line(monkeypatch):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
-    writer = ServerWriter("http://127.0.0.1:9/v1", "fake", Sampling(0.0, 5), None, 1)
-    writer._client = writer._client.with_options(max_retries=0)
+    answerer = ServerAnswerer("http://127.0.0.1:9/v1", "fake", Sampling(0.0, 5), None, 1)
+    answerer._client = answerer._client.with_options(max_retries=0)
     with pytest.raises(DataError, match=r"base_url: http://127.0.0.1:9/v1 does not answer \(.*\); what it has written"):
-        asyncio.run(writer.write(["x"], 0))
+        asyncio.run(answerer.answer(["x"], 0))
 
 
 def test_requests_are_paced(monkeypatch):
@@ -287,37 +294,60 @@ def test_requests_are_paced(monkeypatch):
     async def sleep(seconds):
         slept.append(seconds)
 
-    monkeypatch.setattr("solar.data.synthesis.writers.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("solar.data.synthesis.writers.asyncio.sleep", sleep)
+    monkeypatch.setattr("solar.data.synthesis.server.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("solar.data.synthesis.server.asyncio.sleep", sleep)
     wait = _pace(120)
     for _ in range(4):
         asyncio.run(wait())
     assert slept == [0.0, 0.5, 1.0, 1.5]
 
 
-def test_a_local_model_writes_the_same_alone_and_beside_longer_prompts(stories):
-    writer = LocalWriter(stories, Sampling(0.0, 12))
+@pytest.fixture
+def local(stories):
+    """A function that gives the real small model, as the stage loads it, with a temperature."""
+    network, encoder = load_decoder(stories).network, Encoder(load(stories))
+    with own_attention(network):
+        yield lambda temperature: LocalAnswerer(network, encoder, Sampling(temperature, 12))
+
+
+def test_a_local_model_answers_the_same_alone_and_beside_longer_prompts(local):
     prompts = ["Once upon a time", "One day, a little girl named Lily went to the"]
-    together = asyncio.run(writer.write(prompts, 0))
-    assert together == [asyncio.run(writer.write([prompt], 0))[0] for prompt in prompts]
+    together = asyncio.run(local(0.0).answer(prompts, 0))
+    assert together == [asyncio.run(local(0.0).answer([prompt], 0))[0] for prompt in prompts]
     assert all(text for text in together)
 
 
-def test_drawn_answers_depend_on_the_seed_alone(stories):
-    writer = LocalWriter(stories, Sampling(1.0, 12))
+def test_sampled_answers_depend_on_the_seed_alone(local):
     torch.rand(3)
-    first, again, other = (asyncio.run(writer.write(["Once upon a time"] * 2, seed)) for seed in (5, 5, 6))
+    first, again, other = (asyncio.run(local(1.0).answer(["Once upon a time"] * 2, seed)) for seed in (5, 5, 6))
     assert again == first != other
     assert first[0] != first[1]
 
 
+def _artifact(tmp_path: Path, folder: Path) -> SimpleNamespace:
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact/model").symlink_to(folder)
+    return SimpleNamespace(path=tmp_path / "artifact")
+
+
 def test_the_stage_with_a_local_model(tmp_path, stories):
-    """A model of 260 thousand parameters rephrases nothing; the stage says so in one line."""
-    config = _config(tmp_path, model="writer", max_new_tokens=4)
+    """A model of 260 thousand parameters rephrases nothing; the stage reports this in one line."""
+    config = _config(tmp_path, model="small", max_new_tokens=4)
     output = tmp_path / "out"
     output.mkdir()
-    with pytest.raises(DataError, match=r"none of the answers to 20 seeds can be kept \(20 .*try a better writer"):
-        run(config, {"writer": SimpleNamespace(path=stories)}, output, CONTEXT)
+    with pytest.raises(DataError, match=r"none of the answers to 20 seeds can be kept \(20 .*try a better model"):
+        run(config, {"small": _artifact(tmp_path, stories)}, output, CONTEXT)
+
+
+def test_a_local_model_that_lacks_a_weight_is_refused_by_the_weights_name(tmp_path, stories):
+    """Plain transformers draws the weight at random, with a warning in its log."""
+    folder = shutil.copytree(stories, tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        run(_config(tmp_path, model="small"), {"small": _artifact(tmp_path, folder)}, tmp_path / "out", CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -398,13 +428,13 @@ CHOICE = '{{"id": "1", "object": "chat.completion", "choices": {}}}'
 )
 def test_what_is_no_answer_is_asked_for_again_and_then_one_line(answering, monkeypatch, body, kind):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
-    monkeypatch.setattr(writers, "WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(server_module, "WAITS_SECONDS", (0.0, 0.0))
     url = answering(body, kind=kind)
-    writer = ServerWriter(url, "fake", Sampling(0.0, 5), None, 1)
+    answerer = ServerAnswerer(url, "fake", Sampling(0.0, 5), None, 1)
     with pytest.raises(
         DataError, match=rf"^base_url: {url} answers, but not as an OpenAI server \(.+\).*kept, start again"
     ):
-        asyncio.run(writer.write(["x"], 0))
+        asyncio.run(answerer.answer(["x"], 0))
 
 
 @pytest.mark.parametrize(
@@ -419,20 +449,20 @@ def test_what_is_no_answer_is_asked_for_again_and_then_one_line(answering, monke
 def test_whatever_way_a_server_says_something_or_refuses_to_it_is_understood(answering, choice, text):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     url = answering(CHOICE.format(f"[{choice}]"))
-    assert asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), None, 1).write(["x"], 0)) == [text]
+    assert asyncio.run(ServerAnswerer(url, "fake", Sampling(0.0, 5), None, 1).answer(["x"], 0)) == [text]
 
 
 def test_a_gateways_error_with_status_200_costs_a_question_again_and_no_seed(answering, monkeypatch):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
-    monkeypatch.setattr(writers, "WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(server_module, "WAITS_SECONDS", (0.0, 0.0))
     url = answering('{"error": {"code": 502}}', CHOICE.format("[]"), CHOICE.format('[{"message": {"content": "A"}}]'))
-    assert asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), None, 1).write(["x"], 0)) == ["A"]
+    assert asyncio.run(ServerAnswerer(url, "fake", Sampling(0.0, 5), None, 1).answer(["x"], 0)) == ["A"]
 
 
 def test_a_request_that_is_never_answered_costs_its_seed_and_another_bad_one_is_shown(answering):
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     filtered, wrong = (
-        ServerWriter(
+        ServerAnswerer(
             answering(f'{{"error": {{"message": "no", "code": "{code}"}}}}', status=400),
             "fake",
             Sampling(0.0, 5),
@@ -441,9 +471,9 @@ def test_a_request_that_is_never_answered_costs_its_seed_and_another_bad_one_is_
         )
         for code in ("content_filter", "unknown_parameter")
     )
-    assert asyncio.run(filtered.write(["x"], 0)) == [""]
+    assert asyncio.run(filtered.answer(["x"], 0)) == [""]
     with pytest.raises(DataError, match=r"refuses a request \(Error code: 400 - no\); it began: 'two words'"):
-        asyncio.run(wrong.write(["two words"], 0))
+        asyncio.run(wrong.answer(["two words"], 0))
 
 
 def test_repetitions_of_the_client_wait_their_turn_too(answering, monkeypatch):
@@ -453,10 +483,10 @@ def test_repetitions_of_the_client_wait_their_turn_too(answering, monkeypatch):
     async def turn():
         turns.append(1)
 
-    monkeypatch.setattr(writers, "_pace", lambda per_minute: turn)
+    monkeypatch.setattr(server_module, "_pace", lambda per_minute: turn)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.0)
     url = answering("busy", status=429)
     with pytest.raises(DataError, match="does not answer"):
-        asyncio.run(ServerWriter(url, "fake", Sampling(0.0, 5), 60, 1).write(["x"], 0))
+        asyncio.run(ServerAnswerer(url, "fake", Sampling(0.0, 5), 60, 1).answer(["x"], 0))
     assert len(turns) == 7

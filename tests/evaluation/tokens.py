@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from solar.data.store.header import Mixture, SourceRows, Split, TokensHeader
-from solar.data.store.tokens import PIECE, DocumentWriter, RowWriter
+from solar.data.store.tokens import PIECE, DocumentAppender, RowAppender
 
 
 def write_rows(folder: Path, rows: list[list[list[int]]], vocab_size: int) -> Path:
     """A `valid` split with these rows of documents; all tokens but the first of each document are trained."""
-    documents, packed = DocumentWriter(folder / "valid", "uint16", masked=False), RowWriter(folder / "valid")
+    documents, packed = DocumentAppender(folder / "valid", "uint16", masked=False), RowAppender(folder / "valid")
     for row in rows:
         first = documents.documents
         for ids in row:

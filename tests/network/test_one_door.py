@@ -4,8 +4,6 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "solar"
-ELSEWHERE = {"data/synthesis/writers.py"}
-"""`data` lies below `network`; its writer samples padded batches with `generate` of `transformers`."""
 
 
 def _loads_a_model(path: Path) -> bool:
@@ -16,5 +14,4 @@ def _loads_a_model(path: Path) -> bool:
 
 def test_only_network_loads_models():
     loading = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if _loads_a_model(path)}
-    assert loading - ELSEWHERE == {"network/loading.py"}
-    assert loading >= ELSEWHERE, "remove what no longer loads a model"
+    assert loading == {"network/loading.py"}

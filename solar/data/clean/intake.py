@@ -14,9 +14,8 @@ from solar.data.clean.select import Filter, keeping, of_split, selected
 from solar.data.clean.tasks import TaskIndex
 from solar.data.encode.samples import Parsed, Sampler
 from solar.data.read import sources
-from solar.data.read.files import Located
 from solar.data.read.formats import Reader
-from solar.data.read.messages import BadRow, Row
+from solar.data.read.messages import BadRow, Located, Row
 from solar.errors import DataError
 
 SPLITS = ("train", "valid")
@@ -67,8 +66,8 @@ class Intake:
             except BadRow as error:
                 self._bad(name, where, error)
                 continue
-            if self._is_new(name, where, parsed.said):
-                yield Accepted(where, self._split_of(source, row, parsed.asked), parsed)
+            if self._is_new(name, where, parsed.text):
+                yield Accepted(where, self._split_of(source, row, parsed.prompt), parsed)
 
     def _counted(self, name: str) -> Iterator[Located]:
         source = self._config.sources[name]
@@ -133,8 +132,8 @@ class Intake:
                 try:
                     if isinstance(row, BadRow):
                         raise row
-                    said = reader.said(row)
+                    texts = reader.texts(row)
                 except BadRow as error:
                     raise DataError(f"decontaminate.against.{name}: {where}: {error}") from None
-                together = "\n\n".join(said)
-                yield name, [together, *said] if len(said) > 1 else said  # a short question counts by itself, too
+                whole = "\n\n".join(texts)
+                yield name, [whole, *texts] if len(texts) > 1 else texts  # a short question counts by itself, too

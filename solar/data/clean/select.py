@@ -8,9 +8,8 @@ import numpy as np
 
 from solar.config.splits import kind_of_split
 from solar.data.clean.drops import Drops
-from solar.data.order.order import Permutation
-from solar.data.read.files import Located
-from solar.data.read.messages import BadRow, Row
+from solar.data.order.permutation import Permutation
+from solar.data.read.messages import BadRow, Located, Row
 
 Filter = Callable[[Row], str | None]
 """Why a row is dropped, or None if it stays."""

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from solar.data.clean.select import Filter
-from solar.data.read.files import Located
-from solar.data.read.messages import BadRow, Row
+from solar.data.read.messages import BadRow, Located, Row
 from solar.errors import DataError
 
 QUESTION, TASK = "inputs", "_task_name"

@@ -1,20 +1,20 @@
 """Text, conversations and pairs to token ids, with the tokens that are trained.
 
-A conversation is rendered once with placeholders for its contents. So the text of the template and the text of people
-can be told apart: special tokens are special only in the text of the template, and no content can forge a role. The
-rendered text is then cut where each answer begins and ends. Each piece is tokenised by itself, as at inference.
+A conversation is rendered with placeholders for its contents, so that the template's text is known apart from what
+people wrote: special tokens are special only in the template's text, and no content can forge a role. The rendered text
+is cut where each answer begins and ends, and each piece is tokenised by itself.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from os.path import commonprefix
 from typing import Any
 
-from solar.data.encode.placeholders import behind_messages, fill, mark, places
+from solar.data.encode.cut import Cutter, Piece
+from solar.data.encode.placeholders import mark
 from solar.data.encode.render import Renderer
 from solar.data.encode.special_tokens import SecretNames
 from solar.data.read.formats import Pair
@@ -22,25 +22,10 @@ from solar.data.read.messages import BadRow, Message
 from solar.errors import DataError
 
 _GUARDS = ("\n", ".", "0", "x")
-"""Texts that are put before a piece, for tokenizers that write a space before the first word of any text."""
+"""Texts to tokenise a piece behind, since some tokenizers add a space before the first word of any text."""
 _BRACKETED = re.compile(r"<\S+>|\[\S+\]")
 _THOUGHTS = {"<think>", "</think>"}
-_LONG, _RECENT = 64, 8
-"""Messages of a conversation of which only the end is rendered, and how many of its messages the end has at least."""
 _TURNS: list[Message] = [{"role": role, "content": mark(n)} for n, role in enumerate(("user", "assistant", "user"))]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of text that is tokenised by itself."""
-
-    text: str
-    """Special tokens of the template stand in the text under their secret names."""
-    trained: bool
-    behind: str | None = None
-    """The secret name of the special token before the piece, "" at the beginning of a sequence, None after words.
-
-    A tokenizer may add or remove a space where a text begins anew."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +48,10 @@ class Encoder:
         roles = self._roles(added)  # special tokens, even if the tokenizer's files do not mark them as special
         self._special = {content: i for content, (i, special) in added.items() if special or content in roles}
         self._secret = SecretNames(tokenizer.backend_tokenizer, self._special)
+        self._cutter = Cutter(self.renderer, self._secret)
         alone = self._secret.backend.encode("").ids
         self.bos_id: int | None = alone[0] if alone and alone[0] == tokenizer.bos_token_id else None
-        """The token every sequence starts with; None if this tokenizer starts with none."""
+        """The token that every sequence starts with; None if the tokenizer adds no such token."""
         probe = self._secret.backend.encode("a")
         marks = zip(probe.ids, probe.special_tokens_mask, strict=True)
         self._first_ids = [i for i, _ in takewhile(lambda token: token[1] == 1, marks)]
@@ -75,10 +61,10 @@ class Encoder:
         self._words = [(text, ids) for text, ids in words if ids and tokenizer.unk_token_id not in ids]
 
     def _roles(self, added: Iterable[str]) -> set[str]:
-        """Tokens in brackets that the template itself writes, except the tags of thoughts, which people also write."""
+        """Tokens in brackets that the template writes, except the tags of thoughts, which people write, too."""
         if self.renderer.template is None and self.tokenizer.chat_template is None:
             return set()
-        with suppress(DataError):  # a template that cannot be used is reported where it is used
+        with suppress(DataError):  # an unusable template is reported when a conversation is rendered
             written = self.renderer.marked(_TURNS, generation_prompt=True)
             return {token for token in added if token in written and _BRACKETED.fullmatch(token)} - _THOUGHTS
         return set()
@@ -89,7 +75,7 @@ class Encoder:
         return [[*start, *ids, self.eos_id] for ids in self._encoded(texts)]
 
     def plain_text(self, text: str) -> list[int]:
-        """Ids of a text by itself: nothing stands before or after the text."""
+        """Ids of a text, without tokens before or after the text."""
         return self._encoded([text])[0]
 
     def text_prompt(self, text: str) -> list[int]:
@@ -115,141 +101,35 @@ class Encoder:
         return [self._join(pieces, [next(encoded) for _ in pieces]) for pieces in cut]
 
     def text_bytes(self, ids: Sequence[int]) -> int:
-        """UTF-8 bytes of the text that ids stand for, without special tokens."""
+        """UTF-8 bytes of the text of `ids`, without special tokens."""
         return len(self._secret.backend.decode(list(ids), skip_special_tokens=True).encode())
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """Ids of a prompt, including the words that ask the assistant for an answer; cut as in training."""
-        marked_messages, text, contents = self.renderer.render(messages, True, tools)
-        answers = _answers(marked_messages)
-        pieces, done = self._cut_at(answers, marked_messages, text, contents, tools)
-        pieces = self._placed([*pieces, *self._piece(text[done:], contents, False)])
+        pieces = self._cutter.prompt(messages, tools)
         return self._join(pieces, self._batch(pieces)).ids
 
     def end_of_turn_ids(self) -> list[int]:
-        """Tokens at which generation stops: EOS, and the special token the template puts after an answer."""
+        """Tokens at which generation stops: EOS, and the special token that the template puts after an answer."""
         ids = [self.eos_id]
         for messages, ask in ((_TURNS[:2], False), (_TURNS, True)):
-            with suppress(BadRow):  # a template may allow a single turn only
+            with suppress(BadRow):  # some templates refuse more than one turn
                 _, answer, tail = self.renderer.marked(messages, ask).rpartition(mark(1))
-                closing = self._closing(tail).strip() if answer else ""
+                closing = self._cutter.closing(tail).strip() if answer else ""
                 ids += [i for token, i in self._special.items() if token.strip() == closing and i not in ids]
         return ids
 
     def cut(self, messages: Sequence[Message], last_only: bool = False, tools: Sequence[Any] = ()) -> list[Piece]:
-        """A conversation, cut where each answer (`last_only`: the last one) begins and ends.
+        """A conversation, cut where each answer (`last_only`: the last answer) begins and ends, up to the last end.
 
-        An answer is an assistant's message with its calls of tools. What follows the last answer is left out. Raises
-        `BadRow` if the template refuses, rewrites or leaves out what was written.
+        An answer is a message of the assistant with its calls of tools. Raises `BadRow` if the template refuses,
+        rewrites or leaves out a message.
         """
-        self._refuse_special_tokens(messages, tools)
-        marked_messages, text, contents = self.renderer.render(messages, False, tools)
-        answers = _answers(marked_messages)
-        answers = answers[-1:] if last_only else answers
-        results = [place for place, message in enumerate(marked_messages) if message["role"] == "tool"]
-        present = places(text)
-        for needed, name in ((answers, "an answer"), (results, "a tool's result")):
-            if not {place for place in needed if marked_messages[place]["content"]} <= present:
-                raise BadRow("template", f"the template leaves {name} out, so it cannot be found")
-        pieces, _ = self._cut_at(answers, marked_messages, text, contents, tools)
-        return self._placed(pieces)
-
-    def _refuse_special_tokens(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
-        """Calls and tools are rendered as they are, so their text must not be taken for the template's."""
-        structured = [*tools, *(call for message in messages for call in message.get("tool_calls", ()))]
-        named = [message.get("name", "") + message.get("tool_call_id", "") for message in messages if len(message) > 2]
-        if structured or named:
-            text = json.dumps([structured, named], ensure_ascii=False)
-            if self._secret.first_inside(text) or re.search("[\ue000-\ue003]", text):
-                raise BadRow("special_token", "tools or their calls hold the text of a special token")
-
-    def _cut_at(
-        self,
-        answers: Sequence[int],
-        messages: Sequence[Message],
-        text: str,
-        contents: Sequence[str],
-        tools: Sequence[Any],
-    ) -> tuple[list[Piece], int]:
-        """Pieces up to the end of the last of these answers, and where that is in the marked text."""
-        pieces: list[Piece] = []
-        done = 0
-        present = places(text)
-        for place in answers:
-            if "tool_calls" in messages[place]:
-                begin, end = self._calling_turn(place, messages, text, done, tools)
-            elif place in present:
-                begin, end = self._answering_turn(place, messages, text, done, tools)
-            else:
-                continue
-            trained = messages[place].get("trained", True)
-            pieces += [
-                *self._piece(text[done:begin], contents, False),
-                *self._piece(text[begin:end], contents, trained),
-            ]
-            done = end
-        return pieces, done
-
-    def _answering_turn(
-        self, place: int, messages: Sequence[Message], text: str, done: int, tools: Sequence[Any]
-    ) -> tuple[int, int]:
-        """Where in the marked text the words begin that the assistant writes in its turn, and where they end."""
-        begin = text.find(mark(place), done)
-        if begin < 0:
-            raise BadRow("template", "the template puts an answer elsewhere, so it cannot be found")
-        end = begin + len(mark(place))
-        if place:
-            asked = self._words_that_ask(messages[:place], tools)
-            last = behind_messages(text, begin)
-            begin = last + len(commonprefix([asked, text[last:begin]]))  # noqa: RUF071 (characters are meant)
-        return begin, end + len(self._closing(text, end))
-
-    def _words_that_ask(self, messages: Sequence[Message], tools: Sequence[Any]) -> str:
-        """What the template writes behind the last message to ask for an answer.
-
-        Of a long conversation only the end is rendered, or n messages would cost n renderings of up to n messages.
-        """
-        if len(messages) > _LONG and not tools:
-            system = [message for message in messages[:1] if message["role"] == "system"]
-            users = (place for place in range(len(messages) - _RECENT, 0, -1) if messages[place]["role"] == "user")
-            with suppress(BadRow):  # a template that wants to see all
-                asked = self.renderer.marked([*system, *messages[next(users, 1) :]], generation_prompt=True)
-                return asked[behind_messages(asked) :]
-        asked = self.renderer.marked(messages, True, tools)
-        return asked[behind_messages(asked) :]
-
-    def _calling_turn(
-        self, place: int, messages: Sequence[Message], text: str, done: int, tools: Sequence[Any]
-    ) -> tuple[int, int]:
-        """The same for a turn with calls of tools, which may hold no mark: what it adds to the turns before it."""
-        asked = self.renderer.marked(messages[:place], True, tools)
-        whole = self.renderer.marked(messages[: place + 1], False, tools).rstrip()
-        begin = len(commonprefix([asked, whole]))  # noqa: RUF071 (characters are meant)
-        if not (done <= begin < len(whole) and text.startswith(whole)):
-            raise BadRow("template", "the template writes the turns before a tool call in another way after it")
-        return begin, len(whole)
+        return self._cutter.conversation(messages, last_only, tools)
 
     def cut_pair(self, pair: Pair) -> tuple[list[Piece], list[Piece]]:
-        """The pieces of the prompt with the chosen answer, and with the rejected one; their prompts are the same."""
-        chosen, rejected = (
-            self.cut([*pair.prompt, {"role": "assistant", "content": answer}], last_only=True)
-            for answer in (pair.chosen, pair.rejected)
-        )
-        if [piece for piece in chosen if not piece.trained] != [piece for piece in rejected if not piece.trained]:
-            raise BadRow("different_prompts", "the template renders another prompt for each answer")
-        return chosen, rejected
-
-    def _piece(self, text: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
-        if text:
-            yield Piece(fill(self._secret.given(text), contents), trained)
-
-    def _closing(self, text: str, start: int = 0) -> str:
-        """What ends an answer in the words from `start` on: a special token; white space may stand before it."""
-        begin = start
-        while begin < len(text) and text[begin].isspace():
-            begin += 1
-        token = self._secret.first(text, begin)
-        return text[start:begin] + token if token else ""
+        """The pieces of the prompt with the chosen answer, and with the rejected answer; their prompts are equal."""
+        return self._cutter.pair(pair)
 
     def _join(self, pieces: Sequence[Piece], encoded: Sequence[list[int]]) -> Tokens:
         ids = [i for part in encoded for i in part]
@@ -261,19 +141,19 @@ class Encoder:
         return Tokens(ids, trained)
 
     def _batch(self, pieces: Sequence[Piece]) -> list[list[int]]:
-        """Ids of each piece after what it stands behind; the tokenizer's own threads share the work."""
+        """Ids of each piece, tokenised behind a guard. The tokenizer's own threads share the work."""
         results: list[list[int] | None] = [None] * len(pieces)
         guards = [self._guards(piece) for piece in pieces]
         while missing := [place for place, ids in enumerate(results) if ids is None]:
-            tried = [next(guards[place]) for place in missing]
-            texts = [guard + pieces[place].text for place, (guard, _) in zip(missing, tried, strict=True)]
-            for place, (_, guard_ids), ids in zip(missing, tried, self._encoded(texts), strict=True):
+            guards_now = [next(guards[place]) for place in missing]
+            texts = [guard + pieces[place].text for place, (guard, _) in zip(missing, guards_now, strict=True)]
+            for place, (_, guard_ids), ids in zip(missing, guards_now, self._encoded(texts), strict=True):
                 if ids[: len(guard_ids)] == guard_ids:  # no token spans the border of guard and text
                     results[place] = ids[len(guard_ids) :]
         return [ids or [] for ids in results]
 
     def _guards(self, piece: Piece) -> Iterator[tuple[str, list[int]]]:
-        """Texts that may stand before a piece while it is tokenised, with their ids, which are removed afterwards."""
+        """Guards to try before a piece, each with its ids, which are removed from the result."""
         if piece.behind:
             yield piece.behind, [self._secret.ids[piece.behind]]
         elif piece.behind is None:
@@ -282,16 +162,3 @@ class Encoder:
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._secret.backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _placed(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces, each with what it stands behind."""
-        placed: list[Piece] = []
-        before = ""
-        for piece in pieces:
-            placed.append(replace(piece, behind=self._secret.last(before) if before else ""))
-            before = piece.text if piece.text.strip() else before + piece.text
-        return placed
-
-
-def _answers(messages: Sequence[Message]) -> list[int]:
-    return [place for place, message in enumerate(messages) if message["role"] == "assistant"]

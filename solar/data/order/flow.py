@@ -1,4 +1,4 @@
-"""At what rate the tokens of each source flow: shares, caps on epochs, switches; piecewise linear in tokens read."""
+"""The rate at which the tokens of each source flow, piecewise constant: shares, caps on epochs, switches."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ class Flow:
     """Tokens of one source as a function of the tokens read from all sources together."""
 
     moments: list[float]
-    """Tokens read in all, where the rate changes; starts with 0."""
+    """Tokens of all sources where the rate of this source changes; the first is 0."""
     amounts: list[float]
-    """Tokens of this source delivered until then."""
+    """Tokens of this source that are delivered before each moment."""
     rates: list[float]
-    """Share of the tokens from then on."""
+    """Share of this source after each moment."""
 
     @property
     def end(self) -> float:
-        """Tokens of this source that are ever delivered; infinite if it keeps flowing."""
+        """Tokens of this source that are delivered in all; infinite if the flow never ends."""
         return inf if self.rates[-1] > 0 else self.amounts[-1]
 
     def delivered(self, tokens: float) -> float:
-        """Tokens of this source among the first `tokens`."""
+        """Tokens of this source among the first `tokens` of all sources."""
         segment = max(0, bisect_right(self.moments, tokens) - 1)
         return self.amounts[segment] + self.rates[segment] * (tokens - self.moments[segment])
 
     def due(self, delivered: Floats) -> Floats:
-        """Tokens read in all when this source has delivered so much; infinite if it never does."""
+        """Tokens of all sources when this source has delivered `delivered` tokens; infinite if it never does."""
         segment = np.maximum(np.searchsorted(self.amounts, delivered, side="left") - 1, 0)
         amounts, rates, moments = (np.asarray(values) for values in (self.amounts, self.rates, self.moments))
         rate = rates[segment]
@@ -44,13 +44,13 @@ class Flow:
 
 
 def flows(mixture: Mixture, tokens: dict[str, int]) -> list[Flow]:
-    """One flow a source, in the order of `tokens` (source -> its tokens).
+    """The flow of each source, in the order of `tokens` (source -> its tokens).
 
     >>> [round(flow.delivered(300)) for flow in flows(Mixture({"a": 3, "b": 1}, {"a": 1}), {"a": 150, "b": 10})]
     [150, 150]
     """
     limits = {name: mixture.max_epochs.get(name, inf) * count if count else 0.0 for name, count in tokens.items()}
-    found = {name: Flow([], [], []) for name in tokens}
+    flow_of = {name: Flow([], [], []) for name in tokens}
     delivered = dict.fromkeys(tokens, 0.0)
     phases = [(0, mixture.weights), *mixture.switches]
     moment = 0.0
@@ -60,18 +60,18 @@ def flows(mixture: Mixture, tokens: dict[str, int]) -> list[Flow]:
             active = {name: weights.get(name, 0.0) for name in tokens if delivered[name] < limits[name]}
             total = sum(active.values())
             rates = {name: active.get(name, 0.0) / total if total else 0.0 for name in tokens}
-            for name, flow in found.items():
+            for name, flow in flow_of.items():
                 flow.moments.append(moment)
                 flow.amounts.append(delivered[name])
                 flow.rates.append(rates[name])
             if not total:
-                break  # nothing is left of these sources; the next weights hold from here
+                break  # these sources are used up; the next weights hold from here
             ends = {name: (limits[name] - delivered[name]) / rates[name] for name in tokens if rates[name] > 0}
             step = min(end - moment, *ends.values())
             if step == inf:
-                return list(found.values())
+                return list(flow_of.values())
             for name, rate in rates.items():
                 exhausted = ends.get(name) == step
                 delivered[name] = limits[name] if exhausted else delivered[name] + rate * step
             moment += step
-    return list(found.values())
+    return list(flow_of.values())

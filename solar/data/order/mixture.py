@@ -1,4 +1,4 @@
-"""From what a configuration asks of its sources to the share of tokens that each gets."""
+"""The share of tokens of each source, from the configuration of the sources and their sizes."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from solar.errors import DataError
 
 
 def mixture_of(config: PrepareDataConfig, tokens: Mapping[str, int]) -> Mixture:
-    """The mixture of training rows; `tokens` is what each source really has. Raises `DataError` for an empty one."""
+    """The mixture of the training rows. `tokens`: source -> its tokens. Raises `DataError` for a source without any."""
     for name in config.sources:
         if not tokens.get(name):
             raise DataError(
@@ -33,7 +33,7 @@ def _weight(weight: float | None, size: float, temperature: float | None) -> flo
 
 
 def shares(fixed: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the tokens: `fixed` ones as they are, the rest divided by weight.
+    """Shares of the tokens: those in `fixed`, and the rest divided by weight.
 
     >>> shares({"replay": 0.2}, {"web": 3, "math": 1})
     {'replay': 0.2, 'web': 0.6000000000000001, 'math': 0.2}

@@ -1,4 +1,4 @@
-"""Which documents share a row: one each, end to end, or best fit. Integers only; tokens stay where they are."""
+"""Which documents share a row: one each, end to end, or best fit. Computed from lengths; no token is moved."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from solar.data.order.order import Permutation
+from solar.data.order.permutation import Permutation
 from solar.data.store.tokens import PIECE
 
 Lengths = npt.NDArray[np.int64]
 """Tokens of each document."""
 WINDOW = 2**18
-"""Documents that best fit looks at together: bounds memory, and keeps a row's documents near each other in order."""
+"""Documents that are fitted together: bounds memory, and keeps the documents of a row close in the order."""
 
 
 def one_each(lengths: Lengths, group: int = 1) -> Iterator[npt.NDArray[Any]]:
-    """Rows of `group` whole documents, in order (a preference pair is two)."""
+    """Rows of `group` whole documents, in order (two for preference pairs)."""
     for first in range(0, len(lengths), group):
         yield _pieces([(first + k, 0, int(lengths[first + k])) for k in range(group)])
 
@@ -45,9 +45,9 @@ def concatenate(lengths: Lengths, order: Permutation, sequence_length: int) -> I
 
 
 def best_fit(lengths: Lengths, order: Permutation, sequence_length: int) -> Iterator[npt.NDArray[Any]]:
-    """Rows of whole documents: longest first, each into the fullest row that still has room (arXiv 2404.10830).
+    """Rows of whole documents: the longest first, each into the fullest row with enough room (arXiv 2404.10830).
 
-    Documents longer than a row are cut into rows first; what is left of them is fitted like any other.
+    A document longer than a row first fills whole rows; its rest is fitted like any other document.
 
     >>> rows = best_fit(np.array([3, 4, 2, 1, 4]), Permutation(5, "seed"), 6)
     >>> sorted(sorted(row["length"].tolist()) for row in rows)
@@ -66,7 +66,7 @@ def best_fit(lengths: Lengths, order: Permutation, sequence_length: int) -> Iter
 def _best_fit(pieces: list[tuple[int, int, int]], sequence_length: int) -> Iterator[npt.NDArray[Any]]:
     rows: list[list[tuple[int, int, int]]] = []
     by_room: list[list[int]] = [[] for _ in range(sequence_length + 1)]
-    rooms = 0  # bit k is set where some row has exactly k tokens of room
+    rooms = 0  # bit k is set if some row has room for exactly k more tokens
     for piece in pieces:
         length = piece[2]
         if fitting := rooms >> length:

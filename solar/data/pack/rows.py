@@ -1,4 +1,4 @@
-"""The documents of a split into rows, source by source."""
+"""Pack the documents of a split into rows, source by source."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,29 +8,29 @@ import numpy as np
 import numpy.typing as npt
 
 from solar.config.data import Packing, Task
-from solar.data.order.order import Permutation
+from solar.data.order.permutation import Permutation
 from solar.data.pack import pack
 from solar.data.store.header import SourceRows, Split, TokensHeader
-from solar.data.store.tokens import Documents, RowWriter, open_documents
+from solar.data.store.tokens import Documents, RowAppender, open_documents
 
 
 def write_rows(
     folder: Path, header: TokensHeader, split: Split, spans: Mapping[str, tuple[int, int]], seed: int
 ) -> None:
-    """Pack what is in `folder` and say in `split` where the rows of each source lie.
+    """Pack the documents in `folder`, and record in `split` the rows of each source.
 
-    `spans`: source -> its first document and the one after its last.
+    `spans`: source -> (its first document, its last document + 1).
     """
     documents = open_documents(folder, header.dtype, split)
-    writer = RowWriter(folder)
+    rows = RowAppender(folder)
     for name, (first, last) in spans.items():
-        start, tokens = writer.rows, writer.tokens
+        start, tokens = rows.rows, rows.tokens
         for pieces in _packed(documents, first, last, header, f"{seed} {name}"):
-            writer.append(pieces, _labels(documents, pieces))
-        split.sources[name] = SourceRows(start, writer.rows, writer.tokens - tokens)
-    writer.close()
-    split.rows, split.pieces = writer.rows, writer.pieces
-    split.tokens, split.trained_tokens = writer.tokens, writer.trained_tokens
+            rows.append(pieces, _targets(documents, pieces))
+        split.sources[name] = SourceRows(start, rows.rows, rows.tokens - tokens)
+    rows.close()
+    split.rows, split.pieces = rows.rows, rows.pieces
+    split.tokens, split.trained_tokens = rows.tokens, rows.trained_tokens
 
 
 def _packed(documents: Documents, first: int, last: int, header: TokensHeader, key: str) -> Iterator[npt.NDArray[Any]]:
@@ -47,8 +47,8 @@ def _packed(documents: Documents, first: int, last: int, header: TokensHeader, k
         yield pieces
 
 
-def _labels(documents: Documents, pieces: npt.NDArray[Any]) -> int:
-    """Tokens of a row that are predicted: trained ones, but never the first of a piece."""
+def _targets(documents: Documents, pieces: npt.NDArray[Any]) -> int:
+    """Targets of a row: its trained tokens, except the first token of each piece."""
     count = 0
     for document, start, length in pieces.tolist():
         trained = documents.trained(document, start, length)

@@ -31,9 +31,9 @@ class Reader:
         if self._format in _CONVERSATIONS:
             refuse_fields(_CONVERSATIONS[self._format](self, row), "a document")
             self._refuse_tools(row, "a document")
-        return "\n\n".join(self.said(row))
+        return "\n\n".join(self.texts(row))
 
-    def said(self, row: Row) -> list[str]:
+    def texts(self, row: Row) -> list[str]:
         """The text of a row, or its messages one by one. Raises `BadRow`."""
         if self._format is Format.text:
             return [self._text(row, "text")]

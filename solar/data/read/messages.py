@@ -1,4 +1,4 @@
-"""Messages of a conversation: who speaks, what is said, and the fields that say what is thought, called and trained."""
+"""Messages of a conversation: role, content, reasoning, calls of tools, and whether the message is trained."""
 
 import json
 from collections.abc import Mapping
@@ -27,11 +27,15 @@ _REASONING = ("reasoning_content", "thinking", "reasoning", "thought")
 
 
 class BadRow(DataError):
-    """A row that cannot be used; `reason` is the word it is counted under."""
+    """A row that cannot be used; rows are counted by `reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+Located = tuple[str, Row | BadRow]
+"""`file:line`, and the row at that line, or the reason why it cannot be read."""
 
 
 def messages_of(value: Any, role: str, content: str) -> list[Message]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from solar.config.data import SourceConfig
 from solar.config.splits import named_folder, split_of_file
 from solar.data.read import files
-from solar.data.read.files import Located
+from solar.data.read.messages import Located
 from solar.errors import DataError
 
 

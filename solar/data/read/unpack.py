@@ -1,4 +1,4 @@
-"""Compressed files as streams of bytes, which refuse to be bombs."""
+"""Compressed files as streams of bytes, with a limit on their unpacked size."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ _BUFFER_BYTES = 2**20
 
 
 class Limited(io.RawIOBase):
-    """A decompressed stream that refuses to be a bomb."""
+    """A decompressed stream that raises `DataError` beyond 256 MiB and 500 times the size of the file."""
 
     def __init__(self, stream: Any, file: Path) -> None:
         self._stream = stream
@@ -33,13 +33,13 @@ class Limited(io.RawIOBase):
         self._done += len(read)
         if self._done > self._limit:
             raise DataError(
-                f"{self._file}: it unpacks to over {_MAX_RATIO} times its size; unpack it yourself if you trust it"
+                f"{self._file}: unpacks to over {_MAX_RATIO} times its size; unpack it yourself if you trust it"
             )
         return len(read)
 
 
 def open_unpacked(file: Path) -> BinaryIO:
-    """The bytes of a file behind its compression. Raises `DataError` while reading, if it is a bomb."""
+    """The unpacked bytes of a file. Reading raises `DataError` where they outgrow the limit (`Limited`)."""
     if (packed := compression(file)) is None:
         return file.open("rb", buffering=_BUFFER_BYTES)
     stream: Any = gzip.GzipFile(file) if packed == ".gz" else pyarrow.input_stream(str(file), compression="zstd")

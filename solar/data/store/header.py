@@ -1,4 +1,4 @@
-"""`tokens.json`: what a tokens artifact says about itself. Plain JSON, read into dataclasses."""
+"""`tokens.json`: the description of a tokens artifact, as dataclasses."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -13,19 +13,19 @@ FORMAT = 1
 
 @dataclass
 class Mixture:
-    """How sources are drawn over training; see `solar.data.order.order`."""
+    """The share of each source over training; see `solar.data.order.order`."""
 
     weights: dict[str, float]
-    """Source -> share of the tokens (they add up to 1)."""
+    """Source -> share of the tokens. The shares add up to 1."""
     max_epochs: dict[str, float] = field(default_factory=dict)
-    """Source -> how often it may be read; sources not named are endless."""
+    """Source -> how often it may be read. Sources without an entry are read without end."""
     switches: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """From that many tokens on, other weights; in order of tokens."""
+    """(tokens, weights): after so many tokens of training the weights change. In order of tokens."""
 
 
 @dataclass
 class SourceRows:
-    """Where the rows of one source lie in a split; its rows are neighbours."""
+    """The rows `start` to `stop` of a split, which are those of one source."""
 
     start: int
     stop: int
@@ -38,17 +38,17 @@ class Split:
 
     samples: int = 0
     documents: int = 0
-    """Token sequences: one a sample, two (chosen, rejected) for a preference pair."""
+    """Token sequences: one a sample, except two (chosen, rejected) for a preference pair."""
     pieces: int = 0
     rows: int = 0
     tokens: int = 0
-    """Tokens of all rows, padding not counted."""
+    """Tokens of all rows, without padding."""
     trained_tokens: int = 0
-    """Labels of all rows: tokens that are predicted."""
+    """Targets of all rows."""
     answer_tokens: int = 0
-    """Tokens that would be predicted if no document were cut into rows: what `text_bytes` belongs to."""
+    """Targets if no document were cut at the end of a row: the tokens of the text that `text_bytes` counts."""
     text_bytes: int = 0
-    """UTF-8 bytes of the text that is predicted."""
+    """UTF-8 bytes of the text that the targets stand for."""
     shard_starts: list[int] = field(default_factory=list)
     """The first token of each shard."""
     sources: dict[str, SourceRows] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass
 class TokensHeader:
-    """The artifact at a glance, and all that is needed to read its arrays."""
+    """The description of a tokens artifact: what it holds, and what its arrays are read with."""
 
     task: str
     vocab_size: int
@@ -72,18 +72,18 @@ class TokensHeader:
     format: int = FORMAT
 
     def padding_share(self, name: str) -> float:
-        """The share of places in the rows of a split that no token takes; a pair's two sides are a row each."""
+        """The share of padding if all rows of a split had `sequence_length` tokens; a pair counts as two rows."""
         split = self.splits[name]
         sequences = 2 * split.rows if self.task == "preference" else split.rows
         return 1 - split.tokens / max(1, sequences * self.sequence_length)
 
     def write(self, folder: Path) -> None:
-        """Leave it in `folder`."""
+        """Write `tokens.json` into `folder`."""
         (folder / HEADER).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "TokensHeader":
-        """Raises `DataError` if the folder holds no tokens that this version reads."""
+        """Raises `DataError` if the folder holds no tokens, or tokens of another format."""
         path = folder / HEADER
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,13 +1,14 @@
-"""Token arrays on disk: written once from start to end, read memory-mapped. Raw little-endian numbers, no pickle.
+"""Token arrays on disk: appended once, then memory-mapped. Raw little-endian numbers, no pickle.
 
 A split is a folder:
 
-    tokens-00000.bin ...   ids, uint16 or uint32; a document never straddles two shards
-    trained-00000.bin ...  uint8, 1 where a token is trained; absent if all are
-    documents.bin          int64 [documents + 1], where each document begins in the ids of all shards end to end
-    pieces.bin             PIECE [pieces], stretches of documents
-    rows.bin               int64 [rows + 1], where each row begins in the pieces
-    row_tokens.bin         uint32 [rows];  row_trained.bin  uint32 [rows]
+    tokens-00000.bin ...   ids, uint16 or uint32; a document lies in one shard
+    trained-00000.bin ...  uint8, 1 where a token is trained; absent if all tokens are trained
+    documents.bin          int64 [documents + 1], the first token of each document, counted over all shards
+    pieces.bin             PIECE [pieces], parts of documents
+    rows.bin               int64 [rows + 1], the first piece of each row
+    row_tokens.bin         uint32 [rows], tokens of each row
+    row_trained.bin        uint32 [rows], targets of each row
 """
 
 from bisect import bisect_right
@@ -26,11 +27,11 @@ PIECE = np.dtype([("document", "<i8"), ("start", "<u4"), ("length", "<u4")])
 SHARD_TOKENS = 2**28
 
 
-class DocumentWriter:
-    """Appends documents to a split; memory does not grow with what is written."""
+class DocumentAppender:
+    """Appends documents to the files of a split; memory does not grow with their number."""
 
     def __init__(self, folder: Path, dtype: str, masked: bool, shard_tokens: int = SHARD_TOKENS) -> None:
-        """`masked`: documents say which of their tokens are trained."""
+        """`masked`: each document comes with flags that say which of its tokens are trained."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.documents = 0
@@ -45,7 +46,7 @@ class DocumentWriter:
         self._offsets.write(np.int64(0).tobytes())
 
     def append(self, ids: Sequence[int], trained: Sequence[bool] | None = None) -> None:
-        """Write one document. `trained` belongs to a masked split, and only there."""
+        """Append one document. `trained`: a flag for each token in a masked split, None otherwise."""
         if self._tokens_file is None or self.tokens + len(ids) - self.shard_starts[-1] > self._shard_tokens:
             self._next_shard()
         assert self._tokens_file is not None and (trained is not None) == self._masked
@@ -57,7 +58,7 @@ class DocumentWriter:
         self._offsets.write(np.int64(self.tokens).tobytes())
 
     def close(self) -> None:
-        """Everything is on disk afterwards."""
+        """Close the files."""
         for file in (self._tokens_file, self._trained_file, self._offsets):
             if file is not None:
                 file.close()
@@ -73,10 +74,10 @@ class DocumentWriter:
 
 
 class Documents:
-    """The documents of a split, read where they lie."""
+    """The documents of a split, memory-mapped."""
 
     def __init__(self, folder: Path, dtype: str, shard_starts: Sequence[int], count: int) -> None:
-        """Raises `DataError` if a file is missing or shorter or longer than it must be."""
+        """Raises `DataError` if a file is missing or has another size than `count` and `shard_starts` imply."""
         self.offsets = mapped(folder / "documents.bin", "<i8", count + 1)
         self._starts = list(shard_starts)
         stops = [*self._starts[1:], int(self.offsets[-1])][: len(self._starts)]
@@ -92,11 +93,11 @@ class Documents:
         return len(self.offsets) - 1
 
     def read(self, document: int, start: int = 0, length: int | None = None) -> npt.NDArray[Any]:
-        """The ids of a document, or of a stretch of it; a view of the file."""
+        """The ids of a document, or `length` of its ids from `start` on, as a view of the file."""
         return self._view(self._tokens, document, start, length)
 
     def trained(self, document: int, start: int = 0, length: int | None = None) -> npt.NDArray[Any] | None:
-        """1 where a token is trained; None if all are."""
+        """The flags of the same tokens: 1 where a token is trained. None if all tokens of the split are trained."""
         return self._view(self._trained, document, start, length) if self._trained else None
 
     def _view(self, shards: list[npt.NDArray[Any]], document: int, start: int, length: int | None) -> npt.NDArray[Any]:
@@ -106,8 +107,8 @@ class Documents:
         return shards[shard][first : end - self._starts[shard] if length is None else first + length]
 
 
-class RowWriter:
-    """Appends rows, each a list of pieces, to a split."""
+class RowAppender:
+    """Appends rows, each a list of pieces, to the files of a split."""
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
@@ -119,7 +120,7 @@ class RowWriter:
         self._rows.write(np.int64(0).tobytes())
 
     def append(self, pieces: npt.NDArray[Any], trained_tokens: int) -> None:
-        """Write one row of `PIECE`s with the number of its labels."""
+        """Append one row. `pieces`: of dtype `PIECE`; `trained_tokens`: the number of targets in the row."""
         tokens = int(pieces["length"].sum())
         self.rows += 1
         self.pieces += len(pieces)
@@ -131,18 +132,18 @@ class RowWriter:
         self._trained.write(np.uint32(trained_tokens).tobytes())
 
     def close(self) -> None:
-        """Everything is on disk afterwards."""
+        """Close the files."""
         for file in (self._pieces, self._rows, self._tokens, self._trained):
             file.close()
 
 
 def mapped(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    """`count` numbers of a file, not read before they are used. Raises `DataError` if the file does not fit."""
+    """`count` numbers of a file, memory-mapped. Raises `DataError` if the file is missing or has another size."""
     size = path.stat().st_size if path.exists() else -1
     if size != count * np.dtype(dtype).itemsize:
-        found = "missing" if size < 0 else f"{size} bytes"
+        actual = "missing" if size < 0 else f"{size} bytes"
         expected = count * np.dtype(dtype).itemsize
-        raise DataError(f"{path}: {found}, expected {expected} bytes; the artifact is damaged, prepare the data again")
+        raise DataError(f"{path}: {actual}, expected {expected} bytes; the artifact is damaged, prepare the data again")
     return np.memmap(path, dtype, "r") if count else np.empty(0, dtype)
 
 
