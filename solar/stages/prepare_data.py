@@ -24,7 +24,7 @@ def run(config: PrepareDataConfig, inputs: Inputs, output: Path, context: RunCon
 
 
 def _summary(metrics: Metrics) -> str:
-    """Size, shares of trained tokens and padding, rows and columns that were left out, and the shares of the sources."""
+    """Size, shares of trained tokens and padding, what was left out or not read, and the shares of the sources."""
     train, sources = metrics["splits"]["train"], metrics["sources"]
     line = (
         f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "

@@ -58,8 +58,15 @@ class Reader:
         return [message["content"] for message in _CONVERSATIONS[self._format](self, row)]
 
     def conversation(self, row: Row) -> list[Message]:
-        """The messages of a row, of which at least one is the assistant's. Raises `BadRow`."""
+        """The messages of a row, of which at least one is the assistant's. Raises `BadRow`.
+
+        Of a prompt and its completion, the completion is trained; answers in the prompt are not.
+        """
         messages = _CONVERSATIONS[self._format](self, row)
+        if self._format is Format.prompt_completion:
+            completion = self._value(row, "completion")
+            start = len(messages) - (len(completion) if isinstance(completion, list) else 1)
+            messages[:start] = [_untrained(message) for message in messages[:start]]
         if not any(message["role"] == "assistant" for message in messages):
             raise BadRow("no_answer", "no message of the assistant in it")
         self._count_unread(row)
@@ -119,11 +126,9 @@ class Reader:
         return [plain_message("system", system), *messages]
 
     def _prompt_completion(self, row: Row) -> list[Message]:
-        """The completion is trained; answers in the prompt are not."""
         completion = self._value(row, "completion")
         answer = messages_of(completion, "role", "content") if isinstance(completion, list) else None
         prompt = _before_an_answer(self._prompt(row))
-        prompt = [{**turn, "trained": False} if turn["role"] == "assistant" else turn for turn in prompt]
         return [*prompt, *(answer or [plain_message("assistant", checked(completion, "completion"))])]
 
     def _prompt(self, row: Row) -> list[Message]:
@@ -184,6 +189,10 @@ _PAIRS: dict[Format, Callable[[Reader, Row], Pair]] = {
     Format.ultrafeedback: Reader._preference,
     Format.orca_dpo_pairs: Reader._orca_pair,
 }
+
+
+def _untrained(message: Message) -> Message:
+    return {**message, "trained": False} if message["role"] == "assistant" else message
 
 
 def _before_an_answer(prompt: list[Message]) -> list[Message]:
