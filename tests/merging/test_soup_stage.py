@@ -14,7 +14,7 @@ def test_it_says_every_loss_it_measured_and_which_models_it_kept(model, tmp_path
     for name, value in (("a", 3.0), ("b", 5.0), ("c", 9.0)):
         model({"w": [value]}).rename((tmp_path / name).mkdir() or tmp_path / name / "model")
         inputs[name] = SimpleNamespace(path=tmp_path / name)
-    monkeypatch.setattr(soup, "load", lambda folder, device: (folder, None))
+    monkeypatch.setattr(soup, "load_decoder", lambda folder, device: folder)
 
     def distance_from_four(folder, data, max_tokens):
         assert (data, max_tokens) == (tmp_path / "text", 64)
