@@ -41,7 +41,7 @@ class Format(StrEnum):
 
 FIELDS: dict[Format, tuple[str, ...]] = {
     Format.text: ("text",),
-    Format.messages: ("messages", "tools"),
+    Format.messages: ("messages", "system", "tools"),
     Format.prompt_completion: ("prompt", "completion", "system", "tools"),
     Format.preference: ("prompt", "chosen", "rejected", "system"),
     Format.sharegpt: ("conversations", "system", "tools"),

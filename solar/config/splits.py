@@ -10,21 +10,21 @@ from pathlib import Path
 from solar.config.source_files import compression
 
 _KIND_OF = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "devset"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "testset", "evalset", "heldout", "holdout"), "test"),
 }
-"""Word -> the kind of split that it stands for, as in `datasets`."""
+"""Word -> the kind of split that it stands for: the words of `datasets`, and a few more that people use."""
 _SHARD = re.compile(r"(.+?)[-_.]\d{5}-of-\d{5}")
 
 
 def kind_of_split(name: str) -> str | None:
     """`train`, `validation` or `test`, if a word of the name stands for one of them.
 
-    >>> kind_of_split("dev"), kind_of_split("test_sft"), kind_of_split("latest")
-    ('validation', 'test', None)
+    >>> kind_of_split("dev"), kind_of_split("test_sft"), kind_of_split("train2"), kind_of_split("latest")
+    ('validation', 'test', 'train', None)
     """
-    kinds = (_KIND_OF.get(word) for word in re.split(r"[^a-z0-9]+", name.lower()))
+    kinds = (_KIND_OF.get(word) for word in re.split(r"[^a-z]+", name.lower()))
     return next((found for found in kinds if found), None)
 
 

@@ -179,6 +179,7 @@ def _metrics(header: TokensHeader, output: Path, intake: Intake, sampler: Sample
                 "requested_share": requested[name],
                 "realised_share": realised[name],
                 "dropped": dict(drops.counts),
+                "not_read": dict(sorted(intake.unread[name].items())),
             }
             for name, drops in intake.drops.items()
         },

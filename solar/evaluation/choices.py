@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from solar.data.encode.encode import Encoder
-from solar.errors import DataError
+from solar.errors import DataError, StageError
 from solar.network.cross_entropy import segment_sums
 from solar.network.decoder import Decoder
 from solar.network.microbatch import from_answers
@@ -162,4 +162,9 @@ def _sums(decoder: Decoder, rows: list[Pair]) -> list[float]:
     batch = from_answers(rows).to(decoder.device)
     logps_N = decoder.head.logps(decoder.trained_states(batch), batch.targets_N)
     sums: list[float] = segment_sums(logps_N.double(), batch.answers_N, batch.answers).tolist()
+    if any(map(math.isnan, sums)):
+        raise StageError(
+            f"{decoder.network.name_or_path}: log-probabilities of answers are no numbers; the weights hold numbers "
+            "that are not finite, or overflow the number format they are stored in"
+        )
     return sums

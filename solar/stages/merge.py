@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from solar.config.merging import MergeConfig
+from solar.data.encode import class_label
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.merging.merge import merge
 
@@ -13,4 +14,5 @@ def run(config: MergeConfig, inputs: Inputs, output: Path, context: RunContext) 
     context.progress(said)
     base = None if config.base is None else inputs[config.base].path / "model"
     report = merge([inputs[name].path / "model" for name in config.models], output / "model", config, base)
+    said += class_label.relabel(output / "model")
     return {"parameters": report.parameters, "tensors": report.tensors, "summary": said}

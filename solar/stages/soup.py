@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from solar.config.soup import SoupConfig
+from solar.data.encode import class_label
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.evaluation.perplexity import held_out_loss
 from solar.merging.soup import greedy_soup
@@ -23,10 +24,12 @@ def run(config: SoupConfig, inputs: Inputs, output: Path, context: RunContext) -
     folders = {name: inputs[name].path / "model" for name in config.models}
     report = greedy_soup(folders, output / "model", score)
     kept = " and ".join(report.kept)
+    relabelled = class_label.relabel(output / "model")
     return {
         "nats_per_token": -report.score,
         "kept": report.kept,
         "alone": {name: -value for name, value in report.alone.items()},
         "tried": [{"models": tried.models, "nats_per_token": -tried.score} for tried in report.tried],
-        "summary": f"kept {kept}: {-report.score:.4f} nats a token, the best alone {-max(report.alone.values()):.4f}",
+        "summary": f"kept {kept}: {-report.score:.4f} nats a token, the best alone {-max(report.alone.values()):.4f}"
+        + relabelled,
     }

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from solar.artifacts.store import Artifact
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import GrowthPlan, SeamInit
+from solar.data.encode import class_label
 from solar.diagnosis.diagnose import DIAGNOSIS_FILE
 from solar.engine.context import Inputs, Metrics, RunContext
 from solar.growth.grow import grow
@@ -37,12 +38,13 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
             "summary": f"{job.layers}, {job.parameters:,} parameters, built from {built_from} when they are loaded",
         }
     report = grow(base, output / "model", plan, seam_scales=scales)
+    relabelled = class_label.relabel(output / "model")
     return {
         "parameters_before": report.base_parameters,
         "parameters": report.parameters,
         "layers": list(report.layers.sources),
         "bytes": report.bytes,
-        "summary": f"{report.layers}, {report.parameters:,} parameters",
+        "summary": f"{report.layers}, {report.parameters:,} parameters{relabelled}",
     }
 
 

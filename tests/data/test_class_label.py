@@ -1,6 +1,7 @@
 """The tokenizer is the one in `tokenizer.json`, whatever class its folder is labelled with."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
+from solar.config.model import ImportModelConfig
 from solar.data.encode import class_label, tokenizer
 from solar.data.encode.encode import Encoder
 from solar.errors import DataError
+from solar.stages.import_model import run
+from tests.growth.tiny import make_tiny
 
 TEXTS = [
     "In 2023, x != y and 650841823 + 12.5",
@@ -67,7 +71,7 @@ def test_a_label_that_changes_nothing_gives_no_warning_and_stays(tmp_path, label
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokenizer.load(folder)
-    class_label.relabel(folder)
+    assert class_label.relabel(folder) == ""
     assert (folder / "tokenizer_config.json").read_bytes() == before
     assert ids_of_transformers(folder) == ids_of_file(folder)
 
@@ -83,6 +87,19 @@ def test_a_new_label_makes_plain_transformers_use_the_file_and_keeps_the_roles_o
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert tokenizer.load(folder).eos_token == "<|endoftext|>"
+
+
+def test_an_imported_model_is_relabelled_and_its_stage_says_so(tmp_path):
+    base = make_tiny("llama", tmp_path / "base")
+    label = folder_of(tmp_path / "labelled", "GPT2Tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(label / name, base / name)
+    metrics = run(ImportModelConfig(path=str(base)), {}, tmp_path / "out", None)
+    assert metrics["summary"].endswith(
+        ", tokenizer relabelled from GPT2Tokenizer to PreTrainedTokenizerFast, so that tokenizer.json is used as it is"
+    )
+    assert ids_of_transformers(tmp_path / "out/model") == ids_of_file(base)
+    assert (tmp_path / "out/model/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
 def test_where_no_label_helps_the_old_one_stays(tmp_path):

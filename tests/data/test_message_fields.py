@@ -207,3 +207,39 @@ def test_refused_rows_are_counted_with_their_reason(prepared):
     changes = {"task": Task.instruct, "packing": Packing.none, "on_error": OnError["skip"]}
     found = prepared(rows, Format.messages, **changes)
     assert found.metrics["sources"]["rows"]["dropped"] == {"unsupported_field": 1}
+
+
+def test_what_is_passed_over_is_counted_by_name():
+    reader = Reader(Format.messages, {})
+    reader.conversation(
+        {"messages": [{**USER, "name": "Ann"}, {**ANSWER, "prefix": True}], "images": ["a.png"], "id": None}
+    )
+    reader.conversation({"messages": [USER, {"role": "tool", "content": "1", "name": "clock"}, ANSWER], "id": 7})
+    assert reader.unread == {"name of a message": 1, "prefix of a message": 1, "images": 1, "id": 1}
+
+
+def test_answers_in_a_prompt_are_context(chatml):
+    row = {"prompt": [USER, ANSWER, USER], "completion": [{"role": "assistant", "content": "B"}]}
+    assert [text for trained, text in parts(chatml, row, Format.prompt_completion) if trained] == ["B<|im_end|>"]
+
+
+@pytest.mark.parametrize("prompt", [[USER, ANSWER]])
+def test_a_prompt_that_ends_with_an_answer_is_refused(prompt):
+    for format, answers in (
+        (Format.prompt_completion, {"completion": "B"}),
+        (Format.preference, {"chosen": "B", "rejected": "C"}),
+    ):
+        reader = Reader(format, {})
+        with pytest.raises(BadRow, match="`prompt` ends with an answer"):
+            (reader.conversation if format is Format.prompt_completion else reader.pair)({"prompt": prompt, **answers})
+
+
+def test_the_system_column_of_a_conversation_stands_before_it():
+    messages = Reader(Format.messages, {}).conversation({"system": "S", "messages": [USER, ANSWER]})
+    assert messages == [{"role": "system", "content": "S"}, USER, ANSWER]
+
+
+def test_the_history_of_an_instruction_is_not_lost_in_silence():
+    row = {"instruction": "Q", "output": "A", "history": [["a", "b"]]}
+    with pytest.raises(BadRow, match="a field `history`, which is not read"):
+        Reader(Format.alpaca, {}).conversation(row)

@@ -42,6 +42,8 @@ HUB = [f"data/{split}-0000{n}-of-00002.parquet" for split in ("train", "validati
         (["train.parquet", "dev.parquet"], "train", ["train.parquet"]),
         (["a_train.parquet", "b_train.parquet", "a_test.parquet"], "train", ["a_train.parquet", "b_train.parquet"]),
         (["train/0.parquet", "test/0.parquet"], "test", ["test/0.parquet"]),
+        (["train1.parquet", "train2.parquet", "test1.parquet"], "train", ["train1.parquet", "train2.parquet"]),
+        (["trainset.parquet", "testset.parquet"], "train", ["trainset.parquet"]),
         (["en/train/0.parquet", "en/eval/0.parquet"], "test", ["en/eval/0.parquet"]),
         (
             ["train_sft-00000-of-00001.parquet", "test_sft-00000-of-00001.parquet"],

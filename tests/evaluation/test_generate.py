@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from solar.errors import StageError
+from solar.evaluation.choices import log_likelihoods
 from solar.evaluation.generate import generate, words
 from solar.network.loading import load_decoder
 from tests.growth.tiny import FAMILIES, make_tiny
@@ -26,13 +27,36 @@ def test_greedy_text_of_every_family_is_that_of_transformers_without_a_cache(fam
     with torch.no_grad():
         for _ in range(12):
             logits_V = plain(torch.tensor([ids + expected]), use_cache=False).logits[0, -1]
-            expected.append(int(logits_V.argmax()))
+            if (token := int(logits_V.argmax())) == plain.generation_config.eos_token_id:
+                break
+            expected.append(token)
     assert list(generate(load_decoder(tmp_path), ids, [], 12)) == expected
 
 
 def test_a_prompt_with_a_token_that_has_no_embedding_is_refused(stories):
     with pytest.raises(StageError, match="the tokenizer gives token 600, but the model has embeddings for 0 to 511"):
         list(generate(stories[0], [1, 600], [], 3))
+
+
+def test_writing_ends_at_each_token_that_the_generation_config_names(stories):
+    decoder, tokenizer = stories
+    prompt = tokenizer.encode("Once upon a time")
+    whole = list(generate(decoder, prompt, [], 30))
+    named = decoder.network.generation_config.eos_token_id
+    decoder.network.generation_config.eos_token_id = [named, whole[10]]
+    try:
+        assert list(generate(decoder, prompt, [], 30)) == whole[: whole.index(whole[10])]
+    finally:
+        decoder.network.generation_config.eos_token_id = named
+
+
+def test_a_model_whose_logits_are_no_numbers_is_refused(tmp_path):
+    decoder = load_decoder(make_tiny("llama", tmp_path))
+    next(iter(decoder.network.model.layers[1].mlp.parameters())).fill_(float("nan"))
+    with pytest.raises(StageError, match="the model's logits are not finite"):
+        list(generate(decoder, [5, 17], [], 3))
+    with pytest.raises(StageError, match="log-probabilities of answers are no numbers"):
+        log_likelihoods(decoder, [([5], [17])])
 
 
 def test_the_same_seed_draws_the_same_text_and_another_seed_another(stories):

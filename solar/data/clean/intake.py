@@ -1,6 +1,7 @@
 """Reading a source: rows are read, filtered and assigned to a split; rows that are left out are counted."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Intake:
         self.drops: dict[str, Drops] = {name: Drops() for name in config.sources}
         self.rows = dict.fromkeys(config.sources, 0)
         """Source -> rows read, those that are left out included."""
+        self.unread: dict[str, Counter[str]] = {name: Counter() for name in config.sources}
+        """Source -> columns and fields of messages that are passed over -> rows that have a value there."""
         self._bad_rows = dict.fromkeys(config.sources, 0)
         self._config = config
         self._sampler = sampler
@@ -68,6 +71,8 @@ class Intake:
                 continue
             if self._is_new(name, where, parsed.text):
                 yield Accepted(where, self._split_of(source, row, parsed.prompt), parsed)
+        for column in reader.unread.keys() - {"split", *source.keep}:
+            self.unread[name][column] = reader.unread[column]
 
     def _counted(self, name: str) -> Iterator[Located]:
         source = self._config.sources[name]

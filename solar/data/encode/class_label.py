@@ -43,17 +43,18 @@ def read_file(folder: Path) -> Any:
     return tokenizer
 
 
-def relabel(folder: Path) -> None:
+def relabel(folder: Path) -> str:
     """Give a tokenizer that plain transformers would build otherwise a label under which `tokenizer.json` is used.
 
-    Nothing is written where the label does no harm, or where no label helps.
+    Returns what was changed, for a stage's line. Nothing is written (and "" returned) where the label does no harm, or
+    where no label helps.
     """
-    labelled = _by_label(folder)
+    labelled = _by_label(folder) if (folder / FILE).is_file() else None
     if labelled is None:
-        return
+        return ""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     if not difference(tokenizer, labelled):
-        return
+        return ""
     path = folder / CONFIG
     before = path.read_text(encoding="utf-8") if path.exists() else None
     roles = {role: getattr(labelled, role) for role in missing_roles(tokenizer, labelled)}
@@ -61,6 +62,8 @@ def relabel(folder: Path) -> None:
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if _by_label(folder) is not None:  # the model's type decides
         path.unlink() if before is None else path.write_text(before, encoding="utf-8")
+        return ""
+    return f", tokenizer relabelled from {type(labelled).__name__} to {NEUTRAL_LABEL}, so that {FILE} is used as it is"
 
 
 def missing_roles(tokenizer: Any, labelled: Any) -> list[str]:

@@ -1,12 +1,23 @@
 """Rows of a source, read by their format: as a document, a conversation or a preference pair."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from solar.config.data import Format
-from solar.data.read.messages import BadRow, Message, Row, checked, messages_of, plain_message, refuse_fields, tools_of
+from solar.config.data import FIELDS, Format
+from solar.data.read.messages import (
+    BadRow,
+    Message,
+    Row,
+    checked,
+    messages_of,
+    plain_message,
+    refuse_fields,
+    tools_of,
+    unread_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +36,16 @@ class Reader:
         """`columns`: the format's name of a field -> the source's column, where they differ."""
         self._format = format
         self._columns = columns
+        self._read = {columns.get(name, name) for name in FIELDS[format]}
+        self.unread: Counter[str] = Counter()
+        """Columns and fields of messages that are passed over -> the rows that have a value there."""
 
     def document(self, row: Row) -> str:
         """The text of a row; of a conversation or a pair, the contents of all messages. Raises `BadRow`."""
         if self._format in _CONVERSATIONS:
             refuse_fields(_CONVERSATIONS[self._format](self, row), "a document")
             self._refuse_tools(row, "a document")
+        self._count_unread(row)
         return "\n\n".join(self.texts(row))
 
     def texts(self, row: Row) -> list[str]:
@@ -43,10 +58,18 @@ class Reader:
         return [message["content"] for message in _CONVERSATIONS[self._format](self, row)]
 
     def conversation(self, row: Row) -> list[Message]:
-        """The messages of a row, of which at least one is the assistant's. Raises `BadRow`."""
+        """The messages of a row, of which at least one is the assistant's. Raises `BadRow`.
+
+        Of a prompt and its completion, the completion is trained; answers in the prompt are not.
+        """
         messages = _CONVERSATIONS[self._format](self, row)
+        if self._format is Format.prompt_completion:
+            completion = self._value(row, "completion")
+            start = len(messages) - (len(completion) if isinstance(completion, list) else 1)
+            messages[:start] = [_untrained(message) for message in messages[:start]]
         if not any(message["role"] == "assistant" for message in messages):
             raise BadRow("no_answer", "no message of the assistant in it")
+        self._count_unread(row)
         return messages
 
     def tools(self, row: Row) -> list[Any]:
@@ -63,7 +86,14 @@ class Reader:
         pair = _PAIRS[self._format](self, row)
         if pair.chosen.strip() == pair.rejected.strip():
             raise BadRow("identical_sides", "chosen and rejected are the same")
+        self._count_unread(row)
         return pair
+
+    def _count_unread(self, row: Row) -> None:
+        names = {name for name in row.keys() - self._read if row[name] not in _EMPTY}
+        for value in (row.get(name) for name in self._read):
+            names |= {f"{field} of a message" for field in unread_fields(value)}
+        self.unread.update(names)
 
     def _value(self, row: Row, name: str, optional: bool = False) -> Any:
         column = self._columns.get(name, name)
@@ -79,7 +109,7 @@ class Reader:
         return "" if value is None or value == "" else checked(value, self._columns.get(name, name), empty=True)
 
     def _turns(self, row: Row) -> list[Message]:
-        return messages_of(self._value(row, "messages"), "role", "content")
+        return self._with_system(row, messages_of(self._value(row, "messages"), "role", "content"))
 
     def _sharegpt(self, row: Row) -> list[Message]:
         return self._with_system(row, messages_of(self._value(row, "conversations"), "from", "value"))
@@ -98,7 +128,8 @@ class Reader:
     def _prompt_completion(self, row: Row) -> list[Message]:
         completion = self._value(row, "completion")
         answer = messages_of(completion, "role", "content") if isinstance(completion, list) else None
-        return [*self._prompt(row), *(answer or [plain_message("assistant", checked(completion, "completion"))])]
+        prompt = _before_an_answer(self._prompt(row))
+        return [*prompt, *(answer or [plain_message("assistant", checked(completion, "completion"))])]
 
     def _prompt(self, row: Row) -> list[Message]:
         prompt = self._value(row, "prompt")
@@ -107,6 +138,8 @@ class Reader:
         return self._with_system(row, [plain_message("user", checked(prompt, "prompt"))])
 
     def _alpaca(self, row: Row) -> list[Message]:
+        if row.get("history"):
+            raise BadRow("unsupported_field", "a field `history`, which is not read; write the rows as `messages`")
         given = self._optional(row, "input")
         question = self._text(row, "instruction") + (f"\n\n{given}" if given else "")
         return self._with_system(
@@ -120,7 +153,8 @@ class Reader:
     def _preference(self, row: Row) -> Pair:
         sides = {name: self._value(row, name) for name in ("chosen", "rejected")}
         if not all(isinstance(side, list) for side in sides.values()):
-            return Pair(self._prompt(row), self._text(row, "chosen"), self._text(row, "rejected"))
+            prompt = _before_an_answer(self._prompt(row))
+            return Pair(prompt, self._text(row, "chosen"), self._text(row, "rejected"))
         chosen, rejected = (messages_of(side, "role", "content") for side in sides.values())
         for name, side in (("chosen", chosen), ("rejected", rejected)):
             if side[-1]["role"] != "assistant":
@@ -130,9 +164,10 @@ class Reader:
             raise BadRow("different_prompts", "`chosen` and `rejected` answer different prompts")
         has_prompt = row.get(self._columns.get("prompt", "prompt")) not in (None, "", [])
         before = chosen[:-1]
-        prompt = (
-            _joined_prompt(self._prompt(row), before) if has_prompt or not before else self._with_system(row, before)
-        )
+        if not has_prompt and before:
+            prompt = self._with_system(row, before)
+        else:
+            prompt = _joined_prompt(self._prompt(row), before) if before else _before_an_answer(self._prompt(row))
         return Pair(prompt, chosen[-1]["content"], rejected[-1]["content"])
 
     def _orca_pair(self, row: Row) -> Pair:
@@ -140,6 +175,7 @@ class Reader:
         return Pair(messages[:-1], messages[-1]["content"], self._text(row, "rejected"))
 
 
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 _CONVERSATIONS: dict[Format, Callable[[Reader, Row], list[Message]]] = {
     Format.messages: Reader._turns,
     Format.sharegpt: Reader._sharegpt,
@@ -153,6 +189,17 @@ _PAIRS: dict[Format, Callable[[Reader, Row], Pair]] = {
     Format.ultrafeedback: Reader._preference,
     Format.orca_dpo_pairs: Reader._orca_pair,
 }
+
+
+def _untrained(message: Message) -> Message:
+    return {**message, "trained": False} if message["role"] == "assistant" else message
+
+
+def _before_an_answer(prompt: list[Message]) -> list[Message]:
+    """The prompt, unless its last message is an answer, which the row's answer would have to go on with."""
+    if prompt[-1]["role"] == "assistant":
+        raise BadRow("answered_prompt", "`prompt` ends with an answer, expected a turn that asks for an answer")
+    return prompt
 
 
 def _joined_prompt(prompt: list[Message], before: list[Message]) -> list[Message]:

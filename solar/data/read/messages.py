@@ -24,6 +24,9 @@ _TRAINED = ("weight", "train", "trainable", "loss")
 _UNREAD = ("mask", "masked", "loss_mask", "loss_weight", "train_on_turn", "train_detail", "audio")
 """Fields that would change what is trained, in ways that are not read here."""
 _REASONING = ("reasoning_content", "thinking", "reasoning", "thought")
+_OF_A_RESULT = ("name", "tool_call_id")
+"""Fields that are read from a tool's message."""
+_READ = {"role", "content", "from", "value", *_TRAINED, *_UNREAD, *_REASONING, "tool_calls", "function_call"}
 
 
 class BadRow(DataError):
@@ -55,6 +58,17 @@ def refuse_fields(messages: list[Message], used_as: str) -> None:
     for item in messages:
         if lost := [name for name in item if name not in ("role", "content", "name", "tool_call_id")]:
             raise BadRow("unsupported_field", f"a message with `{lost[0]}`, which {used_as} cannot hold")
+
+
+def unread_fields(messages: Any) -> set[str]:
+    """The fields of messages that say something, but are passed over, such as a speaker's name."""
+    fields: set[str] = set()
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, Mapping) and len(message) > 2:
+            role = message.get("role", message.get("from"))
+            read = _READ.union(_OF_A_RESULT) if _ROLES.get(role) == "tool" else _READ
+            fields |= {name for name in message.keys() - read if message[name] not in (None, "", [], {})}
+    return fields
 
 
 def tools_of(value: Any) -> list[Any]:
@@ -115,7 +129,7 @@ def _fields(item: Mapping[str, Any], role: str) -> Message:
     if role != "assistant" and (reasoning or calls):
         raise BadRow("unsupported_field", f"a {role} message with `{(reasoning or ['tool_calls'])[0]}`")
     if role == "tool":
-        fields |= {name: checked(given[name], name) for name in ("name", "tool_call_id") if name in given}
+        fields |= {name: checked(given[name], name) for name in _OF_A_RESULT if name in given}
     return fields
 
 
