@@ -59,7 +59,7 @@ def train(
     device = trainer.strategy.root_device
     reset_peak(device)
     try:
-        loader = step_loader(steps, first, settings.num_workers)
+        loader = step_loader(steps, first, settings.num_workers, pinned=device.type == "cuda")
         _run(trainer, module, loader, resume)
         peak = peak_bytes(device)
         weights = trainer.strategy.lightning_module_state_dict()
