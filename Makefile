@@ -7,7 +7,7 @@ ARGS   ?=
 RIVALS := .venv-rivals
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check format bench docs clean
+.PHONY: help setup run test test-slow test-gpu check format bench docs clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(READY) ## Run the tests (the quick ones)
 
 test-slow: $(READY) ## Run the long tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n auto --dist worksteal --durations 10 $(ARGS)
+
+test-gpu: $(READY) ## Run the tests that need a GPU
+	@$(BIN)/python -m pytest -q -m gpu -rs tests/network $(ARGS)
 
 check: $(READY) ## Format, lint and types, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

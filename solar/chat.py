@@ -14,6 +14,7 @@ from solar.artifacts.last_run import last_run
 from solar.errors import ConfigError
 
 Message = dict[str, str]
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Options:
     """Seed of the sampling."""
     system: str | None = None
     """System message before the first question."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto`: the GPU of this machine if there is one, else its CPU."""
     root: Path = Path("outputs")
     """The folder of the runs (`paths.root`)."""
 
@@ -41,6 +44,8 @@ class Options:
             raise ConfigError(
                 "expected max_new_tokens of 1 or more, temperature of 0 or more, top_p above 0 and up to 1"
             )
+        if self.device not in DEVICES:
+            raise ConfigError(f"device: found {self.device!r}, expected one of {', '.join(DEVICES)}")
 
 
 def find_model(name: str, root: Path) -> Path:
@@ -63,6 +68,18 @@ def find_model(name: str, root: Path) -> Path:
     return models[name]
 
 
+def device_for(name: str) -> str:
+    """The device that `name` means on this machine. Raises `ConfigError` if torch does not see the device."""
+    import torch
+
+    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, here in seen.items() if here)
+    if not seen[name]:
+        raise ConfigError(f"device: found {name}, which torch does not see here; expected auto or cpu")
+    return name
+
+
 class Speaker:
     """A model that answers, and its conversation so far."""
 
@@ -70,7 +87,7 @@ class Speaker:
         from solar.data.encode.encode import Encoder
         from solar.evaluation.loading import load
 
-        self.decoder, self.tokenizer = load(folder)
+        self.decoder, self.tokenizer = load(folder, device_for(options.device))
         self.options = options
         self.encoder = Encoder(self.tokenizer)
         self.has_template = self.tokenizer.chat_template is not None

@@ -29,6 +29,7 @@ from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadab
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
+from solar.plan.preflight.accelerator import resolve_accelerator
 from solar.plan.preflight.preflight import preflight
 from solar.plan.show import show
 from solar.report.entries import Entry, Run
@@ -53,6 +54,7 @@ def run(composed: DictConfig) -> float | None:
         SolarError: something that the user must correct.
     """
     config = typed(composed)
+    accelerator = resolve_accelerator(config.trainer)
     check(config)
     config = expand(config)
     _make_root(Path(config.paths.root))
@@ -60,6 +62,8 @@ def run(composed: DictConfig) -> float | None:
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
+    if accelerator is not None:
+        console.print(accelerator, markup=False, highlight=False, soft_wrap=True)
     missing = list(preflight(plan, config))
     if config.dry_run:
         for lack in missing:

@@ -14,6 +14,8 @@ from solar.config.links import expand_home
 from solar.config.plain import as_plain
 from solar.errors import ConfigError
 
+DEVICE_TYPES = {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}
+"""Accelerator -> torch's name for devices of that type."""
 _MOST_PROCESSES = 1024
 """Threads or workers; far more make torch or the system crash."""
 
@@ -34,7 +36,7 @@ class TrainerConfig:
     """Hardware, and how often training logs and saves."""
 
     accelerator: str = MISSING
-    """`cpu` or `gpu`."""
+    """`cpu`, `gpu`, `mps` (Apple's GPU), or `auto`: the GPU of this machine if there is one, else its CPU."""
     devices: int = MISSING
     """Devices of each machine."""
     num_nodes: int = MISSING
@@ -66,6 +68,11 @@ class TrainerConfig:
     """How many of the newest checkpoints stay while a stage trains."""
 
     @property
+    def device_type(self) -> str:
+        """What torch calls the accelerator."""
+        return DEVICE_TYPES[self.accelerator]
+
+    @property
     def replicas(self) -> int:
         """Batches that are computed at the same time: all devices, divided by those that share a batch."""
         return self.devices * self.num_nodes // self.tensor_parallel
@@ -81,8 +88,8 @@ class TrainerConfig:
         return min(share, self.micro_batch_sizes.get(stage, self.micro_batch_size))
 
     def problems(self) -> Iterator[str]:
-        if self.accelerator not in ("cpu", "gpu"):
-            yield f"accelerator: found {self.accelerator!r}, expected cpu or gpu"
+        if self.accelerator not in ("auto", *DEVICE_TYPES):
+            yield f"accelerator: found {self.accelerator!r}, expected cpu, gpu, mps or auto"
         for name in (
             "devices",
             "num_nodes",

@@ -18,10 +18,13 @@ _SHOWN = (
     ("skipped_steps", "{:.0f} steps skipped"),
     ("rollbacks", "{:.0f} rollbacks"),
     ("tokens_per_second", "{:,.0f} tokens/s"),
+    ("attention", "attention {}"),
     ("summary", "{}"),
 )
 """Metrics in a stage's last line, in this order, each with its format."""
 _SHOWN_IF_POSITIVE = ("skipped_steps", "rollbacks")
+_USUAL = ("attention", "segments (cpu)")
+"""The metric and value that go without saying."""
 
 
 @dataclass
@@ -49,7 +52,11 @@ class Line:
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Set the last line from the stage's metrics."""
-        shown = {key: value for key, value in metrics.items() if value or key not in _SHOWN_IF_POSITIVE}
+        shown = {
+            key: value
+            for key, value in metrics.items()
+            if (value or key not in _SHOWN_IF_POSITIVE) and (key, value) != _USUAL
+        }
         self.ended = " ".join(form.format(shown[key]) for key, form in _SHOWN if shown.get(key) is not None)
 
     def _text(self, mark: str, text: str, style: str) -> Text:

@@ -4,6 +4,7 @@ Shapes: T tokens of a row, N trained positions, D hidden size, V vocabulary.
 """
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,18 @@ from solar.errors import StageError
 from solar.network.attention import Segment
 from solar.network.balance import Routed, balance_weight
 from solar.network.head import Head, body_of, read_head
-from solar.network.isolation import in_segments, one_by_one, runs_in_segments
+from solar.network.isolation import (
+    compute_dtype,
+    drops_attention,
+    family_of,
+    flex_holds,
+    in_one_pass,
+    layout_of,
+    one_by_one,
+    own_attention,
+    runs_in_segments,
+)
+from solar.network.kernels.choice import Choice, Family, Way, choose
 from solar.network.microbatch import MicroBatch
 
 CACHES = ("past_key_values", "cache_params", "state")
@@ -40,14 +52,42 @@ class Decoder(nn.Module):
         self.balance_weight = balance_weight(network)
         self.routed: list[Routed] = []
         """The routers' logits of the last pass, if a loss balances the experts."""
+        self.choices: dict[str, int] = {}
+        """How rows were computed, and why -> number of rows."""
+        self._family: tuple[str, Family] | None = None
+        self._flex_holds: bool | None = None
+        """Whether FlexAttention gave the family's own hidden states; None: not tried."""
 
     def forward(self, input_ids_T: Tensor, position_ids_T: Tensor, segments: list[Segment]) -> Tensor:
         """The last hidden state of every token of one row of documents, [1, T, D]."""
         self.routed = []
         body = self._routing if self.balance_weight and self.network.training else body_of(self.network)
-        if runs_in_segments(self.network):
-            return in_segments(body, input_ids_T, position_ids_T, segments)
-        return one_by_one(body, input_ids_T, segments)
+        choice = self._choose(segments)
+        self.choices[str(choice)] = self.choices.get(str(choice), 0) + 1
+        if choice.way is Way.alone:
+            return one_by_one(body, input_ids_T, segments)
+        return in_one_pass(
+            body, input_ids_T, position_ids_T, layout_of(choice.way, segments, self.network, self.family)
+        )
+
+    def _choose(self, segments: list[Segment]) -> Choice:
+        """The way for this row. The first row on a device tries FlexAttention, where the family needs it."""
+        network = self.network
+        shares_prompts = any(segment.prefix is not None for segment in segments)
+        choice = choose(
+            self.device.type,
+            compute_dtype(network),
+            self.family,
+            shares_prompts=shares_prompts,
+            dropout=drops_attention(network),
+        )
+        if choice.way is not Way.flex or runs_in_segments(network):
+            return choice
+        if self._flex_holds is None:
+            training = network.training
+            self._flex_holds = flex_holds(network.eval())
+            network.train(training)
+        return choice if self._flex_holds else Choice(Way.alone, "FlexAttention gave other hidden states when tried")
 
     def trained_states(self, batch: MicroBatch) -> Tensor:
         """Hidden states of the positions whose next token is a target, [N, D]."""
@@ -69,7 +109,8 @@ class Decoder(nn.Module):
             inputs[memory.name] = memory.cache
         if "position_ids" in arguments:  # some families count only what attention layers have cached
             inputs["position_ids"] = torch.arange(start, len(ids), device=self.device)[None]
-        output = body(**inputs)
+        with own_attention(self.network) if self.family.features else nullcontext():
+            output = body(**inputs)
         logits_V = self.head.logits(output.last_hidden_state[0, -1:])[0]
         cache = None if name is None else getattr(output, name, None)
         return logits_V, None if name is None or cache is None else Memory(name, cache, len(ids))
@@ -81,6 +122,14 @@ class Decoder(nn.Module):
                 f"{self.network.name_or_path}: the tokenizer gives token {max(ids)}, but the model has embeddings for "
                 f"0 to {self.vocab_size - 1}; use the tokenizer that the model was trained with"
             )
+
+    @property
+    def family(self) -> Family:
+        """What decides how rows are computed; looked up anew when the network's attention was exchanged."""
+        name = str(self.network.config._attn_implementation)
+        if self._family is None or self._family[0] != name:
+            self._family = name, family_of(self.network)
+        return self._family[1]
 
     @property
     def head(self) -> Head:

@@ -49,6 +49,15 @@ class MicroBatch:
         }
         return replace(self, **moved)
 
+    def pin_memory(self) -> "MicroBatch":
+        """A copy that the device reads while the host goes on. The data loader calls this where it pins."""
+        pinned = {
+            field.name: getattr(self, field.name).pin_memory()
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **pinned)
+
 
 def from_rows(rows: Sequence[Row]) -> MicroBatch:
     """All documents of the rows, end to end. Without rows, one token that is not trained."""

@@ -17,7 +17,7 @@ def run(config: EvaluateConfig, inputs: Inputs, output: Path, context: RunContex
     questions = (
         [] if config.choices is None else choices.read_questions(inputs[config.choices].path, config.max_choices)
     )
-    device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
+    device = context.trainer.device_type
     rows = []
     for number, stage in enumerate(config.models, 1):
         context.progress(f"{stage}, model {number} of {len(config.models)}")

@@ -12,7 +12,7 @@ from solar.network.loading import load_decoder
 
 def run(config: SoupConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Write `model/`; the metrics hold every loss that was measured and the models that were kept."""
-    device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
+    device = context.trainer.device_type
     losses: list[float] = []
 
     def score(folder: Path) -> float:

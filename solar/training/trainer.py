@@ -33,7 +33,7 @@ from solar.training.lightning import make_trainer
 from solar.training.memory import peak_bytes, reset_peak
 from solar.training.modules.step import TrainingModule
 
-Metrics = dict[str, float]
+Metrics = dict[str, Any]
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     device = trainer.strategy.root_device
     reset_peak(device)
     try:
-        loader = step_loader(steps, first, settings.num_workers)
+        loader = step_loader(steps, first, settings.num_workers, pinned=device.type == "cuda")
         _run(trainer, module, loader, resume)
         peak = peak_bytes(device)
         weights = trainer.strategy.lightning_module_state_dict()
@@ -68,7 +68,7 @@ def train(
     _save(trainer, module, weights, model_dir, output)
     trainer.strategy.barrier()
     leave_process_group()
-    metrics = recorder.summary | {
+    metrics: Metrics = recorder.summary | {
         "steps": float(module.steps_done),
         "train_tokens": float(module.tokens_done),
         "train_flops": module.flops_done,
@@ -76,7 +76,9 @@ def train(
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
-    return metrics if peak is None else metrics | {"peak_memory_bytes": float(peak)}
+    metrics |= {} if peak is None else {"peak_memory_bytes": float(peak)}
+    ways = sorted(module.decoders[0].choices)
+    return metrics | ({"attention": "; ".join(ways)} if ways else {})
 
 
 def _run(trainer: pl.Trainer, module: TrainingModule, loader: DataLoader[Step], resume: Path | None) -> None:

@@ -37,7 +37,7 @@ def test_the_stage_leaves_a_row_for_each_model_in_order(stories, tmp_path):
     inputs["docs"] = SimpleNamespace(path=write_tokens(tmp_path, stories[1]))
     config = EvaluateConfig(kind="evaluate", models=["base", "again"], data="docs")
     lines = []
-    context = SimpleNamespace(trainer=SimpleNamespace(accelerator="cpu"), progress=lines.append)
+    context = SimpleNamespace(trainer=SimpleNamespace(device_type="cpu"), progress=lines.append)
     metrics = run(config, inputs, tmp_path, context)
     rows = json.loads((tmp_path / "scores.json").read_text())
     assert [row["stage"] for row in rows] == ["base", "again"]

@@ -23,7 +23,7 @@ def test_it_says_every_loss_it_measured_and_which_models_it_kept(model, tmp_path
     monkeypatch.setattr(soup, "held_out_loss", distance_from_four)
     config = SoupConfig(kind="soup", models=["c", "a", "b"], data="text", max_tokens=64)
     (tmp_path / "out").mkdir()
-    context = SimpleNamespace(trainer=SimpleNamespace(accelerator="cpu"), progress=lambda line: None)
+    context = SimpleNamespace(trainer=SimpleNamespace(device_type="cpu"), progress=lambda line: None)
     said = soup.run(config, inputs, tmp_path / "out", context)
     # alone: 5, 1, 1; a with b makes 4, so 0; with c too it is 17 / 3, so 5 / 3
     assert said["alone"] == {"c": 5.0, "a": 1.0, "b": 1.0}

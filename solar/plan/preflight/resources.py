@@ -49,7 +49,7 @@ def _disk(plan: Plan, config: SolarConfig) -> Iterator[str]:
 def _gpus(plan: Plan, config: SolarConfig) -> Iterator[str]:
     if config.trainer.accelerator != "gpu" or not plan.to_run:
         return
-    memories = _gpu_memories()
+    memories = gpu_memories()
     if len(memories) < config.trainer.devices:
         yield f"trainer.devices: found {len(memories)} GPUs on this machine, expected {config.trainer.devices}"
         return
@@ -63,7 +63,7 @@ def _gpus(plan: Plan, config: SolarConfig) -> Iterator[str]:
             )
 
 
-def _gpu_memories() -> list[int]:
+def gpu_memories() -> list[int]:
     """Bytes of each GPU's memory, from `nvidia-smi`; empty without it."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:

@@ -41,6 +41,11 @@ class Step:
         self.micro_batches, self.rows = micro_batches, rows
         self.tokens, self.trained_tokens = tokens, trained_tokens
 
+    def pin_memory(self) -> "Step":
+        """The data loader calls this where it pins."""
+        pinned = [batch.pin_memory() for batch in self.micro_batches]
+        return Step(pinned, self.rows, self.tokens, self.trained_tokens)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -126,14 +131,18 @@ class StepDataset(Dataset[Step]):
         )
 
 
-def step_loader(dataset: StepDataset, first_step: int, num_workers: int) -> DataLoader[Step]:
-    """Steps from `first_step` on; after the last step, one step without micro-batches."""
+def step_loader(dataset: StepDataset, first_step: int, num_workers: int, pinned: bool = False) -> DataLoader[Step]:
+    """Steps from `first_step` on; after the last step, one step without micro-batches.
+
+    `pinned`: in memory that a GPU reads without making the host wait.
+    """
     steps = range(first_step, max(len(dataset), first_step + 1))
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=steps,
         num_workers=num_workers,
+        pin_memory=pinned,
         collate_fn=_unchanged,
         worker_init_fn=_leave_signals_to_the_parent,
         prefetch_factor=2 if num_workers else None,

@@ -58,7 +58,8 @@ def _answer_logps(
     config: ReferenceLogpsConfig, model_dir: Path, trainer: TrainerConfig, stop: StopRequest
 ) -> AnswerLogps:
     """The frozen model on this process's device, as a function of a micro-batch."""
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if trainer.accelerator == "gpu" else "cpu")
+    index = f":{os.environ.get('LOCAL_RANK', '0')}" if trainer.device_type == "cuda" else ""
+    device = torch.device(trainer.device_type + index)
     network = load_network(model_dir, config.precision).to(device).eval()
     decoder = Decoder(network)
 
