@@ -114,6 +114,7 @@ def resolve(plan: GrowthPlan, num_hidden_layers: int) -> LayerPlan:
 
     Raises `PlanError` whose message starts with the parameter's name and gives its valid range.
 
+    >>> from solar.config.growth_plan import PlanName
     >>> resolve(GrowthPlan(PlanName.dus, m=8), 32).num_hidden_layers
     48
     >>> resolve(GrowthPlan(PlanName.interleave, every=2), 4).sources
