@@ -16,7 +16,8 @@ from solar.config.growth_plan import PARAMETERS, GrowthPlan, SeamInit
 from solar.errors import ConfigError, PlanError
 from solar.growth.files.verify import Verify
 from solar.growth.files.writer import Link
-from solar.growth.grow import GrowthReport, Job, grow, work_out
+from solar.growth.grow import GrowthReport, grow
+from solar.growth.job import Job, work_out
 from solar.growth.process import ask
 from solar.weights.folder import read_config
 from solar.weights.quantised import quantisation

@@ -46,7 +46,7 @@ def _merge(names: list[str], options: MergeOptions) -> None:
 
 
 def in_words(report: MergeReport, target: Path) -> str:
-    """A report in words."""
+    """The report, for people."""
     return (
         f"{target}: {report.models} models, {report.tensors} tensors, {report.parameters:,} parameters, "
         f"{report.size_bytes / 1e9:.2f} GB, {report.memory_bytes / 1e6:.0f} MB of memory"
@@ -54,7 +54,7 @@ def in_words(report: MergeReport, target: Path) -> str:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """SIGTERM removes what was begun, as an error does."""
+    """End on SIGTERM as on an error: the unfinished folder is removed."""
     sys.exit(128 + number)
 
 

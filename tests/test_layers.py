@@ -49,7 +49,16 @@ FLOORS = {
         ["preflight"],
     ],
     "report": [["numbers", "command"], ["entries", "charts"], ["sections"], ["page", "card", "sweep"]],
-    "growth": [["plans", "process"], ["remap"], ["provenance"], ["files", "roles"], ["grow"], ["unmaterialized"]],
+    "growth": [
+        ["sources", "process"],
+        ["plans"],
+        ["remap"],
+        ["provenance"],
+        ["files", "roles"],
+        ["job"],
+        ["grow"],
+        ["unmaterialized"],
+    ],
     "training": [
         ["checkpoint", "interrupt", "memory"],
         ["distributed"],

@@ -121,7 +121,7 @@ class GrowthPlan:
         given = [name for name in used if getattr(self, name) is not None]
         for name in self.given_parameters():
             if name not in used:
-                yield f"{name}: given, but plan {self.plan.value} is told {', '.join(used)}; set {name} to null"
+                yield f"{name}: given, but plan {self.plan.value} takes {', '.join(used)}; set {name} to null"
         if self.plan is not PlanName.dus:
             yield from (f"{name}: not set, but plan {self.plan.value} needs it" for name in used if name not in given)
         elif given not in _WAYS_TO_SAY_DUS:

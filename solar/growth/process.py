@@ -1,4 +1,4 @@
-"""Run one of our modules in a process of its own, so that torch and transformers stay out of this one."""
+"""Run a module of ours in a second process, so that this process never loads torch and transformers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _REFUSED = 3
 
 def ask(module: str, request: dict[str, Any], error: type[SolarError]) -> Any:
     """The module's answer. Raises `error` with the module's reason, or with the last line of its traceback."""
-    import subprocess  # most growths ask nobody, and it takes longer to import than a small model to copy
+    import subprocess  # rarely needed, and importing it takes longer than copying a small model
 
     path = os.pathsep.join(filter(None, [str(Path(solar.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
@@ -35,7 +35,7 @@ def ask(module: str, request: dict[str, Any], error: type[SolarError]) -> Any:
 
 
 def answer(work: Callable[[dict[str, Any]], Any]) -> int:
-    """The other side: `work` on the request of standard input; its result, or its `SolarError`, to standard output."""
+    """In the second process: do the `work` that standard input asks for; print its result or its `SolarError`."""
     try:
         result = work(json.load(sys.stdin))
     except SolarError as error:

@@ -33,13 +33,13 @@ def provenance(
 
 
 def grown_config(
-    config: dict[str, Any], decoder: Decoder, own: dict[str, Any], grown: dict[str, Any]
+    config: dict[str, Any], decoder: Decoder, decoder_config: dict[str, Any], grown: dict[str, Any]
 ) -> dict[str, Any]:
-    """The whole config.json: the decoder's own part exchanged, provenance added, keys that choose code removed."""
-    return {**without_code(_exchanged(config, decoder.config_path, own)), PROVENANCE_KEY: grown}
+    """The whole config.json: with the grown decoder's part and provenance, without keys that choose code."""
+    return {**without_code(_exchanged(config, decoder.config_path, decoder_config)), PROVENANCE_KEY: grown}
 
 
-def _exchanged(config: dict[str, Any], path: tuple[str, ...], own: dict[str, Any]) -> dict[str, Any]:
+def _exchanged(config: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> dict[str, Any]:
     if not path:
-        return own
-    return {**config, path[0]: _exchanged(config[path[0]], path[1:], own)}
+        return part
+    return {**config, path[0]: _exchanged(config[path[0]], path[1:], part)}

@@ -1,4 +1,4 @@
-"""Which part of the grown model a parameter belongs to, from what config.json says of how it was grown."""
+"""The role of each parameter in a grown model, from the provenance in config.json."""
 
 import re
 from collections.abc import Callable
@@ -52,9 +52,9 @@ def roles(config: dict[str, Any]) -> Callable[[str], Role]:
 
 
 def _layer_finder(stack: str) -> Callable[[str], int | None]:
-    """The number of the layer a parameter belongs to. `stack`: what stands before the number in the base's files.
+    """The number of the layer a parameter belongs to. `stack`: the text before the number in the base's files.
 
-    Only the last two words of it count: wrappers and classes put others before them.
+    Only its last two words count: wrappers put other words before them.
     """
     words = [re.escape(word) for word in stack.strip(".").split(".")[-2:] if word]
     last = words[-1] if words else ""

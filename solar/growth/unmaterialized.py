@@ -1,7 +1,7 @@
-"""A grown model of which only the plan is kept: its weights are built from the base's files when it is loaded.
+"""A grown model stored as a plan: loading builds its weights from the base's files.
 
-The folder has the grown config.json and what travels along, and instead of weights a note of the base and the plan. The
-weights are the same, bit for bit, as those of the folder that `grow` would write.
+The folder has the grown config.json and the files that travel; instead of weights it has a note of base and plan. The
+weights equal those of the folder that `grow` would write, bit for bit.
 """
 
 import os
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError
 from solar.growth.files.recipes import Recipe
-from solar.growth.grow import Job, check_model, default_verification, refuse_what_only_logits_could_prove, work_out
+from solar.growth.grow import check_model, default_verification, refuse_what_only_logits_could_prove
+from solar.growth.job import Job, work_out
 from solar.weights.folder import CONFIG_FILE, UNMATERIALIZED_FILE
 from solar.weights.header import StoredTensor
 from solar.weights.json_file import read_json, write_json
@@ -54,7 +55,7 @@ def is_unmaterialized(folder: Path) -> bool:
 def weights(folder: Path) -> "dict[str, Tensor]":
     """The grown model's tensors by name; copies share the memory that the base's files are mapped to.
 
-    Raises `ArtifactError` if the base is gone or has other files than when the plan was kept.
+    Raises `ArtifactError` if the base is gone or its files have changed since the plan was stored.
     """
     note = read_json(folder / UNMATERIALIZED_FILE)
     base = (folder / note["base"]).resolve()
@@ -79,8 +80,8 @@ def _tensors(recipes: Mapping[str, Recipe]) -> "dict[str, Tensor]":
     def stored(tensor: StoredTensor) -> "Tensor":
         if tensor.path not in files:
             files[tensor.path] = safe_open(tensor.path, framework="pt")
-        found: Tensor = files[tensor.path].get_tensor(tensor.name)
-        return found
+        values: Tensor = files[tensor.path].get_tensor(tensor.name)
+        return values
 
     def made(name: str, recipe: Recipe) -> "Tensor":
         dtype = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}[recipe.dtype]

@@ -14,7 +14,7 @@ from solar.weights.numbers import Wide
 
 
 def weighted_sum(arrays: Sequence[Wide], weights: Sequence[float]) -> Wide:
-    """Sum of `weights[i] * arrays[i]`. A weight of 0 leaves its array out, whatever is in it.
+    """Sum of `weights[i] * arrays[i]`. An array of weight 0 is left out, even if it holds NaN or infinity.
 
     >>> weighted_sum([np.array([1.0, 2.0]), np.array([3.0, 6.0])], [0.5, 0.5]).tolist()
     [2.0, 4.0]
@@ -28,7 +28,7 @@ def weighted_sum(arrays: Sequence[Wide], weights: Sequence[float]) -> Wide:
 
 
 def canonical_order(arrays: Sequence[Wide], weights: Sequence[float]) -> list[int]:
-    """The same order of the same (weight, array) pairs, in whatever order they come."""
+    """An order of the (weight, array) pairs that does not depend on the order in which they are given."""
     if len(arrays) < 3:
         return list(range(len(arrays)))  # a sum of two does not depend on their order
     return sorted(range(len(arrays)), key=lambda i: (weights[i], arrays[i].tobytes()))
@@ -48,14 +48,14 @@ def inner_products(arrays: Sequence[Wide]) -> NDArray[np.float64]:
 
 
 def smallest_kept(magnitudes: Wide, density: float) -> float:
-    """The magnitude from which on an element is among the largest `density` (a share). `magnitudes` is reordered.
+    """The smallest magnitude among the largest `density` (a share of all). Reorders `magnitudes`.
 
     >>> smallest_kept(np.array([0.1, 0.4, 0.2, 0.3]), density=0.5)
     0.3
     """
-    kept = max(1, int(density * magnitudes.size))
-    magnitudes.partition(magnitudes.size - kept)
-    return float(magnitudes[magnitudes.size - kept])
+    count = max(1, int(density * magnitudes.size))
+    magnitudes.partition(magnitudes.size - count)
+    return float(magnitudes[magnitudes.size - count])
 
 
 def drawn(size: int, density: float, seed: Sequence[int]) -> NDArray[np.bool_]:
@@ -66,7 +66,7 @@ def drawn(size: int, density: float, seed: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def add_changes(
-    base: Wide, models: Sequence[Wide], kept: Sequence[NDArray[np.bool_]], weights: Sequence[float]
+    base: Wide, models: Sequence[Wide], masks: Sequence[NDArray[np.bool_]], weights: Sequence[float]
 ) -> Wide:
     """The base plus the weighted sum of each model's kept changes.
 
@@ -74,10 +74,10 @@ def add_changes(
     >>> add_changes(base, models, [np.array([True, False])], [0.5]).tolist()
     [2.0, 1.0]
     """
-    changes = [np.where(keep, model - base, 0) for model, keep in zip(models, kept, strict=True)]
+    changes = [np.where(keep, model - base, 0) for model, keep in zip(models, masks, strict=True)]
     total = weighted_sum(changes, weights)
-    merged = np.where(total == 0, base, base + total)  # where nothing changes a zero keeps its sign, too
-    # Where the shares of the kept models are a whole, the base cancels out, and their mean is exact.
+    merged = np.where(total == 0, base, base + total)  # where nothing changes, a zero keeps its sign
+    # Where the weights of the kept changes sum to 1, the base cancels out: the mean of the models is exact.
     shares = weighted_sum([(change != 0).astype(base.dtype) for change in changes], weights)
     means = weighted_sum(
         [np.where(change != 0, model, 0) for model, change in zip(models, changes, strict=True)], weights
@@ -85,7 +85,7 @@ def add_changes(
     return np.where(shares == 1, means, merged)
 
 
-def elect(base: Wide, models: Sequence[Wide], kept: Sequence[NDArray[np.bool_]], weights: Sequence[float]) -> Wide:
+def elect(base: Wide, models: Sequence[Wide], masks: Sequence[NDArray[np.bool_]], weights: Sequence[float]) -> Wide:
     """The weighted mean of the models whose kept change has the sign that the changes' weighted sum has (TIES, arXiv
     2306.01708, algorithm 1); the base where no model has a kept change. A sum of exactly 0 elects plus.
 
@@ -95,7 +95,7 @@ def elect(base: Wide, models: Sequence[Wide], kept: Sequence[NDArray[np.bool_]],
     >>> elect(np.zeros(1), [np.array([3.0]), np.array([1.0]), np.array([-2.0])], [every] * 3, [1, 1, 1]).tolist()
     [2.0]
     """
-    changes = [np.where(keep, model - base, 0) for model, keep in zip(models, kept, strict=True)]
+    changes = [np.where(keep, model - base, 0) for model, keep in zip(models, masks, strict=True)]
     elected = np.where(weighted_sum(changes, weights) >= 0, 1, -1)
     agree = [np.sign(change) == elected for change in changes]
     votes = weighted_sum([agrees.astype(base.dtype) for agrees in agree], weights)

@@ -47,7 +47,7 @@ def check_compatible(models: Sequence[ModelFolder]) -> None:
 
 
 def check_layer_maps(first: ModelFolder, other: ModelFolder) -> None:
-    """Two grown models must have been grown by the same plan; not grown here, nothing is known and nothing refused."""
+    """Two grown models must have been grown by the same plan. Other models carry no plan and are not refused."""
     ours, theirs = layer_map(first.config), layer_map(other.config)
     if ours is None or theirs is None or ours == theirs:
         return
@@ -76,7 +76,7 @@ def layer_map(config: dict[str, Any]) -> list[Any] | None:
 
 
 def in_layer(model: ModelFolder, layer: int) -> str:
-    """A tensor of a layer, for a message."""
+    """The name of a tensor of this layer, for a message."""
     return min((name for name in model.tensors if f".{layer}." in name), default=f"layer {layer}")
 
 
@@ -117,7 +117,7 @@ def is_vocabulary(tensor: StoredTensor, model: ModelFolder) -> bool:
 
 
 def check_function(first: ModelFolder, other: ModelFolder) -> None:
-    """Configurations, where both say something, must not make the same tensors compute different things."""
+    """Configurations, where both have a key, must describe the same function."""
     if (key := differing_key(first.config, other.config)) is not None:
         ours, theirs = (function_of(model.config).get(key, "not set") for model in (first, other))
         raise differs(first, other, f"config.json: {key} is {_as_written(ours)}", _as_written(theirs))
@@ -139,7 +139,7 @@ def check_vocabulary(first: ModelFolder, other: ModelFolder) -> None:
 
 
 def differs(first: ModelFolder, other: ModelFolder, ours: str, theirs: str, why: str = ONE_KIND) -> StageError:
-    """The one sentence every refusal is."""
+    """The sentence that every refusal has."""
     return StageError(f"{ours} in {first.folder}, {theirs} in {other.folder}; {why}")
 
 

@@ -40,10 +40,10 @@ HARMLESS_NAMES = re.compile(r"drop|_implementation")
 DERIVED = {"head_dim", "num_key_value_heads", "n_inner", "layer_types", "attention_types", "intermediate_size"}
 """Keys whose null means a value that is derived from other keys, or from the shapes of tensors."""
 NEUTRAL = {
-    **dict.fromkeys(["sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "clip_qkv"], None),
-    **dict.fromkeys(["residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale"], 1.0),
+    "clip_qkv": None,
+    **dict.fromkeys(["residual_multiplier", "attention_multiplier", "embedding_multiplier", "logits_scaling"], 1.0),
 }
-"""Values that leave the function as a configuration without the key describes it."""
+"""Keys that have this value in every family whose configuration omits them."""
 
 
 def differing_key(first: dict[str, Any], second: dict[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Models in, one model out."""
+"""Merge model folders into a new one."""
 
 import json
 import os
@@ -45,13 +45,13 @@ class MergeReport:
 
 @dataclass(frozen=True)
 class Job:
-    """A merge that can be done: numbers that fit the method, models that fit each other."""
+    """A merge that was checked: the numbers fit the method, and the models fit each other."""
 
     config: MergeConfig
     columns: Sequence[ModelFolder]
     """The base, where there is one, then the models."""
     first: ModelFolder
-    """The first model: the merged one has its layout and its files."""
+    """The first model, whose layout and other files the merged model takes."""
     target: Path
     threads: int
     report: MergeReport
@@ -79,7 +79,7 @@ def merge(
 def prepare(
     models: Sequence[Path], target: Path, config: MergeConfig, base: Path | None = None, threads: int | None = None
 ) -> Job:
-    """Everything that can be refused before work starts; raises as `merge` does, writes nothing."""
+    """Check everything that can be checked before the work. Raises as `merge` does; writes nothing."""
     config = replace(config, models=[str(model) for model in models], base=None if base is None else str(base))
     problems = list(config.problems())
     if problems:
@@ -100,21 +100,21 @@ def expected(columns: Sequence[ModelFolder], config: MergeConfig, threads: int) 
     wide = max(
         (np.dtype(FORMATS[tensor.dtype].wide).itemsize for tensor in tensors if tensor.dtype in FORMATS), default=1
     )
-    # as many arrays again as there are models, for masks, changes and scratch; election holds one whole tensor as well
-    held = 2 * (len(columns) + 2) * CHUNK
+    # twice as many arrays as models: pieces, and masks, changes and scratch; trimming holds a whole tensor as well
+    elements = 2 * (len(columns) + 2) * CHUNK
     if config.method is MergeMethod.ties:
-        held += max((tensor.parameters for tensor in tensors), default=0)
+        elements += max((tensor.parameters for tensor in tensors), default=0)
     return MergeReport(
         models=len(config.models),
         tensors=len(tensors),
         parameters=sum(tensor.parameters for tensor in tensors),
         size_bytes=sum(path.stat().st_size for path in columns[-1].files),
-        memory_bytes=threads * held * wide,
+        memory_bytes=threads * elements * wide,
     )
 
 
 def check_space(target: Path, size_bytes: int) -> None:
-    """A full disk is found out before the work, not after."""
+    """Raise StageError before the work if the disk is too small."""
     place = next(parent for parent in target.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if free < size_bytes:
@@ -142,7 +142,7 @@ def merge_weights(job: Job, folder: Path) -> None:
             except OSError as error:
                 reason = error.strerror or error
                 raise StageError(
-                    f"{tensor.name}: {reason}, in the merge at {job.target}; mend it and merge again"
+                    f"{tensor.name}: {reason}, in the merge at {job.target}; remove the cause and merge again"
                 ) from None
 
         largest_first = sorted(job.first.tensors.values(), key=lambda tensor: -tensor.nbytes)

@@ -1,7 +1,7 @@
 """Every merge method by name, with its paper.
 
-Most are a weighted sum of the tensors whose weights are the same all over a tensor: a function that gives them.
-The others look at single elements: they thin out each model's change from the base, then add or elect.
+Most methods are a weighted sum, with one weight a tensor and model; a function gives the weights. The others work
+element by element: they thin out each model's change from the base, then add the changes or elect signs.
 """
 
 import itertools
@@ -32,7 +32,7 @@ def average(weights: Sequence[float]) -> list[float]:
 def window(checkpoints: int, decay: Decay) -> list[float]:
     """Weights of checkpoints, oldest first, that sum each later update as if its learning rate had decayed.
 
-    With weights c, the update that leads to checkpoint i counts sum(c[i:]); the decay says what that shall be.
+    With weights c, the update that leads to checkpoint i counts sum(c[i:]), which the decay curve prescribes.
 
     >>> window(4, Decay.linear)
     [0.25, 0.25, 0.25, 0.25]
@@ -51,8 +51,8 @@ def window(checkpoints: int, decay: Decay) -> list[float]:
 def slerp(products: Products, t: float) -> list[float]:
     """Weights of two tensors, taken as flat vectors, that go along the arc between their directions.
 
-    Almost parallel or opposite (|cosine| > 0.9995), or one of them zero: a straight line instead, since the arc is
-    lost in rounding.
+    If they are almost parallel or opposite (|cosine| > 0.9995), or if one is zero, a straight line instead: the arc
+    would be lost in rounding.
 
     At a right angle, half-way: sin 45 degrees of each.
 

@@ -13,7 +13,7 @@ from solar.weights.publish import refuse_existing
 
 @dataclass(frozen=True)
 class Tried:
-    """One average that was judged."""
+    """An average, and its score."""
 
     models: list[str]
     score: float
@@ -21,12 +21,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class SoupReport:
-    """What went into a soup."""
+    """The models of a soup, and all scores."""
 
     alone: dict[str, float]
     """The score of each model."""
     tried: list[Tried]
-    """In order; those that lowered the score were left again."""
+    """In order. An average that lowered the score was dropped."""
     kept: list[str]
     """The models in the soup, best first."""
     score: float

@@ -1,4 +1,4 @@
-"""One tensor of every model in, one tensor out, a piece at a time: memory does not grow with the model.
+"""Merge one tensor of every model, piece by piece: memory does not grow with the model.
 
 Pieces are read and written at their offsets (pread, pwrite), so threads share the files without locks. The base, where
 a method has one, is the first of the models.
@@ -37,7 +37,7 @@ class Column:
     descriptors: Sequence[int]
 
     def pieces(self) -> Iterator[list[Wide]]:
-        """Every model's piece, widened. The arrays are used again for the next piece."""
+        """The widened piece of every model. The next piece reuses the arrays."""
         form = FORMATS[self.tensors[0].dtype]
         stored = np.empty(CHUNK, form.stored)
         wide = [np.empty(CHUNK, form.wide) for _ in self.tensors]
@@ -52,8 +52,8 @@ class Column:
 def merge_tensor(column: Column, config: MergeConfig, output: int, offset: int) -> None:
     """Write the merged tensor at `offset` of the descriptor `output`.
 
-    Raises StageError if what is read or written is not finite (models of weight 0 are left out of that), or if a tensor
-    of whole numbers is not the same in all models.
+    Raises StageError for numbers that are not finite, read (except in models of weight 0) or written, and for a tensor
+    of whole numbers that differs between models.
     """
     tensor = column.tensors[0]
     if tensor.dtype not in FORMATS:
@@ -75,7 +75,7 @@ def merge_tensor(column: Column, config: MergeConfig, output: int, offset: int) 
 
 
 def combination(column: Column, config: MergeConfig) -> Combine:
-    """What to do with each piece, after looking at the whole tensor where the method needs that."""
+    """The function that merges a piece. Some methods read the whole tensor first."""
     method = METHODS[config.method]
     if isinstance(method, Linear):
         products = products_of(column, config) if method.needs_products else np.zeros((0, 0))
@@ -106,17 +106,17 @@ def selective(method: Selective, column: Column, config: MergeConfig) -> Combine
         enlarge = [1 / density for density in densities]
 
     def combine(number: int, arrays: list[Wide]) -> Wide:
-        refuse_not_finite(column.tensors[0], arrays, config)  # what is thinned out would not show in the merge
+        refuse_not_finite(column.tensors[0], arrays, config)  # a NaN that is thinned out would not show in the merge
         base, *models = arrays
-        kept = keep(number, arrays)
+        masks = keep(number, arrays)
         if not method.by_election:
             factors = [scale * large * weight for large, weight in zip(enlarge, weights, strict=True)]
-            return add_changes(base, models, kept, factors)
-        # a model that is not enlarged stays itself to the last bit
+            return add_changes(base, models, masks, factors)
+        # a model that is not enlarged keeps every bit
         models = [
             model if large == 1 else base + large * (model - base) for model, large in zip(models, enlarge, strict=True)
         ]
-        merged = elect(base, models, kept, weights)
+        merged = elect(base, models, masks, weights)
         return merged if scale == 1 else base + scale * (merged - base)
 
     return combine
@@ -135,7 +135,7 @@ Keep = Callable[[int, list[Wide]], list[NDArray[np.bool_]]]
 
 
 def keep_largest(column: Column, densities: Sequence[float]) -> Keep:
-    """The largest changes of each model, over the whole tensor; equal ones are kept or dropped together."""
+    """Keep the largest changes of each model, over the whole tensor. Equal changes are kept or dropped together."""
     bounds = [bound(column, model, density) for model, density in enumerate(densities, 1)]
     return lambda _, arrays: [abs(model - arrays[0]) >= least for model, least in zip(arrays[1:], bounds, strict=True)]
 

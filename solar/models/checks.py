@@ -1,4 +1,4 @@
-"""What a model folder must be before its weights are taken in."""
+"""Checks of a model folder before its weights are imported."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +13,7 @@ from solar.weights.quantised import quantisation
 
 
 def refuse_code(source: Path, settings: dict[str, Any]) -> None:
-    """Raises `StageError` for a model that only runs with code of its own."""
+    """Raises `StageError` for a model that needs code from its folder."""
     tokenizer = source / "tokenizer_config.json"
     for path, content in (
         (source / "config.json", settings),
@@ -25,11 +25,13 @@ def refuse_code(source: Path, settings: dict[str, Any]) -> None:
 
 
 def check_sizes(settings: dict[str, Any], expects: ArchitectureConfig, source: Path) -> None:
-    found = llama.sizes(settings)
+    stored = llama.sizes(settings)
     names = [item.name for item in fields(expects)]
-    odd = [name for name in names if getattr(found, name) != getattr(expects, name)]
-    if odd:
-        differences = ", ".join(f"{name} is {getattr(found, name)}, not {getattr(expects, name)}" for name in odd)
+    differing = [name for name in names if getattr(stored, name) != getattr(expects, name)]
+    if differing:
+        differences = ", ".join(
+            f"{name} is {getattr(stored, name)}, not {getattr(expects, name)}" for name in differing
+        )
         raise ConfigError(f"expects: {source}: {differences}; correct the numbers or the source")
 
 

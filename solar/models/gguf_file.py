@@ -1,4 +1,4 @@
-"""A Llama in a GGUF file: dequantised a tensor at a time into a Hugging Face folder, without torch."""
+"""Convert a Llama in a GGUF file to a Hugging Face folder, tensor by tensor, without torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,8 +56,8 @@ def _convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
     reader = _open(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields.get("general.architecture") != "llama":
-        found = fields.get("general.architecture")
-        raise StageError(f"{path}: holds a {found} model, expected llama; give its safetensors folder instead")
+        architecture = fields.get("general.architecture")
+        raise StageError(f"{path}: holds a {architecture} model, expected llama; give its safetensors folder instead")
     by_name = {_translate(tensor.name, path): tensor for tensor in reader.tensors}
     ids = gguf_tokenizer.write(fields, path, output)
     sizes = _sizes(fields, "lm_head.weight" not in by_name, path)
@@ -120,7 +120,7 @@ def _sizes(fields: dict[str, Any], tied: bool, path: Path) -> ArchitectureConfig
 
 
 def _shortest(value: float) -> float:
-    """GGUF keeps 32-bit floats: 9.999999747378752e-06 was 1e-05."""
+    """GGUF stores 32-bit floats: 9.999999747378752e-06 was 1e-05."""
     return float(str(np.float32(value)))
 
 
@@ -132,7 +132,9 @@ def _translate(name: str, path: Path) -> str:
     if block == "blk" and part in _LAYER and kind == "weight":
         return f"model.layers.{index}.{_LAYER[part]}.weight"
     if name not in _NAMES:
-        raise StageError(f"{path}: holds {name}, which a plain Llama has not; give its safetensors folder instead")
+        raise StageError(
+            f"{path}: holds {name}, which a plain Llama does not have; give its safetensors folder instead"
+        )
     return _NAMES[name]
 
 

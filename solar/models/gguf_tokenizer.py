@@ -1,7 +1,7 @@
 """The byte-level BPE tokenizer inside a GGUF file, as Hugging Face files.
 
-GGUF keeps tokens and merges but only the name of the rule that cuts text into words; a wrong rule would go unnoticed
-(taking GPT-2's for all cuts SmolLM2's spaces before a number otherwise than it was trained), so unknown names are
+GGUF stores tokens and merges, but only the name of the rule that splits text into words. A wrong rule would go
+unnoticed (GPT-2's rule splits SmolLM2's spaces before a number in another way than in training), so unknown names are
 refused.
 """
 

@@ -1,4 +1,4 @@
-"""A pretrained model, brought in from a folder, a GGUF file, an installed package or a hub."""
+"""Import a pretrained model from a folder, a GGUF file, an installed package or a hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def import_model(config: ImportModelConfig, output: Path) -> dict[str, Any]:
-    """Leave a Hugging Face folder in `output`; bytes of the weights are untouched unless `dtype` asks otherwise.
+    """Leave a Hugging Face folder in `output`; the weights keep their bytes unless `dtype` is set.
 
     Raises:
         ConfigError: the source is missing, or is not what the configuration expects.
@@ -53,7 +53,7 @@ def _import_folder(source: ModelFolder, config: ImportModelConfig, output: Path)
     check_tensors(settings, source)
     copy_travelling_files(source.folder, output)
     if config.dtype is None:
-        # Only a hub's cache promises that its files never change under a second name.
+        # A linked file must never change; only a hub's cache promises that.
         for path in source.files:
             copy_or_link(path, output / path.name, link=config.hub is not None)
         if (source.folder / INDEX_FILE).exists():

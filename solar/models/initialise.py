@@ -1,4 +1,4 @@
-"""A Llama with random weights."""
+"""Make a Llama with random weights."""
 
 import zlib
 from math import prod
@@ -20,9 +20,9 @@ from solar.weights.values import write_tensors
 def initialise(
     architecture: ArchitectureConfig, tokenizer: Path, initializer_range: float, seed: int, output: Path
 ) -> dict[str, int]:
-    """Write a Hugging Face folder: norms of one, all else normal with standard deviation `initializer_range`.
+    """Write a Hugging Face folder: norms are 1, other weights normal with standard deviation `initializer_range`.
 
-    Each tensor is drawn from its own stream, (seed, its name), so the same layers start alike at any depth.
+    Each tensor has a random stream of its own, of the seed and its name, so a layer starts alike at any depth.
 
     Raises:
         ConfigError: `vocab_size` is not that of the tokenizer, or the sizes do not divide.

@@ -21,7 +21,7 @@ _SIZES = (
 
 
 def model_config(architecture: ArchitectureConfig, initializer_range: float, dtype: str) -> dict[str, Any]:
-    """The `config.json` of a Llama; token ids are the tokenizer's to add."""
+    """The `config.json` of a Llama; the caller adds the tokenizer's token ids."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -41,13 +41,13 @@ def model_config(architecture: ArchitectureConfig, initializer_range: float, dty
 
 
 def sizes(config: dict[str, Any]) -> ArchitectureConfig:
-    """What a `config.json` says of the sizes; a missing one is `transformers`' default, or None if it has none."""
-    found: dict[str, Any] = {name: config.get(name) for name in _SIZES}
-    if found["num_key_value_heads"] is None:
-        found["num_key_value_heads"] = found["num_attention_heads"]
-    found["tie_word_embeddings"] = bool(found["tie_word_embeddings"])
+    """The sizes in a `config.json`. A missing size has `transformers`' default, or is None."""
+    values: dict[str, Any] = {name: config.get(name) for name in _SIZES}
+    if values["num_key_value_heads"] is None:
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
     rope = config.get("rope_parameters") or {}
-    return ArchitectureConfig(**found, rope_theta=rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+    return ArchitectureConfig(**values, rope_theta=rope.get("rope_theta", config.get("rope_theta", 10000.0)))
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Where pretrained weights lie: a folder, a file, an installed package, a hub."""
+"""Find pretrained weights: in a folder, a file, an installed package or a hub."""
 
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,8 @@ def locate(config: ImportModelConfig) -> Path:
         return _inside(config.package, str(config.file))
     path = Path(str(config.path)).expanduser()
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
-        found = "no such file or folder" if not path.exists() else "neither a folder nor a .gguf file"
-        raise ConfigError(f"path: {path}: {found}, expected a Hugging Face folder or a .gguf file")
+        what = "no such file or folder" if not path.exists() else "neither a folder nor a .gguf file"
+        raise ConfigError(f"path: {path}: {what}, expected a Hugging Face folder or a .gguf file")
     return path
 
 
@@ -46,5 +46,5 @@ def _fetch(hub: str, revision: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(
-            f"hub: {hub}@{revision[:12]} cannot be had ({reason}); set path to a folder with it"
+            f"hub: {hub}@{revision[:12]} cannot be fetched ({reason}); set path to a folder with it"
         ) from error

@@ -1,4 +1,4 @@
-"""Bring a pretrained model in."""
+"""Stage `import_model`: import a pretrained model."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from solar.models.importing import import_model
 
 
 def run(config: ImportModelConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/`."""
-    found = import_model(config, output / "model")
+    """Write `model/`."""
+    sizes = import_model(config, output / "model")
     relabelled = class_label.relabel(output / "model")
-    return {**found, "summary": f"{found['layers']} layers, {found['parameters']:,} parameters{relabelled}"}
+    return {**sizes, "summary": f"{sizes['layers']} layers, {sizes['parameters']:,} parameters{relabelled}"}

@@ -1,4 +1,4 @@
-"""Make a Llama with random weights."""
+"""Stage `init_model`: make a Llama with random weights."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from solar.models.initialise import initialise
 
 
 def run(config: InitModelConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/`, with the files of the tokenizer it was made for."""
+    """Write `model/`, with the files of its tokenizer."""
     folder = inputs[config.tokenizer].path
     tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder / "model"
     return initialise(config.architecture, tokenizer, config.initializer_range, config.seed, output / "model")

@@ -1,4 +1,4 @@
-"""Several models into one."""
+"""Stage `merge`: several models become one."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from solar.merging.merge import merge
 
 def run(config: MergeConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
     """Leaves `model/`, with tokenizer and configuration of the first model."""
-    said = f"{' and '.join(config.models)} by {config.in_words}"
-    context.progress(said)
+    summary = f"{' and '.join(config.models)} by {config.in_words}"
+    context.progress(summary)
     base = None if config.base is None else inputs[config.base].path / "model"
     report = merge([inputs[name].path / "model" for name in config.models], output / "model", config, base)
-    said += class_label.relabel(output / "model")
-    return {"parameters": report.parameters, "tensors": report.tensors, "summary": said}
+    summary += class_label.relabel(output / "model")
+    return {"parameters": report.parameters, "tensors": report.tensors, "summary": summary}

@@ -19,7 +19,7 @@ MEASURED_TOKENS = 4096
 
 
 def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Write `model/`, with the plan in its `config.json`; without weights if `materialize` is false."""
+    """Write `model/`, with the plan in its `config.json`, and without weights if `materialize` is false."""
     base = inputs[config.model].path / "model"
     plan: GrowthPlan = config if config.diagnosis is None else selected(inputs[config.diagnosis])
     plan = replace(plan, dtype=config.dtype or plan.dtype)

@@ -17,7 +17,7 @@ INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
 UNMATERIALIZED_FILE = "unmaterialized.json"
-"""Stands in place of the weights where a grown model is kept as a plan (`solar.growth.unmaterialized`)."""
+"""Stands in place of the weights of a grown model that is stored as a plan (`solar.growth.unmaterialized`)."""
 _OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".gguf")
 
 
@@ -28,7 +28,7 @@ class ModelFolder:
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, StoredTensor]
-    """By name; in the order of files and bytes."""
+    """By name, in the order of files and bytes."""
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -44,7 +44,7 @@ class ModelFolder:
 
     @cached_property
     def main_dtype(self) -> str | None:
-        """The format of floats that most parameters have; None without floats."""
+        """The number format of most floats; None without floats."""
         counts: dict[str, int] = {}
         for tensor in self.tensors.values():
             if tensor.dtype in FLOAT_DTYPES:
@@ -54,7 +54,7 @@ class ModelFolder:
     def may_be_cast(self, tensor: StoredTensor) -> bool:
         """Whether a change of the model's format includes this tensor.
 
-        Whole numbers stay, and so do the few floats that are stored wider than most: a model keeps them wide on
+        Whole numbers keep their format, and so do floats that are stored wider than most: a model stores them wide on
         purpose, such as a router's `e_score_correction_bias`.
         """
         main = self.main_dtype
@@ -72,7 +72,7 @@ class ModelFolder:
 
 
 def open_folder(folder: Path) -> ModelFolder:
-    """Raises `ArtifactError` for a folder without safetensors, and for files that are not what the index says."""
+    """Raises `ArtifactError` for a folder without safetensors, and for files that differ from the index."""
     config = read_config(folder)
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
@@ -87,7 +87,7 @@ def open_folder(folder: Path) -> ModelFolder:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder. Raises `ArtifactError` where the folder is none, or holds an adapter."""
+    """The configuration of a model folder. Raises `ArtifactError` for an adapter, and if there is no such folder."""
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"
         raise ArtifactError(f"{folder}: {what}, expected a Hugging Face model folder")
@@ -148,7 +148,7 @@ def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
 
 
 def member(folder: Path, name: str) -> Path:
-    """A regular file directly in the folder. A link may lead to the store of a Hugging Face cache, not elsewhere."""
+    """The path of a regular file directly in the folder. A link may lead only to the store of a Hugging Face cache."""
     path = folder / name
     if not name or name != Path(name).name or any(letter in name for letter in "/\\\0") or name in (".", ".."):
         raise ArtifactError(f"{folder / INDEX_FILE}: file name {name!r} found, expected a plain name in this folder")
@@ -164,7 +164,7 @@ def member(folder: Path, name: str) -> Path:
 
 
 def _cache_store(folder: Path) -> list[Path]:
-    """`blobs` of the Hugging Face cache, where the folder is a snapshot of that cache, or lies in one."""
+    """`blobs` of the Hugging Face cache, if the folder is a snapshot of that cache or lies in a snapshot."""
     return [
         store
         for snapshot in (folder, folder.parent)

@@ -5,7 +5,6 @@ The format: 8 bytes of little-endian length, that many bytes of JSON, then the r
 
 import json
 import math
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from solar.errors import ArtifactError
+from solar.weights.strict_json import UINT64, is_text, parse
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
@@ -30,8 +30,6 @@ FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
 """Formats that arithmetic is done in."""
 DTYPE_OF = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Names of number formats in configurations -> in files."""
-_UINT64 = 2**64
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,16 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What one file holds, in the order of its bytes."""
+    """The tensors of one file in the order of their bytes, and its metadata."""
 
     tensors: tuple[StoredTensor, ...]
     metadata: dict[str, str]
 
 
 def read_header(path: Path) -> Header:
-    """Raises `ArtifactError`, naming the file and the tensor, for all that the format's own reader refuses.
+    """Raises `ArtifactError`, with the file and the tensor, for everything that the format's own reader refuses.
 
-    Stricter than that reader in one way: a name that comes twice is refused, not resolved in favour of the last.
+    Stricter in one way: a name that comes twice is refused; that reader takes the last.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -81,7 +79,7 @@ def read_header(path: Path) -> Header:
 
 
 def header_bytes(path: Path) -> bytes:
-    """The length and JSON that a file starts with, as they are; read and check the header first."""
+    """The length and the JSON at the start of a file, unchanged. Check the file with `read_header` first."""
     with path.open("rb") as file:
         length = file.read(LENGTH_BYTES)
         return length + file.read(int.from_bytes(length, "little"))
@@ -103,18 +101,12 @@ def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:
     if not text.startswith(b"{"):
         _refuse(path, f"header starts with {text[:1]!r}, expected '{{'")
     try:
-        entries = json.loads(
-            text.decode(),
-            object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_float=_finite,
-            parse_constant=_no_constant,
-        )
+        entries = parse(text)
     except (ValueError, RecursionError) as error:
         _refuse(path, f"header is not valid JSON ({error})")
     metadata = entries.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(_is_text(word) for item in metadata.items() for word in item):
-        _refuse(path, "__metadata__ found with something else than text in it, expected names and texts")
+    if not isinstance(metadata, dict) or not all(is_text(word) for item in metadata.items() for word in item):
+        _refuse(path, "__metadata__ has a value that is no text, expected names and texts")
     tensors = [_tensor(path, name, entry, data_start) for name, entry in entries.items()]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
     _check_cover(path, tensors, data_start, data_bytes)
@@ -122,7 +114,7 @@ def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:
 
 
 def _tensor(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
-    if not _is_text(name):
+    if not is_text(name):
         _refuse(path, f"{name!r}: a name that is no valid text")
     if not isinstance(entry, dict):
         _refuse(path, f"{name}: {type(entry).__name__} found, expected dtype, shape and data_offsets")
@@ -158,47 +150,18 @@ def _check_cover(path: Path, tensors: list[StoredTensor], data_start: int, data_
 
 
 def _bits(shape: list[int], dtype: str) -> int | None:
-    """Bits of a tensor, or None where the count leaves 64 bits on the way, as the format's reader computes it."""
+    """Bits of a tensor; None where a product on the way exceeds 64 bits, as in the format's reader."""
     count = 1
     for size in shape:
         count *= size
-        if count >= _UINT64:
+        if count >= UINT64:
             return None
     bits = count * DTYPE_BITS[dtype]
-    return bits if bits < _UINT64 else None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in {other for other, _ in pairs[:i]})
-        raise ValueError(f"{twice!r} comes twice")
-    return entries
-
-
-def _integer(text: str) -> int | float:
-    """An integer, or for what the format's reader takes as a float (-0, beyond 64 bits) a float."""
-    value = int(text) if len(text) < 32 else _UINT64
-    return float(text) if value >= _UINT64 or text.startswith("-") else value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+    return bits if bits < UINT64 else None
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _UINT64
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and _SURROGATE.search(value) is None
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < UINT64
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

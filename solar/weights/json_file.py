@@ -11,7 +11,7 @@ MAX_BYTES = 200_000_000
 """The largest tokenizer.json files are some 35 MB."""
 MAX_DEPTH = 100
 CODE_KEYS = ("auto_map", "_attn_implementation_internal", "trust_remote_code")
-"""Keys of a configuration that choose code to run. They never travel, at any depth; nor does a kernel of the hub."""
+"""Keys of a configuration that choose code to run. They never travel, at any depth; neither do hub kernels."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Two spaces an indent, text as it is, a newline at the end: as `transformers` writes its own."""
+    """Write JSON as `transformers` does: indented by two spaces, without escapes, with a newline at the end."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -60,13 +60,13 @@ def without_code(value: Any) -> Any:
 
 
 def code_keys(value: Any, place: str = "") -> list[str]:
-    """Where in a configuration code is chosen, as dotted paths.
+    """Dotted paths of the keys that choose code.
 
     >>> code_keys({"text_config": {"auto_map": {}}, "auto_map": {}})
     ['text_config.auto_map', 'auto_map']
     """
     if isinstance(value, list):
-        return [found for number, item in enumerate(value) for found in code_keys(item, f"{place}{number}.")]
+        return [path for number, item in enumerate(value) for path in code_keys(item, f"{place}{number}.")]
     if not isinstance(value, dict):
         return []
     paths: list[str] = []
@@ -76,7 +76,7 @@ def code_keys(value: Any, place: str = "") -> list[str]:
 
 
 def _chooses_code(key: str, value: Any) -> bool:
-    """Also a kernel: `attn_implementation: owner/name` is fetched and run by `transformers`."""
+    """`transformers` also fetches and runs the kernel of `attn_implementation: owner/name`."""
     return key in CODE_KEYS or (key.endswith("_implementation") and isinstance(value, str) and "/" in value)
 
 

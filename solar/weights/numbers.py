@@ -1,6 +1,6 @@
 """Number formats of safetensors files in numpy: exact widening, one rounding, one refusal of what does not fit.
 
-numpy has no bfloat16: its values are handled as bits. A sum is computed in a wider format, so that it is rounded once.
+numpy has no bfloat16, so bfloat16 values are handled as bits. Sums are computed in a wider format and rounded once.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from solar.errors import ArtifactError
 
 Wide = NDArray[np.floating]
-"""Values in the format that is computed in."""
+"""Values in the format of the computation."""
 Stored = NDArray[np.generic]
-"""The same values as they lie in the file; bfloat16 as its bits."""
+"""Values as they lie in the file; bfloat16 as bits."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ _QUIET_NAN = 0x7FC0
 
 
 def widen(stored: Stored, dtype: str, out: Wide) -> None:
-    """Exact: every stored value has a wide one."""
+    """Widen stored values, exactly."""
     if dtype == "BF16":
         np.left_shift(stored.view(np.uint16), 16, out=out.view(np.uint32), dtype=np.uint32)
     else:
@@ -49,7 +49,7 @@ def widen(stored: Stored, dtype: str, out: Wide) -> None:
 
 
 def narrow(wide: Wide, dtype: str, out: Stored) -> None:
-    """Round to nearest, ties to even. `wide` (for bfloat16 in float32) is used up; a NaN of it may become infinite."""
+    """Round to nearest, ties to even. Overwrites `wide` (float32) for bfloat16; a NaN may become infinite."""
     if dtype == "BF16":
         bits = wide.view(np.uint32)
         rounding = np.right_shift(bits, 16)

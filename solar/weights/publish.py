@@ -13,7 +13,7 @@ from solar.errors import ArtifactError
 def published(target: Path, sources: Sequence[Path] = ()) -> Iterator[Path]:
     """A folder to build in, which becomes `target` in one step at the end; after any error nothing is left behind.
 
-    What a killed process left at the same place is cleared by the next one. Nothing is forced to the disk.
+    The next process clears what a killed process left. Nothing is forced to the disk.
 
     Raises:
         ArtifactError: the target exists, lies inside one of `sources`, cannot be made, or is being built already.
@@ -54,7 +54,7 @@ def refuse_inside(target: Path, sources: Sequence[Path]) -> None:
 
 
 def _own(partial: Path, target: Path) -> int:
-    """Make the folder to build in and lock it; the system unlocks it when its process ends, however that ends."""
+    """Make the folder to build in and lock it. The system unlocks it when the process ends in any way."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
         owner = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -62,7 +62,7 @@ def _own(partial: Path, target: Path) -> int:
         raise ArtifactError(f"{target}: cannot be made ({error.strerror}); choose another place") from error
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = os.path.samestat(os.fstat(owner), partial.stat())  # its last owner may have renamed it just now
+        ours = os.path.samestat(os.fstat(owner), partial.stat())  # its last owner may have renamed it meanwhile
     except (BlockingIOError, FileNotFoundError):
         ours = False
     if not ours:

@@ -1,4 +1,4 @@
-"""Output embeddings that are tied to the input embeddings, and may be stored a second time."""
+"""Output embeddings (the head) that are tied to the input embeddings, but may be stored a second time."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def is_tied(config: dict[str, Any]) -> bool:
-    """Whether a config.json ties the two, in its language model's part where it has several."""
+    """Whether a config.json ties head and embeddings; where it has several parts, the language model's part decides."""
     for key in ("text_config", "llm_config", "language_config"):
         if isinstance(inner := config.get(key), dict) and "tie_word_embeddings" in inner:
             return bool(inner["tie_word_embeddings"])

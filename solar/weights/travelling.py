@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solar.weights.folder import member
-from solar.weights.json_file import read_json, without_code, write_json
+from solar.weights.json_file import code_keys, read_json, without_code, write_json
 
 TOKENIZER = (
     "tokenizer.json",
@@ -35,8 +35,8 @@ OTHERS = (
     "video_preprocessor_config.json",
 )
 TRAVELLING = (*TOKENIZER, *OTHERS, *LEGAL)
-"""Patterns of the files that a model made from another takes along. All else stays: weights in other formats, training
-logs, code, and the card, which speaks of the base alone."""
+"""Patterns of the files that are copied from a model to one made from it. All others stay: weights in other formats,
+training logs, code, and the card, which describes the base alone."""
 
 
 def travelling_files(folder: Path, patterns: Iterable[str] = TRAVELLING) -> Iterator[str]:
@@ -49,14 +49,14 @@ def travelling_files(folder: Path, patterns: Iterable[str] = TRAVELLING) -> Iter
 
 
 def copy_travelling_files(source: Path, target: Path, patterns: Iterable[str] = TRAVELLING) -> list[str]:
-    """Copy what travels, byte for byte unless a configuration chooses code; returns a line for each key left out."""
+    """Copy the files that travel, byte for byte except for keys that choose code; returns a line for each such key."""
     notes: list[str] = []
     for name in travelling_files(source, patterns):
         path = member((source / name).parent, Path(name).name)
         (target / name).parent.mkdir(exist_ok=True)
         content = read_json(path) if _may_choose_code(path) else {}
-        if content != (kept := without_code(content)):
-            write_json(target / name, kept)
+        if content != (cleaned := without_code(content)):
+            write_json(target / name, cleaned)
             notes += left_out(name, content)
         else:
             shutil.copyfile(path, target / name)
@@ -69,9 +69,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def left_out(name: str, content: dict[str, Any]) -> list[str]:
-    """What of a configuration does not travel, as lines for the user."""
-    from solar.weights.json_file import code_keys
-
+    """A line for the user for each key of a configuration that does not travel."""
     return [f"{name}: {key} left out: no code is taken from a model folder" for key in code_keys(content)]
 
 

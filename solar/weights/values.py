@@ -1,18 +1,14 @@
-"""Values of tensors on disk: read a slice at a time, written to a file a tensor at a time."""
+"""Values of tensors on disk, read slice by slice and written tensor by tensor."""
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solar.weights.header import DTYPE_BITS, StoredTensor, encode_header
+from solar.weights.layout import METADATA, header_entries
 from solar.weights.numbers import Wide, decode, encode
-
-METADATA = {"format": "pt"}
-"""What `transformers` asks to find in a file's header."""
 
 
 def read_values(tensor: StoredTensor, start: int, stop: int) -> NDArray[np.float64]:
@@ -26,16 +22,6 @@ def read_bytes(tensor: StoredTensor, start: int, stop: int) -> bytes:
     with tensor.path.open("rb") as file:
         file.seek(tensor.start + start * width)
         return file.read((stop - start) * width)
-
-
-def header_entries(dtypes: Mapping[str, str], shapes: Mapping[str, Iterable[int]]) -> dict[str, dict[str, Any]]:
-    """Tensors laid end to end: name -> dtype, shape, data_offsets."""
-    entries: dict[str, dict[str, Any]] = {}
-    offset = 0
-    for name, shape in shapes.items():
-        start, offset = offset, offset + prod(shape) * DTYPE_BITS[dtypes[name]] // 8
-        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, offset]}
-    return entries
 
 
 def write_tensors(

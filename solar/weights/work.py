@@ -22,17 +22,17 @@ WITHOUT_SCORES = ("conv", "linear_attention", "mamba")
 
 @dataclass(frozen=True)
 class LayerWork:
-    """What one layer does for a token."""
+    """The work of a layer for a token."""
 
     matrices: float
-    """Parameters that a token is multiplied with; of a mixture of experts, those of the experts it is sent to."""
+    """Parameters that a token is multiplied with; in a mixture of experts, those of the experts that see the token."""
     attention: int
     """Query heads times head size."""
     window: int | None = None
     """Keys that a query sees at most."""
 
     def flops(self, length: int) -> float:
-        """Of a token, forward and backward: mean over a document of `length` tokens.
+        """FLOPs of a token, forward and backward: the mean over a document of `length` tokens.
 
         >>> LayerWork(matrices=10, attention=2).flops(3)  # 6 x 10, and 12 x 2 x (1 + 2 + 3) / 3 keys
         108.0
@@ -50,11 +50,11 @@ class ModelWork:
     head: int
 
     def flops(self, length: int) -> float:
-        """Of training on one token of documents of `length` tokens."""
+        """FLOPs of training on a token, in documents of `length` tokens."""
         return sum(layer.flops(length) for layer in self.layers) + 6 * self.head
 
     def grown(self, sources: Sequence[int]) -> "ModelWork":
-        """With these layers of this model instead of all of its own."""
+        """The work of the model that runs these layers of this model."""
         return ModelWork(tuple(self.layers[source] for source in sources), self.head)
 
 
@@ -72,7 +72,7 @@ def keys_seen(length: int, prefix: int = 0, window: int | None = None) -> int:
 
 
 def share_used(name: str, config: Mapping[str, Any]) -> float:
-    """Of an expert's matrix, the chance that a token is sent to the expert; of all other matrices 1."""
+    """For an expert's matrix, the share of tokens that the expert sees; 1 for all other matrices."""
     experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
     if not experts or ".experts." not in name:
         return 1.0
@@ -97,7 +97,7 @@ def score_layers(layers: Sequence[Mapping[str, Any]], kinds: Sequence[str] | Non
 
 
 def work_of_folder(folder: Path) -> ModelWork | None:
-    """Of a Hugging Face folder, from config.json and the headers of its files; None where these do not tell."""
+    """The work of a Hugging Face folder, from config.json and the files' headers; None where these are not enough."""
     try:
         model = open_folder(folder)
     except (ArtifactError, OSError):

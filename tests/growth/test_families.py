@@ -231,7 +231,7 @@ def test_a_plan_that_moves_the_layers_that_pictures_enter_at_is_refused(tiny, tm
     grow(base, tmp_path / "kept", GrowthPlan(PlanName.middle, start=2, stop=4, times=2), verify=Verify.bytes)
     with pytest.raises(PlanError) as error:
         grow(base, tmp_path / "moved", GrowthPlan(PlanName.repeat_each, times=2), verify=Verify.bytes)
-    assert str(error.value).startswith("vision_config.deepstack_visual_indexes: [1, 3, 5] found: what is seen is added")
+    assert str(error.value).startswith("vision_config.deepstack_visual_indexes: [1, 3, 5] found: pictures enter in")
     assert not (tmp_path / "moved").exists()
 
 

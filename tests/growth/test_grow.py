@@ -18,7 +18,8 @@ from solar.errors import ArtifactError, PlanError
 from solar.growth import grow as growing
 from solar.growth.files.verify import Verify, check_files
 from solar.growth.files.writer import Link, write_shards
-from solar.growth.grow import grow, work_out
+from solar.growth.grow import grow
+from solar.growth.job import work_out
 from solar.growth.plans import LayerPlan
 from solar.weights.folder import open_folder
 from solar.weights.json_file import write_json

@@ -80,7 +80,7 @@ def test_a_plan_that_leaves_out_the_ends_has_seams_to_the_embedding_and_the_norm
         (plan("dus", p=1), "p: given together, expected one of m"),
         (plan("dus"), "m: not set"),
         (plan("stack", times=0), "times: 0 found, expected at least 1"),
-        (plan("stack", times=2, m=1), "m: given, but plan stack is told times"),
+        (plan("stack", times=2, m=1), "m: given, but plan stack takes times"),
         (plan("stack"), "times: not set"),
         (plan("interleave", every=0), "every: 0 found, expected 1..8"),
         (plan("middle", start=8, stop=9, times=2), "start: 8 found, expected 0..7"),

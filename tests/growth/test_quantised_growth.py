@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
 from solar.errors import ArtifactError, PlanError
 from solar.growth.files.verify import Verify
-from solar.growth.grow import grow, work_out
+from solar.growth.grow import grow
+from solar.growth.job import work_out
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import find_decoder
 from solar.growth.remap.quantised_layers import layer_mentions, remap_quantisation

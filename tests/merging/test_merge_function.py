@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from small_models import read_model
 from test_merge_refusals import refused
+from transformers import AutoConfig
 
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.errors import ArtifactError
+from solar.merging.function import differing_key
 from solar.merging.merge import merge
 
 EMBEDDINGS = np.array([[1.0, 2.0], [3.0, 4.0]])
@@ -21,7 +23,6 @@ AVERAGE = MergeConfig("merge", ["a", "b"], MergeMethod.average)
     [
         ({"sliding_window": 16}, {"sliding_window": None}, "sliding_window is 16 in {}, null"),
         ({"sliding_window": None}, {"sliding_window": 16}, "sliding_window is null in {}, 16"),
-        ({"sliding_window": 16}, {}, "sliding_window is 16 in {}, not set"),
         ({"residual_multiplier": 0.22}, {"residual_multiplier": 1.0}, "residual_multiplier is 0.22 in {}, 1.0"),
         ({"attention_multiplier": 0.5}, {"attention_multiplier": 1.0}, "attention_multiplier is 0.5 in {}, 1.0"),
         ({"embedding_multiplier": 12.0}, {}, "embedding_multiplier is 12.0 in {}, not set"),
@@ -177,3 +178,29 @@ def test_quantised_models_are_refused_with_the_way_out(model, tmp_path):
     assert "quantised with fp8; dequantise first: python -m solar.grow convert" in refused(
         models, tmp_path, ArtifactError
     )
+
+
+VERSION_4 = [
+    {
+        **{"model_type": "qwen2", "max_window_layers": 21, "sliding_window": 32768, "use_sliding_window": False},
+        **{"rope_theta": 1e6, "torch_dtype": "bfloat16", "tie_word_embeddings": True, "attention_dropout": 0.0},
+    },
+    {
+        **{"model_type": "llama", "head_dim": 64, "pretraining_tp": 1, "rope_theta": 5e5},
+        "rope_scaling": {
+            **{"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3"},
+            "original_max_position_embeddings": 8192,
+        },
+    },
+    {"model_type": "mistral", "sliding_window": 4096, "rope_theta": 1e4, "num_key_value_heads": 8},
+    {"model_type": "gemma2", "attn_logit_softcapping": 50.0, "cache_implementation": "hybrid", "rope_theta": 1e4},
+    {"model_type": "granite", "embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22},
+    {"model_type": "gpt2", "n_ctx": 1024, "task_specific_params": {"text-generation": {"do_sample": True}}},
+]
+
+
+@pytest.mark.parametrize("config", VERSION_4, ids=lambda config: config["model_type"])
+def test_a_configuration_of_version_4_equals_what_version_5_makes_of_it(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path / "5")
+    assert differing_key(config, json.loads((tmp_path / "5" / "config.json").read_text())) is None

@@ -237,7 +237,7 @@ def test_a_hub_model_comes_from_the_cache_at_its_commit_without_a_network(tmp_pa
     assert arrived.samefile(source)
     assert not (tmp_path / "model" / "pytorch_model.bin").exists()
     config.revision = "b" * 40
-    with pytest.raises(StageError, match="someone/small@bbbbbbbbbbbb cannot be had"):
+    with pytest.raises(StageError, match="someone/small@bbbbbbbbbbbb cannot be fetched"):
         import_model(config, tmp_path / "other")
 
 

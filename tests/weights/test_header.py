@@ -92,7 +92,7 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (b'{"a":1e999}', b"", "1e999 is out of range"),
         (b"{" + b'"a":{' * 60000, b"", "not valid JSON"),
         (b'{"\\ud800":1}', b"", "no valid text"),
-        (b'{"__metadata__":{"a":1}}', b"", "__metadata__ found"),
+        (b'{"__metadata__":{"a":1}}', b"", "__metadata__ has a value that is no text"),
         (b"\xff\xfe", b"", "header starts with"),
         (b"", b"", "header starts with"),
     ],

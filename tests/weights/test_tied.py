@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from solar.config.growth_plan import GrowthPlan, PlanName
 from solar.config.model import ImportModelConfig
 from solar.errors import ArtifactError
-from solar.growth.grow import work_out
+from solar.growth.job import work_out
 from solar.models.importing import import_model
 from solar.network.folder import check_files
 from solar.weights.folder import open_folder

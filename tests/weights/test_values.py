@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from solar.errors import ArtifactError
 from solar.weights.folder import open_folder
 from solar.weights.header import read_header
-from solar.weights.values import header_entries, read_bytes, read_values, write_tensors
+from solar.weights.layout import header_entries
+from solar.weights.values import read_bytes, read_values, write_tensors
 
 DTYPES = {"a": "BF16", "b": "F16", "c": "I64"}
 SHAPES = {"a": (2, 3), "b": (2,), "c": (1,)}

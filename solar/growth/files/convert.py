@@ -1,4 +1,4 @@
-"""Turn a folder of .bin weights into safetensors. Nothing is unpickled but tensors (`weights_only`)."""
+"""Turn a folder of .bin weights into safetensors. Only tensors are unpickled (`weights_only`)."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,10 @@ _BIN_INDEX = "pytorch_model.bin.index.json"
 
 
 def convert(source: Path, target: Path) -> dict[str, int]:
-    """Write `target`, a file for a file. Raises `ArtifactError` for a file that holds anything but named tensors."""
+    """Write the new folder `target`, with a file for each .bin file.
+
+    Raises `ArtifactError` for a file that holds anything except named tensors.
+    """
     names = _bin_files(source)
     count = size = 0
     file_of: dict[str, str] = {}
@@ -33,7 +36,7 @@ def convert(source: Path, target: Path) -> dict[str, int]:
             if twice := file_of.keys() & tensors.keys():
                 raise ArtifactError(f"{source / name}: {min(twice)}: also in another file, expected once")
             file_of |= dict.fromkeys(tensors, file)
-            count, size = count + len(tensors), size + sum(one.nbytes for one in tensors.values())
+            count, size = count + len(tensors), size + sum(tensor.nbytes for tensor in tensors.values())
         if len(names) > 1:
             write_index(partial, file_of, size)
         write_json(partial / CONFIG_FILE, without_code(read_json(member(source, CONFIG_FILE))))
@@ -54,21 +57,21 @@ def _load(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: more than tensors found, or damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ArtifactError(f"{path}: no dictionary of named tensors found, expected a model's weights")
     return content
 
 
 def _distinct(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors, each stored once: of two names for the same memory (tied weights), the head goes."""
+    """Contiguous tensors, each once: where two names share memory (tied weights), the head is dropped."""
     seen: set[tuple[object, ...]] = set()
-    kept = {}
+    distinct = {}
     for name, tensor in sorted(tensors.items(), key=lambda item: ("head" in item[0], item[0])):
         key = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
         if tensor.numel() == 0 or key not in seen:
-            kept[name] = tensor.contiguous().clone()
+            distinct[name] = tensor.contiguous().clone()
         seen.add(key)
-    return kept
+    return distinct
 
 
 def _work(request: dict[str, Any]) -> dict[str, int]:

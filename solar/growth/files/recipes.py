@@ -1,7 +1,7 @@
-"""How one tensor of the grown model is made of tensors of the base.
+"""How a tensor of the grown model is made from tensors of the base.
 
-Most are copied and never pass through here. The others are decoded a slice at a time: memory does not grow with the
-tensor. bfloat16 is read and rounded with integers, so that numpy is all it takes.
+Copies are moved as bytes, not through this module's numbers. Other tensors are decoded slice by slice, so memory does
+not grow with the tensor. bfloat16 is read and rounded with integers in numpy.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Recipe:
     """Sources, combined elementwise: scale * mean(sources) + noise, or zeros; stored as `dtype`."""
 
     sources: tuple[StoredTensor, ...]
-    """One, or two of the same shape whose mean is taken."""
+    """A single tensor, or two of the same shape, of which the mean is taken."""
     dtype: str
     zero: bool = False
     scale: float = 1.0
@@ -55,7 +55,7 @@ class Recipe:
         return replace(self, scale=self.scale * factor)
 
     def averaged_with(self, other: StoredTensor) -> "Recipe":
-        """The mean with another layer's tensor; of two that are no floats (buffers), the first."""
+        """The mean with another layer's tensor; of buffers that are no floats, the first."""
         first = self.sources[0]
         if first.shape != other.shape or first.dtype != other.dtype:
             raise PlanError(
@@ -72,8 +72,8 @@ class Recipe:
         return replace(self, dtype=dtype)
 
     def slices(self, name: str) -> Iterator[bytes]:
-        """The tensor's bytes, a slice at a time. `name` of the tensor that is made and the seed decide its noise."""
-        from hashlib import sha256  # a growth that only copies bytes starts faster without these
+        """The tensor's bytes, slice by slice. The new tensor's `name` and the seed determine the noise."""
+        from hashlib import sha256  # a growth that only copies starts faster without these imports
 
         import numpy as np
 

@@ -51,9 +51,11 @@ def grown_tensors(
 
 
 def check_layers_alike(base: ModelFolder, decoder: Decoder, kinds: Sequence[object], layers: LayerPlan) -> None:
-    """Layers of which the configuration says the same must have the same tensors: else something unseen differs.
+    """Layers of the same configuration must have the same tensors.
 
-    A first or last layer may be special if the plan leaves it alone, in its place. `kinds`: what is said of each layer.
+    The first or last layer may be special if the plan leaves it in its place.
+
+    `kinds`: what the configuration says of each layer.
     """
     at_ends = [end for end in (0, decoder.num_hidden_layers - 1) if _stays_at_its_end(end, layers)]
     first: dict[tuple[object, ...], int] = {}
@@ -80,7 +82,7 @@ def _signature(base: ModelFolder, decoder: Decoder, layer: int) -> set[tuple[str
 
 
 def _initialised(recipe: Recipe, base: ModelFolder, decoder: Decoder, growth: GrowthPlan, writers: Writers) -> Recipe:
-    """What a new layer's tensor starts from."""
+    """The recipe of a tensor in a new layer."""
     name = recipe.sources[0].name
     if growth.init is Init.zero_out:
         return recipe.zeroed() if name in writers.names else recipe

@@ -38,8 +38,8 @@ def check_files(
 ) -> None:
     """Raises `ArtifactError`, naming the tensor, where the files are not what the plan and the base say.
 
-    `written`: by file, the bytes that were read back when they were written. Here the headers are read back, and each
-    tensor that they name must lie within such bytes, at its source's place in them: then its bytes are its source's.
+    `written`: for each file, the ranges that were read back when they were written. Here the headers are read back:
+    each tensor must lie at its source's offset inside such a range. Then its bytes are its source's.
     """
     grown = open_folder(folder)
     if difference := set(grown.tensors) ^ set(recipes):
@@ -61,21 +61,21 @@ def check_files(
 
 
 def _proven(name: str, tensor: StoredTensor, recipe: Recipe, ranges: Sequence[Range]) -> bool:
-    """Whether a tensor's bytes were read back and found to be its source's, or those that were made for it."""
+    """Whether a tensor lies where its source's bytes, or the bytes made for it, were read back."""
     start, nbytes = tensor.start, tensor.nbytes
-    place = bisect_right(ranges, start, key=lambda one: one.start) - 1
+    place = bisect_right(ranges, start, key=lambda span: span.start) - 1
     if nbytes == 0 or place < 0:
         return nbytes == 0
-    found, source = ranges[place], recipe.sources[0]
+    span, source = ranges[place], recipe.sources[0]
     if not recipe.is_copy:
-        return (found.made, found.start, found.nbytes) == (name, start, nbytes)
-    inside = start - found.start
-    at_its_place = found.source == source.path and found.source_start + inside == source.start
-    return at_its_place and inside + nbytes <= found.nbytes
+        return (span.made, span.start, span.nbytes) == (name, start, nbytes)
+    inside = start - span.start
+    at_its_place = span.source == source.path and span.source_start + inside == source.start
+    return at_its_place and inside + nbytes <= span.nbytes
 
 
 def expected_parameters(base: ModelFolder, decoder: Decoder, layers: LayerPlan) -> int:
-    """Parameters outside the layers once, and each layer's as often as it runs."""
+    """Parameters outside the layers, plus those of each layer as often as it runs."""
     sizes = [sum(base.tensors[name].parameters for name in names) for names in decoder.layers]
     outside = base.parameters - sum(sizes) - sum(base.tensors[name].parameters for name in decoder.beyond)
     return outside + sum(sizes[source] for source in layers.sources)

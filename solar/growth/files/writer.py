@@ -9,13 +9,10 @@ from pathlib import Path
 
 from solar.growth.files.copying import BLOCK_BYTES, allocate, copy_range, expect_zeros, share_range, write
 from solar.growth.files.recipes import Recipe
-from solar.weights.folder import SINGLE_FILE, ModelFolder, write_index
-from solar.weights.header import DTYPE_BITS, Header, StoredTensor, encode_header, read_header
-
-METADATA = {"format": "pt"}
-"""What `transformers` asks to find in a file's header."""
-_WORTH_SPLITTING_BYTES = 250_000_000
-_LARGE_SHARD_BYTES = 5_000_000_000
+from solar.growth.files.shards import Shard
+from solar.weights.folder import write_index
+from solar.weights.header import encode_header
+from solar.weights.layout import METADATA, header_entries
 
 
 class Link(StrEnum):
@@ -24,21 +21,6 @@ class Link(StrEnum):
     auto = "auto"
     """A hard link where the file system allows; the two folders then share the file: never write into it."""
     never = "never"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One output file."""
-
-    name: str
-    recipes: dict[str, Recipe]
-    """In the order of bytes."""
-    whole: Path | None = None
-    """The input file that this one equals byte for byte."""
-
-    @property
-    def nbytes(self) -> int:
-        return sum(recipe.nbytes for recipe in self.recipes.values())
 
 
 @dataclass(frozen=True)
@@ -54,29 +36,10 @@ class Range:
     """That tensor's name."""
 
 
-def plan_shards(base: ModelFolder, recipes: dict[str, Recipe], max_shard_bytes: int | None) -> list[Shard]:
-    """Which tensor goes into which file: unchanged input files as they are, the rest in the order it is read.
-
-    Without `max_shard_bytes`, large models get files of 5 GB and smaller ones two: a file is written by one thread.
-    """
-    if max_shard_bytes is None:
-        half = sum(recipe.nbytes for recipe in recipes.values()) // 2 + 1
-        max_shard_bytes = min(max(half, _WORTH_SPLITTING_BYTES), _LARGE_SHARD_BYTES)
-    whole = {path: names for path in base.files if (names := _kept_whole(base, path, recipes)) is not None}
-    kept = {name for names in whole.values() for name in names}
-    groups: list[tuple[dict[str, Recipe], Path | None]] = [
-        ({name: recipes[name] for name in names}, path) for path, names in whole.items()
-    ]
-    groups += ((group, None) for group in _fill(_reading_order(recipes, kept), max_shard_bytes))
-    if len(groups) == 1:
-        return [Shard(SINGLE_FILE, *groups[0])]
-    return [Shard(f"model-{i:05d}-of-{len(groups):05d}.safetensors", *group) for i, group in enumerate(groups, start=1)]
-
-
 def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) -> dict[str, list[Range]]:
-    """Write all files and, where there are several, their index. Files are written side by side.
+    """Write all files, several at a time, and an index where there are several.
 
-    Returns of each file which bytes were read back and what they equal.
+    Returns, for each file, the ranges that were read back and what they equal.
     """
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         jobs = {shard.name: pool.submit(_write, shard, folder, link) for shard in shards}
@@ -85,46 +48,6 @@ def write_shards(shards: list[Shard], folder: Path, link: Link, threads: int) ->
         file_of = {name: shard.name for shard in shards for name in shard.recipes}
         write_index(folder, file_of, sum(shard.nbytes for shard in shards))
     return written
-
-
-def _kept_whole(base: ModelFolder, path: Path, recipes: dict[str, Recipe]) -> list[str] | None:
-    """Names of a file's tensors, if all of them are in the grown model unchanged and under their own names."""
-    names = [name for name, tensor in base.tensors.items() if tensor.path == path]
-    same = all(name in recipes and recipes[name] == Recipe.copy(base.tensors[name]) for name in names)
-    return names if same and _is_pytorch(read_header(path)) else None
-
-
-def _is_pytorch(header: Header) -> bool:
-    return header.metadata.get("format") == "pt"
-
-
-def _reading_order(recipes: dict[str, Recipe], kept: set[str]) -> list[tuple[str, Recipe]]:
-    """First every source once in the order of its bytes, then the repeats: neighbours in the base stay neighbours.
-
-    Wide dtypes come first, so that every tensor is aligned to its items.
-    """
-    seen: dict[StoredTensor, int] = {}
-    keys = {}
-    for name, recipe in recipes.items():
-        if name not in kept:
-            first = recipe.sources[0]
-            turn = seen[first] = seen.get(first, -1) + 1
-            keys[name] = (-DTYPE_BITS[recipe.dtype], turn, str(first.path), first.start)
-    return [(name, recipes[name]) for name in sorted(keys, key=lambda name: keys[name])]
-
-
-def _fill(items: list[tuple[str, Recipe]], max_shard_bytes: int) -> Iterator[dict[str, Recipe]]:
-    """Groups of at most `max_shard_bytes`, but for a tensor that is larger alone."""
-    group: dict[str, Recipe] = {}
-    size = 0
-    for name, recipe in items:
-        if group and size + recipe.nbytes > max_shard_bytes:
-            yield group
-            group, size = {}, 0
-        group[name] = recipe
-        size += recipe.nbytes
-    if group:
-        yield group
 
 
 def _write(shard: Shard, folder: Path, link: Link) -> list[Range]:
@@ -160,18 +83,18 @@ def _copy_file(path: Path, target: int) -> list[Range]:
 def _write_tensors(shard: Shard, target: int) -> list[Range]:
     relative = list(_ranges(shard))
     header = encode_header(_entries(shard), METADATA, BLOCK_BYTES, _best_residue(relative))
-    ranges = [replace(one, start=len(header) + one.start) for one in relative]
+    ranges = [replace(span, start=len(header) + span.start) for span in relative]
     allocate(target, len(header) + shard.nbytes)
     write(target, header, 0)
     sources: dict[Path, int] = {}
     try:
-        for one in ranges:
-            if one.source is None:
-                _make(shard.recipes[one.made], one, target)
+        for span in ranges:
+            if span.source is None:
+                _make(shard.recipes[span.made], span, target)
                 continue
-            if one.source not in sources:
-                sources[one.source] = os.open(one.source, os.O_RDONLY)
-            copy_range(sources[one.source], target, one.source_start, one.start, one.nbytes)
+            if span.source not in sources:
+                sources[span.source] = os.open(span.source, os.O_RDONLY)
+            copy_range(sources[span.source], target, span.source_start, span.start, span.nbytes)
     finally:
         for source in sources.values():
             os.close(source)
@@ -179,20 +102,20 @@ def _write_tensors(shard: Shard, target: int) -> list[Range]:
 
 
 def _best_residue(ranges: list[Range]) -> int:
-    """Where in a block the data should start, so that most bytes keep their place in a block.
+    """Where in a block of the disk the data should start, so that most bytes keep their place in a block.
 
-    Only such bytes can be shared, by file systems that do so. Tensors stay aligned to 8 bytes.
+    A file system can share only those bytes. Tensors stay aligned to 8 bytes.
     """
     gains: dict[int, int] = {0: 0}
-    for one in ranges:
-        residue = (one.source_start - one.start) % BLOCK_BYTES
-        if one.source is not None and residue % 8 == 0:
-            gains[residue] = gains.get(residue, 0) + one.nbytes
+    for span in ranges:
+        residue = (span.source_start - span.start) % BLOCK_BYTES
+        if span.source is not None and residue % 8 == 0:
+            gains[residue] = gains.get(residue, 0) + span.nbytes
     return max(gains, key=lambda residue: gains[residue])
 
 
 def _ranges(shard: Shard) -> Iterator[Range]:
-    """The ranges a file is made of, from the start of its data; those that continue each other are joined."""
+    """The ranges of a file, counted from the start of its data. Neighbours in both files are joined."""
     last: Range | None = None
     offset = 0
     for name, recipe in shard.recipes.items():
@@ -223,10 +146,8 @@ def _make(recipe: Recipe, place: Range, target: int) -> None:
 
 
 def _entries(shard: Shard) -> dict[str, dict[str, object]]:
-    entries: dict[str, dict[str, object]] = {}
-    offset = 0
-    for name, recipe in shard.recipes.items():
-        stop = offset + recipe.nbytes
-        entries[name] = {"dtype": recipe.dtype, "shape": list(recipe.shape), "data_offsets": [offset, stop]}
-        offset = stop
-    return entries
+    recipes = shard.recipes
+    return header_entries(
+        {name: recipe.dtype for name, recipe in recipes.items()},
+        {name: recipe.shape for name, recipe in recipes.items()},
+    )

@@ -21,7 +21,7 @@ class Decoder:
     """Keys from the root of config.json to the decoder's own configuration; `("text_config",)` where it is nested."""
     num_hidden_layers: int
     prefixes: tuple[str, ...]
-    """What stands before a layer's number in a tensor's name: `model.layers.`; several where a layer is spread."""
+    """The text before a layer's number in tensor names: `model.layers.`; several if a layer is spread over modules."""
     layers: tuple[frozenset[str], ...] = field(repr=False)
     """Tensor names of each layer."""
     beyond: frozenset[str] = field(repr=False)
@@ -58,7 +58,7 @@ def split_layer(name: str) -> tuple[str, int, str] | None:
 
 
 def find_decoder(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Decoder:
-    """Raises `PlanError` if there is no decoder to grow, or more than one thing that could be it."""
+    """Raises `PlanError` if there is no decoder, or if several stacks could be the decoder."""
     if config.get("is_encoder_decoder"):
         raise PlanError(
             "config.json: is_encoder_decoder is true, expected a decoder; encoder-decoders are not supported"
@@ -69,7 +69,7 @@ def find_decoder(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
         for parent in _parents(shapes, count)
         if _reads_tokens(parent, vocab_size, shapes)
     ]
-    if len(named := [found for found in candidates if found[0] and _TEXT_KEY.search(found[0][-1])]) == 1:
+    if len(named := [each for each in candidates if each[0] and _TEXT_KEY.search(each[0][-1])]) == 1:
         candidates = named
     if len({(path, parent) for path, _, parent in candidates}) != 1:
         raise PlanError(_ambiguity(config, candidates))
@@ -124,7 +124,7 @@ def _has(numbers: set[int], count: int) -> bool:
 
 
 def _parents(shapes: Mapping[str, Any], count: int) -> list[str]:
-    """Modules that hold a stack of `count` layers; where one has exactly that many, those with more do not count."""
+    """Modules that hold a stack of `count` layers. A stack of exactly that many layers rules out larger stacks."""
     fitting = {prefix: numbers for prefix, numbers in _stacks(shapes).items() if _has(numbers, count)}
     exact = [prefix for prefix, numbers in fitting.items() if len(numbers) == count]
     return sorted({_parent(prefix) for prefix in exact or fitting})
@@ -148,8 +148,8 @@ def _reads_tokens(parent: str, vocab_size: int, shapes: Mapping[str, tuple[int, 
 
 def _ambiguity(config: dict[str, Any], candidates: list[tuple[tuple[str, ...], int, str]]) -> str:
     if candidates:
-        found = ", ".join(sorted({f"{parent}* ({'.'.join(path) or 'config'})" for path, _, parent in candidates}))
-        return f"config.json: {len(candidates)} stacks of layers could be the decoder ({found}), expected one"
+        stacks = ", ".join(sorted({f"{parent}* ({'.'.join(path) or 'config'})" for path, _, parent in candidates}))
+        return f"config.json: {len(candidates)} stacks of layers could be the decoder ({stacks}), expected one"
     counts = [count for _, count, _ in _configurations(config)]
     if not counts:
         keys = ", ".join(LAYER_COUNT_KEYS)

@@ -1,6 +1,6 @@
 """Carry what a configuration says of single layers over to the grown model.
 
-Four shapes of saying it: a value a layer (`layer_types`), a list of layer numbers (`mlp_only_layers`), settings by
+It can say so in four forms: a value a layer (`layer_types`), a list of layer numbers (`mlp_only_layers`), settings by
 layer number (`per_layer_config`), and a number that stands for a pattern (`first_k_dense_replace`). The first three are
 rewritten for any plan, the fourth is for `layer_patterns`. The keys are the vocabulary of `transformers`; no family is
 named.
@@ -91,12 +91,12 @@ def is_by_layer(value: Any, num_hidden_layers: int) -> bool:
         isinstance(value, dict)
         and bool(value)
         and value.keys() <= numbers
-        and all(isinstance(one, dict) for one in value.values())
+        and all(isinstance(settings, dict) for settings in value.values())
     )
 
 
 def unknown_patterns(config: Configuration) -> list[str]:
-    """Keys that look as if they said something of single layers and that no rule here knows."""
+    """Keys whose names suggest a rule for single layers, but which no rule here knows."""
     return sorted(
         key
         for key, value in config.items()
@@ -111,7 +111,7 @@ def unknown_patterns(config: Configuration) -> list[str]:
 
 
 def layer_kinds(config: Configuration, num_hidden_layers: int) -> list[tuple[Any, ...]]:
-    """What the configuration says of each layer, so that layers of which it says the same must look the same."""
+    """What the configuration says of each layer. Layers of the same kind must have the same tensors."""
     columns: list[Sequence[Any]] = []
     for key, value in config.items():
         if is_index_list(key, value, num_hidden_layers):

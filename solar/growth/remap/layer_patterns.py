@@ -47,7 +47,7 @@ def _remap_prefix(key: str, unless: str) -> Rule:
 
 
 def _period(config: Configuration, n: int, key: str, offset: str | None, unless: str | None) -> list[bool] | None:
-    """Every so-manieth layer differs: `layer % period == offset`, and the last of each period without an offset."""
+    """Every n-th layer differs: `layer % period == offset`; without an offset, the last layer of each period."""
     value = config.get(key)
     if value is None or (unless is not None and config.get(unless) is not None):
         return None

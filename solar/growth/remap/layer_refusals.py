@@ -1,4 +1,4 @@
-"""What ties layers to each other or to their depth, so that a model cannot be grown by moving them."""
+"""Refuse models whose layers are tied to each other or to their depth: moving a layer would change its function."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -50,11 +50,11 @@ def refuse_what_cannot_be_right(config: dict[str, Any]) -> None:
 
 
 def refuse_moved_vision_inputs(config: dict[str, Any], plan: LayerPlan) -> None:
-    """Raises `PlanError` if what a model sees enters after layers that the plan moves. `config`: all of config.json."""
-    for name, found, count in _vision_inputs(config):
+    """Raises `PlanError` if pictures enter the decoder in layers that the plan moves. `config`: all of config.json."""
+    for name, setting, count in _vision_inputs(config):
         if plan.sources[:count] != tuple(range(count)):
             raise PlanError(
-                f"{name}: {found} found: what is seen is added within the first {count} layers, which the plan does "
+                f"{name}: {setting} found: pictures enter in the first {count} layers, which the plan does "
                 f"not leave where they are; choose a plan that begins with layers 0 to {count - 1}"
             )
 

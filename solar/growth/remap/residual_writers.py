@@ -31,7 +31,7 @@ class Residual:
 def find_writers(base: ModelFolder, decoder: Decoder, configs: DecoderConfigs) -> Residual:
     """Raises `PlanError` where zero weights would not silence a layer, or are not in the files.
 
-    `transformers` builds a small sibling, a layer of each kind with few experts and tokens, and traces it.
+    `transformers` builds a small sibling, with a layer of each kind, few experts and few tokens, and traces it.
     """
     example = _examples(decoder, configs.layer_kinds(decoder.num_hidden_layers))
     own, examples = _sibling(configs.base, decoder, sorted(set(example)))
@@ -68,7 +68,7 @@ def _examples(decoder: Decoder, kinds: Sequence[object]) -> list[int]:
 
 
 def _sibling(spelled: dict[str, Any], decoder: Decoder, examples: list[int]) -> tuple[dict[str, Any], list[int]]:
-    """A small configuration, and which base layer each of its layers stands for; all, if it cannot say less."""
+    """A small configuration, and the base layer of each of its layers; all layers if no smaller one exists."""
     try:
         own = remap(spelled, LayerPlan(decoder.num_hidden_layers, tuple(examples)))
     except PlanError:

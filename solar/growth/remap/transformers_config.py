@@ -1,7 +1,7 @@
-"""Ask `transformers`, in a process of its own, what a configuration says of single layers without writing it down.
+"""Ask `transformers`, in a second process, for the lists of layers that it derives when it loads a configuration.
 
-A config.json often leaves `layer_types` and its like to be derived when it is loaded. A family whose configuration
-derives nothing is known by name and not asked about, so that growing it starts no second process.
+Many config.json files omit `layer_types` and similar lists. Families that derive nothing are known by name, so that
+growing them starts no second process.
 """
 
 import json
@@ -26,13 +26,13 @@ class DecoderConfigs:
     """A decoder's part of config.json, before and after."""
 
     base: Configuration
-    """With every list that is derived when it is loaded."""
+    """With every list that `transformers` derives when it loads the configuration."""
     computed: Configuration
-    """Lists of what holds for each layer that are computed and cannot be written."""
+    """Lists with an item for each layer that are computed and cannot be written."""
     grown: Configuration
 
     def layer_kinds(self, num_hidden_layers: int) -> list[tuple[Any, ...]]:
-        """What is said of each layer of the base: layers of which the same is said must look the same."""
+        """What the configuration says of each layer of the base. Layers of the same kind must have the same tensors."""
         return layer_kinds({**self.computed, **self.base}, num_hidden_layers)
 
 
@@ -62,7 +62,7 @@ def spelled_out(own: Configuration, loaded: Configuration, num_hidden_layers: in
 
 
 def check_as_loaded(base: Configuration, grown: Configuration, written: Configuration, layers: LayerPlan) -> None:
-    """What `transformers` reads of the grown layers must be what was written, or what it read of their sources."""
+    """Each grown layer, as `transformers` loads it, must equal what was written, or what was loaded for its source."""
     for key, value in base.items():
         if is_index_list(key, value, layers.base_layers):
             expected: list[Any] = [k for k, source in enumerate(layers.sources) if source in value]
@@ -78,14 +78,16 @@ def check_as_loaded(base: Configuration, grown: Configuration, written: Configur
 
 
 def _as_loaded(config: Configuration, path: tuple[str, ...]) -> tuple[Configuration, Configuration]:
-    """The decoder's configuration as `transformers` holds it, and the lists that it computes of it."""
+    """The decoder's configuration as `transformers` loads it, and the lists that are computed from it."""
     from tempfile import TemporaryDirectory
 
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if config.get("model_type") not in CONFIG_MAPPING:
-        found = config.get("model_type")
-        raise PlanError(f"model_type: {found!r} found in config.json, expected a family that this transformers knows")
+        model_type = config.get("model_type")
+        raise PlanError(
+            f"model_type: {model_type!r} found in config.json, expected a family that this transformers knows"
+        )
     with TemporaryDirectory() as folder:
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(config))
         own: Any = AutoConfig.from_pretrained(folder)
