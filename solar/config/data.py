@@ -1,4 +1,4 @@
-"""What is read, as what, and in what shape it reaches the model."""
+"""Sources of text, the formats of their rows, and how the rows become samples."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from solar.config.templates import template_problems
 
 
 class Task(StrEnum):
-    """What the samples are for."""
+    """What is trained of a sample."""
 
     pretrain = "pretrain"
     """Documents; every token is trained."""
@@ -25,7 +25,7 @@ class Task(StrEnum):
 
 
 class Format(StrEnum):
-    """How a row of a source reads: which columns hold what."""
+    """How a source holds a sample: the names and meanings of its columns."""
 
     text = "text"
     messages = "messages"
@@ -69,16 +69,16 @@ class Packing(StrEnum):
 
 @dataclass
 class PythonDocsConfig(StageConfig):
-    """Gather the documentation that this Python and its packages carry: real English and code, without a network."""
+    """Gather the documentation of the running Python and its packages: real English and code, without a network."""
 
     packages: list[str] = content("documentation")
-    """Installed distributions whose docstrings are read besides the standard library's."""
+    """Installed distributions whose docstrings are read, besides the standard library."""
     held_out_fraction: float = MISSING
-    """Share of documented objects that no training split ever holds."""
+    """Share of documented objects that form the `valid` split."""
     max_bytes: int | None = None
     """Stop after this much training text; null: take everything."""
     seed: int = MISSING
-    """Decides which objects are held out, which wrong answers are offered, and what `max_bytes` leaves out."""
+    """Decides which objects are held out, which wrong answers are offered, and which `max_bytes` leaves out."""
 
     def problems(self) -> Iterator[str]:
         if not 0 < self.held_out_fraction < 1:
@@ -92,7 +92,7 @@ class SourceConfig:
     """One source of a mixture: a stage's text, local files or a hub data set at a pinned commit (exactly one)."""
 
     stage: str | None = reference("text", None)
-    """A stage that leaves text; `file` names one of its files."""
+    """A stage that leaves text; `file` may name one of its files."""
     file: str | None = None
     """The file inside the stage's artifact; null: all files of the artifact."""
     path: str | None = content("source", None)
@@ -207,12 +207,12 @@ class DecontaminateConfig:
 
 @dataclass
 class SwitchConfig:
-    """Other weights from a moment of training on."""
+    """Other weights after a number of tokens of training."""
 
     at_tokens: int = MISSING
     """Tokens that are read before the switch."""
     weights: dict[str, float] = MISSING
-    """Source -> weight; a source that is not named is no longer read."""
+    """Source -> weight; a source without a weight is no longer read."""
 
 
 @dataclass
@@ -232,7 +232,7 @@ class PrepareDataConfig(StageConfig):
     held_out_fraction: float = MISSING
     """Share of samples, chosen by the hash of their text, that form the `valid` split.
 
-    A row whose column `split` says `train` or `valid` (or the like) has chosen already; other splits are left out."""
+    A row with a column `split` belongs to that split instead: training or held-out rows are used, others left out."""
     seed: int = MISSING
     """Decides the order of the documents in the rows and what `max_samples` draws."""
     temperature: float | None = None
@@ -246,7 +246,7 @@ class PrepareDataConfig(StageConfig):
     """With `on_error: skip`, the run still stops when more rows than this cannot be read."""
 
     def code_revision(self) -> int | None:
-        """1 where rows may be of other splits, or messages may have fields, that were once passed over in silence."""
+        """1 for sources whose splits or fields of messages earlier versions ignored: their results differ now."""
         sources = [*self.sources.values(), *(self.decontaminate.against.values() if self.decontaminate else ())]
         affected = any(source.path or (source.hub and source.format in _WITH_MESSAGE_FIELDS) for source in sources)
         return 1 if affected else None

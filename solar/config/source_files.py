@@ -1,4 +1,4 @@
-"""Which files the path of a source means: one rule, for the hash that names a stage and for the reader of its rows."""
+"""Which files the path of a source means: the same rule for the hash in a stage's id and for reading the rows."""
 
 import json
 import re
@@ -12,27 +12,27 @@ TEXTS = (".txt", ".text", ".md")
 """Suffixes of plain text."""
 COMPRESSED = (".gz", ".zst")
 _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json")
-"""What tools leave beside the rows to describe them."""
+"""Files that describe the rows beside them."""
 STATE = "state.json"
-"""What `Dataset.save_to_disk` leaves beside its Arrow files."""
+"""Written by `Dataset.save_to_disk`; lists the Arrow files of the data set."""
 _CACHE = re.compile(r"cache-[0-9a-f]+\.arrow")
-"""What `map` and `filter` of `datasets` leave beside the Arrow files that they read."""
+"""Written by `map` and `filter` of `datasets` beside the Arrow files that they read."""
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files of a file, a folder or a glob, in order of name; none if nothing readable is there.
+    """The files of a file, a folder or a glob, in order of name; none if there is no readable file.
 
-    A file that is named is taken as it is. Of folders and globs: files with a known suffix that are not hidden, plain
-    text only where there are no files of rows (so a README beside Parquet files is none of the data). Where `datasets`
-    saved a set, the Arrow files that its `state.json` lists.
+    A path to a file means that file. A folder or glob means its files with a known suffix, except hidden files; plain
+    text only counts if there are no files of rows (a README beside Parquet files is not data). In a data set that
+    `datasets` saved, only the Arrow files count that its `state.json` lists.
     """
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = list(_below(path, set()))
+        files = list(_below(path, set()))
     else:
-        found = list(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []  # noqa: PTH207
-    known = sorted(file for file in set(found) if kind(file) in ROWS + TEXTS and file.is_file() and _is_data(file))
+        files = list(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []  # noqa: PTH207
+    known = sorted(file for file in set(files) if kind(file) in ROWS + TEXTS and file.is_file() and _is_data(file))
     return [file for file in known if kind(file) in ROWS] or known
 
 
@@ -46,7 +46,7 @@ def listed_files(folder: Path) -> list[str] | None:
 
 
 def _is_data(file: Path) -> bool:
-    """Whether a file holds rows of its own, and no description or cache of other files."""
+    """Whether a file holds rows, and is neither a description nor a cache of other files."""
     if file.suffix.lower() == ".arrow":
         listed = listed_files(file.parent)
         return not _CACHE.fullmatch(file.name) if listed is None else file.name in listed
@@ -54,7 +54,7 @@ def _is_data(file: Path) -> bool:
 
 
 def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Files of a folder and its folders, also where these are links, each folder once."""
+    """Files of a folder and of its folders, including linked folders; each folder is visited once."""
     seen.add(folder.resolve())
     for path in folder.iterdir():
         if path.name.startswith("."):
@@ -66,7 +66,7 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def kind(file: Path) -> str:
-    """The suffix that says what is in a file, behind the one that says how it is compressed.
+    """The suffix of a file's content, before the suffix of its compression.
 
     >>> kind(Path("a/b.jsonl.gz")), kind(Path("B.JSONL.ZST"))
     ('.jsonl', '.jsonl')

@@ -1,4 +1,4 @@
-"""Which split a file or a row belongs to, by the names that people and `datasets` give to splits."""
+"""Which split a file or a row belongs to, by the usual names of splits."""
 
 import json
 import re
@@ -25,13 +25,13 @@ def kind_of_split(name: str) -> str | None:
     ('validation', 'test', 'train', None)
     """
     kinds = (_KIND_OF.get(word) for word in re.split(r"[^a-z]+", name.lower()))
-    return next((found for found in kinds if found), None)
+    return next((kind for kind in kinds if kind), None)
 
 
 def split_of_file(file: Path, root: Path) -> str | None:
     """The split that a file below `root` belongs to; None if neither its name nor its folders name one.
 
-    The name of a numbered shard is the split's whole name; of other names, the kind of split counts.
+    A numbered shard (`train_sft-00000-of-00002`) has its split's name. Of other names, only the kind of split counts.
 
     >>> [split_of_file(Path(name), Path("a")) for name in ("a/gsm8k_test.jsonl", "a/dev/0.parquet", "a/b.csv")]
     ['test', 'validation', None]
@@ -46,25 +46,25 @@ def split_of_file(file: Path, root: Path) -> str | None:
     shard = _SHARD.fullmatch(stem)
     if shard and kind_of_split(shard[1]):
         return _KIND_OF.get(shard[1], shard[1])
-    if found := kind_of_split(stem):
-        return found
+    if kind := kind_of_split(stem):
+        return kind
     return next((_KIND_OF[folder.name.lower()] for folder in below if folder.name.lower() in _KIND_OF), None)
 
 
-def is_split(found: str, wanted: str) -> bool:
-    """Whether a split's name is the one that is wanted, or one of the usual words for it.
+def is_split(name: str, wanted: str) -> bool:
+    """Whether `name` is the wanted split's name, or another usual word for the same kind of split.
 
     >>> is_split("dev", "validation"), is_split("train_sft", "train_sft"), is_split("train_sft", "train")
     (True, True, False)
     """
-    return found == wanted or (found in _KIND_OF and _KIND_OF[found] == _KIND_OF.get(wanted))
+    return name == wanted or (name in _KIND_OF and _KIND_OF[name] == _KIND_OF.get(wanted))
 
 
 def files_of_split(files: Sequence[Path], path: Path, wanted: str) -> tuple[list[Path], str | None]:
-    """Those of the files at `path` that belong to one split, and what is wrong (one line) where that is not clear.
+    """The files at `path` of the wanted split, and an error message if they cannot be told from other files.
 
-    Files that name no split are one split, whatever it is called. So are files that were named one by one or by a
-    pattern and belong to one split: `path: data/test-*.parquet` needs no `split: test`.
+    If no file names a split, all files are the wanted split. If `path` is a file or a pattern whose files all belong to
+    one split, that split is taken: `path: data/test-*.parquet` needs no `split: test`.
     """
     split_of = {file: split_of_file(file, named_folder(path)) for file in files}
     names = sorted({name for name in split_of.values() if name is not None})
@@ -85,12 +85,12 @@ def files_of_split(files: Sequence[Path], path: Path, wanted: str) -> tuple[list
 
 
 def named_folder(path: Path) -> Path:
-    """The folder that a path or pattern names in full."""
+    """The deepest folder of a path or pattern that holds no wildcard."""
     return next((folder for folder in (path, *path.parents) if not has_magic(str(folder))), path)
 
 
 def _saved_splits(folder: Path) -> Sequence[str]:
-    """The splits of a `DatasetDict` that was saved in a folder; none, if it holds something else."""
+    """The splits of the `DatasetDict` saved in a folder; empty if the folder holds no `DatasetDict`."""
     try:
         described = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

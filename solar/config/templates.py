@@ -1,4 +1,4 @@
-"""The chat templates there are, and the tokens each takes for granted; text in `solar.data.encode.templates`."""
+"""The names of the chat templates, and the tokens that each needs; their text is in `solar.data.encode.templates`."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ TEMPLATE_TOKENS: dict[str, tuple[str, ...]] = {
 
 
 def template_problems(name: str | None) -> Iterator[str]:
-    """What is wrong with a template's name; None stands for the tokenizer's own.
+    """What is wrong with a template's name; None stands for the tokenizer's own template.
 
     >>> list(template_problems("sola"))
     ["template: found 'sola', expected one of solar, chatml, alpaca, llama3, zephyr"]

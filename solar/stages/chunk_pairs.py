@@ -1,4 +1,4 @@
-"""Preference pairs in chunks, from easy to hard."""
+"""Stage `chunk_pairs`: preference pairs in chunks, from easy to hard."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from solar.training.preference.difficulty_chunks import chunk_pairs
 
 
 def run(config: ChunkPairsConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `pairs.jsonl` (row, source, margin and chunk of each pair) and `chunks.json` (a line a chunk)."""
+    """Write `pairs.jsonl` (row, source, margin and chunk of each pair) and `chunks.json` (a list of the chunks)."""
     assert config.logps is not None, "the plan names the stage"
     chunks = chunk_pairs(config, inputs[config.logps].path, inputs[config.data].path, output / "pairs.jsonl")
     (output / "chunks.json").write_text(json.dumps(chunks, indent=1) + "\n", encoding="utf-8")

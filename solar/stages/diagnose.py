@@ -13,7 +13,7 @@ ROWS_AT_ONCE = 8
 
 
 def run(config: DiagnoseConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Write `diagnosis.json`, whose plans are ranked, best first, and `diagnosis.png`."""
+    """Write `diagnosis.json`, whose plans stand from best to worst, and `diagnosis.png`."""
     rows_BT = torch.from_numpy(held_out_rows(inputs[config.data].path, config.tokens, config.sequence_length))
     model = inputs[config.model].path / "model"
     diagnosis = diagnose(

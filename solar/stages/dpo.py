@@ -1,4 +1,4 @@
-"""Direct preference optimization against a frozen reference."""
+"""Stage `dpo`: direct preference optimization against a frozen reference."""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from solar.training.preference.module import PreferenceOptimization
 
 
 def run(config: DpoConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/`, `logs/metrics.jsonl` and `reference.safetensors`."""
+    """Write `model/`, `logs/metrics.jsonl` and `reference.safetensors`."""
     model, data = inputs[config.model].path / "model", inputs[config.data].path
     module = partial(
         PreferenceOptimization,

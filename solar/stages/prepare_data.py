@@ -1,4 +1,4 @@
-"""A mixture of sources as tokens on disk."""
+"""Stage `prepare_data`: a mixture of sources as tokens on disk."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ MOST_NAMES = 20
 
 
 def run(config: PrepareDataConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves a tokens artifact: `tokens.json` and the arrays of both splits."""
+    """Write a tokens artifact: `tokens.json` and the arrays of both splits."""
     evaluation_sets = config.decontaminate.against if config.decontaminate is not None else {}
-    read = [*config.sources.values(), *evaluation_sets.values()]
-    stages = {source.stage for source in read if source.stage is not None}
+    sources = [*config.sources.values(), *evaluation_sets.values()]
+    stages = {source.stage for source in sources if source.stage is not None}
     folders = {stage: inputs[stage].path for stage in stages}
     metrics = prepare(config, folders, inputs[config.tokenizer].path, output, progress=context.progress)
     return {**metrics, "summary": _summary(metrics)}
 
 
 def _summary(metrics: Metrics) -> str:
-    """Size, shares of trained tokens and padding, what was left out or not read, and the shares of the sources."""
+    """One line: size, shares of trained tokens and padding, what was left out or not read, shares of the sources."""
     train, sources = metrics["splits"]["train"], metrics["sources"]
     line = (
         f"{train['rows']:,} rows, {train['tokens']:,} tokens, {train['trained_share']:.0%} of them trained, "

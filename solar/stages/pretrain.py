@@ -1,4 +1,4 @@
-"""Continued pretraining, or pretraining of a fresh model: next-token loss on every token."""
+"""Stage `pretrain`: pretraining, or continued pretraining, with next-token loss on every token."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from solar.training.modules.next_token import ContinuedPretraining
 
 
 def run(config: PretrainConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/` and `logs/metrics.jsonl`."""
+    """Write `model/` and `logs/metrics.jsonl`."""
     model, data = inputs[config.model].path / "model", inputs[config.data].path
     return fit(ContinuedPretraining, config, model, data, output, context)

@@ -1,4 +1,4 @@
-"""The documentation of this Python as text."""
+"""Stage `python_docs`: the documentation of the running Python as text."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from solar.engine.context import Inputs, Metrics, RunContext
 
 
 def run(config: PythonDocsConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `documents`, `instructions`, `preferences` and `choices`, each `.jsonl`."""
+    """Write `documents`, `instructions`, `preferences` and `choices`, each `.jsonl`."""
     metrics = gather(
         config.packages, config.held_out_fraction, config.seed, output, config.max_bytes, progress=context.progress
     )

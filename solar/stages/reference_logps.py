@@ -1,4 +1,4 @@
-"""Log-probabilities of a frozen reference, computed once."""
+"""Stage `reference_logps`: log-probabilities of a frozen reference, computed once for all stages that need them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from solar.training.preference.reference_pass import reference_pass
 
 
 def run(config: ReferenceLogpsConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `logps.safetensors`: tables [pairs, 2] of the splits, and what they were computed from."""
+    """Write `logps.safetensors`: a table [pairs, 2] for each split, and what the tables were computed from."""
     model, data = inputs[config.model].path / "model", inputs[config.data].path
     trainer = context.trainer
     size = trainer.micro_batch_sizes.get(context.stage, trainer.micro_batch_size)

@@ -1,4 +1,4 @@
-"""Show a run on one page."""
+"""Stage `report`: one HTML page for a run, and a card for each final model."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +11,14 @@ from solar.report.page import write_page
 
 
 def run(config: ReportConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `index.html`, and for each model that ends a chain `cards/<stage>.md`."""
+    """Write `index.html`, and `cards/<stage>.md` for each model that no other model is made from."""
     entries = []
     for stage in config.of:
         manifest = inputs[stage].manifest
         entries.append(Entry(stage, manifest.kind, inputs[stage].path, asdict(manifest)))
     context.progress(f"{len(entries)} stages on one page")
-    said = context.run_dir / OVERRIDES
-    overrides = said.read_text(encoding="utf-8").splitlines() if said.is_file() else []
+    path = context.run_dir / OVERRIDES
+    overrides = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     write_page(entries, context.experiment, output / "index.html", overrides)
     (output / "cards").mkdir()
     for entry in Run(entries).last_models():

@@ -1,4 +1,4 @@
-"""Instruction tuning: next-token loss on the assistant's tokens."""
+"""Stage `sft`: instruction tuning with next-token loss on the assistant's tokens."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from solar.training.modules.next_token import InstructionTuning
 
 
 def run(config: SftConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `model/` and `logs/metrics.jsonl`."""
+    """Write `model/` and `logs/metrics.jsonl`."""
     model, data = inputs[config.model].path / "model", inputs[config.data].path
     return fit(InstructionTuning, config, model, data, output, context)

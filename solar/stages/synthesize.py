@@ -21,7 +21,7 @@ from solar.errors import DataError
 
 
 def run(config: SynthesizeConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leave `instruct.jsonl`, `alignment.jsonl` and `left_out.jsonl`; an interrupted run is resumed."""
+    """Write `instruct.jsonl`, `alignment.jsonl` and `left_out.jsonl`; an interrupted run is resumed."""
     counts: Counter[str] = Counter()
     prompts = Prompts.read(*(Path(path) if path else None for path in (config.question_prompt, config.answer_prompt)))
     journal = output / CHECKPOINTS / "written.jsonl"

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer learnt from a text stage."""
+"""Stage `train_tokenizer`: a byte-level BPE tokenizer, trained on a text stage."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from solar.engine.context import Inputs, Metrics, RunContext
 
 
 def run(config: TrainTokenizerConfig, inputs: Inputs, output: Path, context: RunContext) -> Metrics:
-    """Leaves `tokenizer/`, a Hugging Face folder."""
+    """Write `tokenizer/`, a Hugging Face folder."""
     text = inputs[config.text].path
     metrics = train(text, config.vocab_size, config.template, output / "tokenizer", progress=context.progress)
     return {**metrics, "summary": f"{config.vocab_size:,} tokens"}

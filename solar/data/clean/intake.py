@@ -81,20 +81,20 @@ class Intake:
             self.rows[name] += 1
             yield located
 
-    def _is_new(self, name: str, where: str, said: str) -> bool:
-        if self.exams is not None and (overlap := self.exams.overlap(said)) is not None:
+    def _is_new(self, name: str, where: str, text: str) -> bool:
+        if self.exams is not None and (overlap := self.exams.overlap(text)) is not None:
             self.drops[name].add("contaminated", where, f"shares with {overlap[0]}: {overlap[1]}")
             return False
-        if self._seen is not None and self._seen(said):
-            self.drops[name].add("duplicate", where, said)
+        if self._seen is not None and self._seen(text):
+            self.drops[name].add("duplicate", where, text)
             return False
         return True
 
-    def _split_of(self, source: SourceConfig, row: Row, asked: str) -> str:
+    def _split_of(self, source: SourceConfig, row: Row, prompt: str) -> str:
         named = row.get("split")
         if kind_of_split(source.split) == "train" and isinstance(named, str) and (kind := kind_of_split(named)):
             return "train" if kind == "train" else "valid"
-        digest = hashlib.blake2b(asked.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
         return "valid" if int.from_bytes(digest, "big") / 2**64 < self._config.held_out_fraction else "train"
 
     def _bad(self, name: str, where: str, error: BadRow) -> None:

@@ -35,9 +35,9 @@ def keeping(patterns: dict[str, str]) -> Filter:
 
 
 def of_split(wanted: str, in_rows_alone: bool) -> Filter:
-    """Drop rows whose column `split` names another split; rows to validate on stay beside rows to train on.
+    """Drop rows whose column `split` names another split; validation rows stay where training rows are wanted.
 
-    `in_rows_alone`: nothing but the rows says which split they belong to, so a row that does not say is bad.
+    `in_rows_alone`: no file names a split, so a row without a split is a bad row if another split than train is wanted.
 
     >>> judge = of_split("train", in_rows_alone=True)
     >>> judge({"split": "valid"}), judge({"split": "test"}), judge({"split": "algebra"})

@@ -1,4 +1,4 @@
-"""Find documented objects by reading source files: nothing is imported but the interpreter's own built-in modules."""
+"""Find documented objects by reading source files. Only built-in modules of the interpreter are imported."""
 
 import ast
 import importlib
@@ -37,14 +37,14 @@ _DOC_SETTERS = {"add_docstr", "_add_docstr", "add_newdoc", "add_newdoc_for_scala
 
 @dataclass(frozen=True)
 class Documented:
-    """One object with its docstring as it stands in the source."""
+    """An object with its docstring, unchanged."""
 
     name: str
     """Dotted name, without private parts."""
     kind: str
     """module, class, function, method or topic."""
     signature: str
-    """`join(a, *p)`; empty for anything that is not called."""
+    """`join(a, *p)`; empty if the source shows no arguments."""
     docstring: str
 
 
@@ -78,12 +78,12 @@ def _builtin(name: str, kind: str, value: object) -> Iterator[Documented]:
 
 
 def standard_library() -> Iterator[Documented]:
-    """Every module of the standard library that has source, tests left out."""
+    """Every module of the standard library that has source, without tests."""
     yield from _read_folder(Path(sysconfig.get_path("stdlib")), "")
 
 
 def distribution(name: str) -> Iterator[Documented]:
-    """Every module of an installed distribution. Raises `DataError` if it is not installed."""
+    """Every module of a distribution. Raises `DataError` if the distribution is not installed."""
     try:
         files = importlib.metadata.distribution(name).files or []
     except importlib.metadata.PackageNotFoundError:
@@ -107,7 +107,7 @@ def _read_folder(root: Path, prefix: str) -> Iterator[Documented]:
 
 
 def _is_public(file: Path) -> bool:
-    """Whether users read about it: a private folder is internal, a private file often carries what is exported.
+    """Whether a file documents what users see. Private folders are internal; private files often hold what is exported.
 
     >>> _is_public(Path("_inductor/ir.py")), _is_public(Path("_core/numeric.py")), _is_public(Path("lib/_impl.py"))
     (False, True, True)
@@ -163,7 +163,7 @@ def _arguments(arguments: ast.arguments) -> str:
 
 
 def _read_setter(call: ast.Call, top: str, name: str = "") -> Iterator[Documented]:
-    """Docstrings that Python code hangs on objects written in C: `add_docstr(torch.abs, "...")`."""
+    """Docstrings that Python code sets on objects written in C: `add_docstr(torch.abs, "...")`."""
     if getattr(call.func, "id", getattr(call.func, "attr", "")) not in _DOC_SETTERS or len(call.args) < 2:
         return
     texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant) and isinstance(node.value, str)]

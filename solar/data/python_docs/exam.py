@@ -1,7 +1,7 @@
-"""Exact questions about documentation that no training split holds: four choices, one of them right.
+"""Multiple-choice questions about held-out documentation: four choices, of which one is right.
 
-`describe`: which summary belongs to a named object. `continue`: which words go on a text. `order`: which of four orders
-of the same words somebody wrote. Small models learn them from last to first.
+`describe`: which summary belongs to a named object. `continue`: which words continue a text. `order`: which of four
+orders of the same words is the original. Small models learn `order` first and `describe` last.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ _BEGINNING_WORDS, _ENDING_WORDS = 24, 8
 
 
 def unit(*parts: object) -> float:
-    """A number from 0 to below 1 that depends on the parts alone.
+    """A hash of the parts as a number of at least 0 and less than 1.
 
     >>> unit("a", 1) == unit("a", 1) != unit("a", 2)
     True
@@ -23,13 +23,13 @@ def unit(*parts: object) -> float:
 
 
 def describe(question: str, right: str, wrong: Sequence[str], seed: int) -> dict[str, Any]:
-    """Which of several summaries answers a question about one object."""
+    """A question about an object, with the right summary among wrong summaries."""
     messages = [{"role": "user", "content": question}]
     return {"task": "describe", "messages": messages, **_shuffled(right, wrong, (seed, "describe", question))}
 
 
 def continuations(texts: Sequence[tuple[str, str]], seed: int) -> Iterator[dict[str, Any]]:
-    """For each (name, text) that is long enough: its next words, among those of the three texts after it."""
+    """For each long enough text of (name, text): its next words, among those of the three texts after it."""
     parts = [(name, *_cut(text)) for name, text in texts if len(text.split()) >= _BEGINNING_WORDS + _ENDING_WORDS]
     for place, (name, beginning, ending) in enumerate(parts):
         others = [parts[(place + step) % len(parts)][2] for step in range(1, CHOICES)]
@@ -39,7 +39,7 @@ def continuations(texts: Sequence[tuple[str, str]], seed: int) -> Iterator[dict[
 
 
 def orders(texts: Sequence[tuple[str, str]], seed: int) -> Iterator[dict[str, Any]]:
-    """For each (name, text): its first words as they stand, and three times the same words in another order inside."""
+    """For each (name, text): its first words in their order, and in three other orders."""
     for name, text in texts:
         words = text.split()[:_ENDING_WORDS]
         wrong = [" ".join(_reordered(words, seed, name, turn)) for turn in range(1, CHOICES)]
@@ -48,7 +48,7 @@ def orders(texts: Sequence[tuple[str, str]], seed: int) -> Iterator[dict[str, An
 
 
 def _reordered(words: list[str], *key: object) -> list[str]:
-    """First and last word stay: a capital or a full stop out of place would give the answer away."""
+    """First and last word keep their places: a misplaced capital or full stop would give the answer away."""
     return [words[0], *sorted(words[1:-1], key=lambda word: unit(*key, word)), words[-1]]
 
 

@@ -1,4 +1,4 @@
-"""Turn docstrings into plain English: markup becomes words, what is not prose goes."""
+"""Turn docstrings into plain English: markup becomes words, and tables, directives and formulas are left out."""
 
 import inspect
 import re
@@ -61,7 +61,7 @@ def _inline(line: str) -> str:
 
 
 def summary(text: str) -> str | None:
-    """The first sentence of cleaned text, if it is a proper one of 20 to 160 characters.
+    """The first sentence of cleaned text, if it is a whole sentence of 20 to 160 characters; else None.
 
     >>> summary("Join two or more pathname components, inserting '/' as needed. If any component is absolute, ...")
     "Join two or more pathname components, inserting '/' as needed."

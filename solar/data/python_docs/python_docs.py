@@ -1,7 +1,7 @@
-"""The documentation every Python carries, as training text: documents, instructions, preference pairs, choices.
+"""The documentation of the running Python as training text: documents, instructions, preference pairs, choices.
 
-An object's split is decided by the hash of its summary, so that an object held out occurs in no training file, not even
-under another name. The same Python and packages give the same bytes.
+The hash of an object's summary decides its split, so that a held-out object occurs in no training file, not even under
+another name. The same Python and packages give the same bytes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _QUESTIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One object, cleaned."""
+    """A documented object with cleaned text."""
 
     name: str
     kind: str
@@ -49,13 +49,13 @@ def gather(
 ) -> dict[str, Any]:
     """Write `documents`, `instructions`, `preferences` and `choices` as JSONL into `output`; return their sizes."""
     entries = _limit(_entries(_sources(packages, progress), held_out_fraction, seed), max_bytes, seed)
-    asked = [entry for entry in entries if entry.summary is not None and entry.kind != "topic"]
-    if len([entry for entry in asked if entry.split == "valid"]) < 8:
+    described = [entry for entry in entries if entry.summary is not None and entry.kind != "topic"]
+    if len([entry for entry in described if entry.split == "valid"]) < 8:
         raise DataError(f"held_out_fraction: {held_out_fraction} leaves fewer than 8 objects to evaluate; raise it")
     files: dict[str, Iterable[dict[str, Any]]] = {
         "documents.jsonl": ({"text": e.text, "name": e.name, "split": e.split} for e in entries),
-        "instructions.jsonl": _instructions(asked, seed),
-        "preferences.jsonl": _preferences(asked, seed),
+        "instructions.jsonl": _instructions(described, seed),
+        "preferences.jsonl": _preferences(described, seed),
         "choices.jsonl": _choices([entry for entry in entries if entry.split == "valid"], seed),
     }
     metrics: dict[str, Any] = {}
@@ -75,12 +75,12 @@ def _sources(packages: list[str], progress: Callable[[str], None]) -> Iterator[D
         yield from docstrings.distribution(package)
 
 
-def _entries(found: Iterable[Documented], held_out_fraction: float, seed: int) -> Iterator[Entry]:
-    """Clean, drop what is not English, drop repetitions, split."""
+def _entries(objects: Iterable[Documented], held_out_fraction: float, seed: int) -> Iterator[Entry]:
+    """Clean the docstrings, leave out repetitions and what is not English, and choose splits."""
     texts: set[bytes] = set()
     summaries: Counter[str] = Counter()
     names: set[str] = set()
-    for item in found:
+    for item in objects:
         body = prose.clean(item.docstring)
         body = body[: body.rfind("\n\n", 0, _MAX_CHARACTERS)] if len(body) > _MAX_CHARACTERS else body
         if len(body) < 40 or not prose.is_english(body) or item.name in names:
@@ -99,7 +99,7 @@ def _entries(found: Iterable[Documented], held_out_fraction: float, seed: int) -
 
 
 def _shape(text: str, name: str) -> str:
-    """What stays of a text when names of objects and numbers are taken out: equal for boilerplate.
+    """The words of a text without names of objects and numbers: equal for boilerplate.
 
     >>> _shape("Builds a BertModel of 12 layers.", "BertModel") == _shape("Builds a GptModel of 24 layers.", "GptModel")
     True
@@ -114,7 +114,7 @@ def _words(text: str) -> str:
 
 
 def _limit(entries: Iterable[Entry], max_bytes: int | None, seed: int) -> list[Entry]:
-    """All held-out entries and as many training ones, chosen by hash, as `max_bytes` allows; in order of name."""
+    """All held-out entries, and training entries, chosen by hash, up to `max_bytes`; in order of name."""
     kept, used = [], 0
     for entry in sorted(entries, key=lambda entry: unit(seed, "limit", entry.name)):
         size = len(entry.text.encode()) if entry.split == "train" else 0
@@ -135,8 +135,8 @@ def _instructions(entries: list[Entry], seed: int) -> Iterator[dict[str, Any]]:
         yield {"messages": [{"role": role, "content": text} for role, text in turns], "split": entry.split}
 
 
-def _strangers(entries: list[Entry], seed: int, count: int) -> Iterator[tuple[Entry, list[str]]]:
-    """Each entry with `count` summaries of other entries of its split, of like length and kind."""
+def _with_wrong_summaries(entries: list[Entry], seed: int, count: int) -> Iterator[tuple[Entry, list[str]]]:
+    """Each entry with `count` summaries of other entries of its split, of similar length and kind."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.split, "class" if entry.kind == "class" else "function"), []).append(entry)
@@ -151,16 +151,16 @@ def _strangers(entries: list[Entry], seed: int, count: int) -> Iterator[tuple[En
 
 
 def _preferences(entries: list[Entry], seed: int) -> Iterator[dict[str, Any]]:
-    for entry, (wrong,) in _strangers(entries, seed, 1):
+    for entry, (wrong,) in _with_wrong_summaries(entries, seed, 1):
         yield {"prompt": _question(entry, seed), "chosen": entry.summary, "rejected": wrong, "split": entry.split}
 
 
 def _choices(entries: list[Entry], seed: int) -> Iterator[dict[str, Any]]:
-    """The exam: held-out objects only. `entries` without a summary are asked only to be continued and put in order."""
+    """The questions of the exam. `entries`: held-out objects; those without a summary only get `continue`."""
     texts = [(entry.name, entry.text) for entry in entries]
     summaries = [(entry.name, entry.summary) for entry in entries if entry.summary is not None]
-    asked = [entry for entry in entries if entry.summary is not None and entry.kind != "topic"]
-    for entry, wrong in _strangers(asked, seed, exam.CHOICES - 1):
+    described = [entry for entry in entries if entry.summary is not None and entry.kind != "topic"]
+    for entry, wrong in _with_wrong_summaries(described, seed, exam.CHOICES - 1):
         yield exam.describe(_question(entry, seed), entry.summary or "", wrong, seed)
     yield from exam.continuations(texts, seed)
     yield from exam.orders(summaries, seed)

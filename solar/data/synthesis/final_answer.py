@@ -1,4 +1,4 @@
-"""The final answer of a worked solution, and whether two of them are the same number or expression."""
+"""The final answer of a worked solution, and whether two final answers are the same number or expression."""
 
 import re
 from fractions import Fraction
@@ -13,14 +13,14 @@ _VALUES = {
     *("and", "plus", "minus", "times", "over", "less", "more", "squared", "cubed", "mod", "sin", "cos", "tan", "log"),
     "sqrt",
 }
-"""Words behind a number that change it."""
+"""Words after a number that change its value."""
 _LONGEST_NUMBER = 100
-"""Characters; more are text, and so are exponents of four digits, which would take all memory."""
+"""Characters. A longer answer is text, and so is an exponent of four digits, which would take all memory."""
 _UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,;:! ]|\\(?:left|right)\b|[\s$]|\^\\circ|\\%|%")
 
 
 def final_answer(solution: str) -> str | None:
-    r"""What stands in the last box, after `####`, or after "The answer is"; None if nothing says so.
+    r"""The text in the last box, after `####`, or after "The answer is"; None if the solution has none of them.
 
     >>> final_answer(r"So $x = \boxed{\frac{1}{2}}$."), final_answer("12 - 5 = 7 #### 7"), final_answer("maybe 7")
     ('\\frac{1}{2}', '7', None)
@@ -53,11 +53,11 @@ def same_answer(first: str, second: str) -> bool:
     >>> same_answer("7", "17"), same_answer("", "")
     (False, False)
     """
-    one, other = _plain(first), _plain(second)
-    numbers = _number(one), _number(other)
+    texts = _plain(first), _plain(second)
+    numbers = _number(texts[0]), _number(texts[1])
     if None not in numbers:
         return numbers[0] == numbers[1]
-    return bool(one) and one == other
+    return texts[0] != "" and texts[0] == texts[1]
 
 
 def _plain(answer: str) -> str:
@@ -70,15 +70,15 @@ def _plain(answer: str) -> str:
 
 
 def _worded_number(answer: str) -> str:
-    """The number alone, where words say what was counted; words that change its value stay.
+    """The number without the words for what was counted; words that change the value stay.
 
     >>> _worded_number("7 apples"), _worded_number("7 million"), _worded_number("3 or 4")
     ('7', '7 million', '3 or 4')
     """
-    found = _COUNTED.fullmatch(answer.strip().strip("."))
-    if found is None or not _VALUES.isdisjoint(found[2].lower().split()):
+    match = _COUNTED.fullmatch(answer.strip().strip("."))
+    if match is None or not _VALUES.isdisjoint(match[2].lower().split()):
         return answer
-    return found[1]
+    return match[1]
 
 
 def _number(text: str) -> Fraction | None:

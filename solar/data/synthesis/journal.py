@@ -1,4 +1,4 @@
-"""Work that goes on where it was stopped: results as lines of JSON, in the order of what they are made from."""
+"""Work that resumes where it was stopped: results as lines of JSON, in the order of the items."""
 
 import asyncio
 import json
@@ -24,10 +24,10 @@ async def go_on(
     ahead: int,
     progress: Callable[[int, int], None],
 ) -> int:
-    """Work on all items that the journal lacks, and return how many it then holds.
+    """Work on all items whose results the journal lacks; return the number of results in the journal.
 
-    `work` gets `group` items together and the number of the last one, and returns a result for each; up to `ahead`
-    groups are under way at once. `progress` is told the items that are done, and how many of them now.
+    `work` takes the number of the last item of a group and the `group` items, and returns a result for each item. Up to
+    `ahead` groups are under way at once. `progress` takes the items that are done, and those that this call has done.
     """
     before = done = resume(journal)
     missing = (group for group in _groups(items, group) if group[0] > before)
@@ -45,7 +45,7 @@ async def go_on(
 
 @contextmanager
 def _signals_by_the_loop() -> Iterator[None]:
-    """A signal ends the work where it waits: raised inside a callback, the exception of its handler would be lost."""
+    """Cancel the task at a signal: an exception that a handler raises inside a callback of the loop would be lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,11 +67,11 @@ def _signals_by_the_loop() -> Iterator[None]:
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
         for first in received[:1]:
-            signal.raise_signal(first)  # for the handler that was there before
+            signal.raise_signal(first)  # for the previous handler
 
 
 def resume(journal: Path) -> int:
-    """Items that are done; half a line, from a run that was killed while it wrote, is cut off."""
+    """The number of results in the journal. A last line without its end, from a run that was killed, is cut off."""
     if not journal.exists():
         return 0
     done = whole_bytes = 0
@@ -85,14 +85,14 @@ def resume(journal: Path) -> int:
 
 
 def results(journal: Path) -> Iterator[Any]:
-    """All of them, in order."""
+    """The results in the journal, in order."""
     with journal.open(encoding="utf-8") as lines:
         for line in lines:
             yield from json.loads(line)
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[tuple[int, list[T]]]:
-    """Items in groups, each with the number of its last one."""
+    """Groups of items, each with the number of its last item."""
     number = 0
     while group := list(islice(items, size)):
         number += len(group)
