@@ -39,13 +39,14 @@ def harness_scores(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    from solar.data.encode.tokenizer import without_suffix
     from solar.network.isolation import own_attention
 
     # The harness's own tree holds thousands of files, so it is scanned only if no other is given.
     manager = TaskManager(include_path=str(own_tasks), include_defaults=False) if own_tasks else TaskManager()
     scores = {}
     with own_attention(network):
-        reader = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=batch_size)
+        reader = HFLM(pretrained=network, tokenizer=without_suffix(tokenizer), batch_size=batch_size)
         for name, task in tasks.items():
             if task.task not in manager.all_tasks:
                 raise ConfigError(f"harness.{name}.task: {task.task} is no task of lm-evaluation-harness")

@@ -615,6 +615,14 @@ def test_a_text_to_continue_has_the_ids_of_the_tokenizer_and_no_end(stories_toke
     assert Encoder(ending).text_prompt(text) == plain
 
 
+def test_a_library_that_calls_the_tokenizer_gets_what_stands_before_a_text_and_nothing_after(stories_tokenizer):
+    assert appends_eos(stories_tokenizer)("Tom ran").input_ids[-1] == stories_tokenizer.eos_token_id
+    changed = tokenizer.without_suffix(appends_eos(stories_tokenizer))
+    assert changed("Tom ran").input_ids == stories_tokenizer("Tom ran").input_ids
+    assert changed("Tom ran", add_special_tokens=False).input_ids == stories_tokenizer("Tom ran").input_ids[1:]
+    assert tokenizer.without_suffix(stories_tokenizer) is stories_tokenizer
+
+
 def test_a_continuation_is_what_follows_the_context_even_where_the_tokenizer_appends_eos(stories_tokenizer):
     context, continuation = "Tom had a big red ", "ball."
     whole = stories_tokenizer("Tom had a big red ball.").input_ids

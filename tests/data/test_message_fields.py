@@ -243,3 +243,18 @@ def test_the_history_of_an_instruction_is_not_lost_in_silence():
     row = {"instruction": "Q", "output": "A", "history": [["a", "b"]]}
     with pytest.raises(BadRow, match="a field `history`, which is not read"):
         Reader(Format.alpaca, {}).conversation(row)
+
+
+def test_calls_and_their_results_may_be_messages_of_their_own():
+    call = json.dumps(CALL["function"])
+    said = (("human", "Q"), ("function_call", call), ("observation", "12:00"), ("gpt", "A"))
+    row = {"conversations": [{"from": role, "value": text} for role, text in said]}
+    assert Reader(Format.sharegpt, {}).conversation(row) == [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "12:00"},
+        ANSWER,
+    ]
+    row["conversations"][1]["value"] = "clock()"
+    with pytest.raises(BadRow, match=r"`tool_calls` is list .*, expected a list of objects"):
+        Reader(Format.sharegpt, {}).conversation(row)

@@ -11,6 +11,7 @@ from tiny import llama, llama_folder, row, settings, train_rows
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from solar.config.training import PretrainConfig
+from solar.errors import StageError
 from solar.network.loading import load_network
 from solar.training.checkpoint import export
 from solar.training.checkpoint.export import save_model, stored_dtypes, without_tied
@@ -41,6 +42,16 @@ def test_weights_keep_the_number_format_of_the_base(tmp_path, dtype):
     _export(network, tmp_path / "base", tmp_path / "model")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto").state_dict()
     assert all(torch.equal(weight.to(dtype), loaded[name]) for name, weight in network.state_dict().items())
+
+
+def test_a_weight_that_float16_cannot_hold_is_refused_by_name(tmp_path):
+    llama().half().save_pretrained(tmp_path / "base")
+    network = llama(seed=1)
+    with torch.no_grad():
+        network.model.norm.weight[0] = 1e5
+    with pytest.raises(StageError, match=r"model\.norm\.weight: 1e\+05 found after training, too large for the base's"):
+        _export(network, tmp_path / "base", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def _mixtral(folder, float32):

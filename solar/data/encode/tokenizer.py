@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,19 @@ def read(folder: Path) -> Any:
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
         raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
     return tokenizer
+
+
+def without_suffix(tokenizer: Any) -> Any:
+    """The tokenizer for libraries that call it with its defaults: nothing is appended to a text, such as EOS.
+
+    What the tokenizer's post-processor puts before a text stays. A tokenizer that appends nothing is returned as it is.
+    """
+    probe = tokenizer.backend_tokenizer.encode("a")
+    if not probe.special_tokens_mask[-1]:
+        return tokenizer
+    marked = zip(probe.tokens, probe.ids, probe.special_tokens_mask, strict=True)
+    before = [(token, i) for token, i, _ in takewhile(lambda entry: entry[2] == 1, marked)]
+    changed = deepcopy(tokenizer)
+    single = [*(token for token, _ in before), "$A"]
+    changed.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=before)
+    return changed

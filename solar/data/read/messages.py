@@ -18,6 +18,8 @@ _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {
     "bot": "assistant",
     "model": "assistant",
     "function": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
 }
 _TRAINED = ("weight", "train", "trainable", "loss")
 """Fields that say whether an answer is trained: 0 or false, 1 or true."""
@@ -105,6 +107,9 @@ def _message(item: Mapping[str, Any], role: str, content: str) -> Message:
     if not isinstance(item.get(role), str) or item[role] not in _ROLES:
         raise BadRow("unknown_role", f"`{role}` is {item.get(role)!r}, expected one of {', '.join(_ROLES)}")
     name = _ROLES[item[role]]
+    if item[role] == "function_call":  # a message of LLaMA-Factory whose content is the JSON of a call, or of several
+        calls = _from_json(item.get(content))
+        item = {**item, content: "", "tool_calls": calls if isinstance(calls, list) else [calls]}
     fields = _fields(item, name) if len(item) > 2 else {}
     text = _joined(item.get(content))
     if text is None and "tool_calls" in fields:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from solar.errors import StageError
 from solar.growth.unmaterialized import is_unmaterialized, weights
 from solar.network.adapter import NAME as ADAPTER_NAME
 from solar.network.folder import quiet
@@ -33,6 +34,9 @@ def save_model(
 
     `dtypes` are those of `stored_dtypes`. The folder appears under its name only when it is complete. `weights` is
     emptied, so that a tensor's memory is free as soon as the tensor is in its stored number format.
+
+    Raises:
+        StageError: a weight is too large for the number format.
     """
     building = target.with_name(f"{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -40,7 +44,7 @@ def save_model(
     state = revert_weight_conversion(network, dict(weights))  # names and blocks as the base's files have them
     weights.clear()
     usual = _usual_dtype(state, dtypes)
-    state = {name: state.pop(name).detach().to(dtypes.get(name, usual)) for name in list(state)}
+    state = {name: _stored(name, state.pop(name), dtypes.get(name, usual)) for name in list(state)}
     with quiet():
         network.save_pretrained(building, state_dict=state, max_shard_size=SHARD_BYTES, save_original_format=False)
     for path in building.glob("*.safetensors"):
@@ -48,6 +52,16 @@ def save_model(
     copy_travelling_files(source, building, (CONFIG_FILE, *TRAVELLING))
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
+
+
+def _stored(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = weight.detach().to(dtype)
+    if dtype == torch.float16 and stored.isinf().any() and weight.isfinite().all():
+        raise StageError(
+            f"{name}: {weight.abs().max():.3g} found after training, too large for the base's float16; import the base "
+            "with dtype: bfloat16"
+        )
+    return stored
 
 
 def _usual_dtype(state: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> torch.dtype:
