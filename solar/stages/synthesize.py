@@ -26,7 +26,7 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
     journal.parent.mkdir(exist_ok=True)
     metrics = synthesize(
         seeds(_conversations(config, inputs, counts), counts),
-        _writer(config, inputs),
+        _writer(config, inputs, context.trainer.device_type),
         prompts,
         output,
         journal,
@@ -41,13 +41,13 @@ def run(config: SynthesizeConfig, inputs: Mapping[str, Any], output: Path, conte
     return {**metrics, "summary": line}
 
 
-def _writer(config: SynthesizeConfig, inputs: Mapping[str, Any]) -> Writer:
+def _writer(config: SynthesizeConfig, inputs: Mapping[str, Any], device: str) -> Writer:
     sampling = Sampling(config.temperature, config.max_new_tokens)
     if config.base_url is not None and config.server_model is not None:
         return ServerWriter(
             config.base_url, config.server_model, sampling, config.requests_per_minute, config.connections
         )
-    return LocalWriter(inputs[str(config.model)].path, sampling)
+    return LocalWriter(inputs[str(config.model)].path, sampling, device)
 
 
 def _conversations(

@@ -39,19 +39,17 @@ class Writer(Protocol):
 
 
 class LocalWriter:
-    """A `transformers` model on this machine."""
+    """A `transformers` model on a device of this machine."""
 
     group, ahead = 8, 1
 
-    def __init__(self, model_artifact: Path, sampling: Sampling) -> None:
-        import torch
+    def __init__(self, model_artifact: Path, sampling: Sampling, device: str = "cpu") -> None:
         from transformers import AutoModelForCausalLM
 
         from solar.data.encode.encode import Encoder
         from solar.data.encode.tokenizer import load, tokenizer_folder
 
         self._sampling = sampling
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = tokenizer_folder(model_artifact)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False).to(device)
         self._encoder = Encoder(load(folder))
