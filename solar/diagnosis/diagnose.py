@@ -36,6 +36,7 @@ def diagnose(
     output: Path,
     select: Select = Select.step0_loss,
     progress: Callable[[str], None] = lambda line: None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure the base and each candidate plan; write `diagnosis.json` and `diagnosis.png` into folder `output`.
 
@@ -43,10 +44,10 @@ def diagnose(
     Raises `PlanError` for a plan that the base is too shallow for, or whose new layers are neither copies nor silent,
     and `StageError` for a base whose loss is not finite.
     """
-    batches = [torch.as_tensor(batch_BT, dtype=torch.long) for batch_BT in batches_BT]
+    batches = [torch.as_tensor(batch_BT, dtype=torch.long, device=device) for batch_BT in batches_BT]
     if not batches or batches[0].shape[-1] < 2:
         raise DataError("diagnose: no text of at least 2 tokens found, expected rows of token ids to measure on")
-    model = load_model(model_folder)
+    model = load_model(model_folder, device=device)
     n = model.config.get_text_config(decoder=True).num_hidden_layers
     resolved = {name: _candidate(name, plan, n) for name, plan in plans.items()}
     content = measure(VirtualModel(model, n), batches, plans, resolved, select, progress)

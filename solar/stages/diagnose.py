@@ -16,9 +16,8 @@ def run(config: DiagnoseConfig, inputs: Inputs, output: Path, context: RunContex
     """Write `diagnosis.json`, whose plans stand from best to worst, and `diagnosis.png`."""
     rows_BT = torch.from_numpy(held_out_rows(inputs[config.data].path, config.tokens, config.sequence_length))
     model = inputs[config.model].path / "model"
-    diagnosis = diagnose(
-        model, torch.split(rows_BT, ROWS_AT_ONCE), config.plans, output, config.select, context.progress
-    )
+    batches_BT, device = torch.split(rows_BT, ROWS_AT_ONCE), context.trainer.device_type
+    diagnosis = diagnose(model, batches_BT, config.plans, output, config.select, context.progress, device)
     gaps = {plan["name"]: plan["step0_gap"] for plan in diagnosis["plans"]}
     summary = ", ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items())
     return {

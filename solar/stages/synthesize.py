@@ -58,8 +58,7 @@ def _answerer(config: SynthesizeConfig, inputs: Inputs, context: RunContext) -> 
     from solar.network.loading import load_decoder
 
     folder = inputs[str(config.model)].path / "model"
-    device = "cuda" if context.trainer.accelerator == "gpu" else "cpu"
-    network = load_decoder(folder, device).network
+    network = load_decoder(folder, context.trainer.device_type).network
     with own_attention(network):  # takes the masks of padded prompts
         yield LocalAnswerer(network, Encoder(load(folder)), sampling)
 

@@ -207,7 +207,7 @@ def _config(tmp_path, **changes) -> SynthesizeConfig:
     return config
 
 
-CONTEXT = SimpleNamespace(progress=lambda line: None, trainer=SimpleNamespace(accelerator="cpu"))
+CONTEXT = SimpleNamespace(trainer=SimpleNamespace(device_type="cpu"), progress=lambda line: None)
 
 
 def test_the_stage_with_a_server_in_another_process(tmp_path, server, monkeypatch):

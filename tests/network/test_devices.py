@@ -1,22 +1,27 @@
 """Where things run: the accelerator of the trainer, the device of a conversation, and what travels to a GPU."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from solar import chat
 from solar.chat import Options, device_for
+from solar.config.evaluation import EvaluateConfig
+from solar.config.growth import DiagnoseConfig
 from solar.config.root import TrainerConfig
+from solar.config.synthesis import SynthesizeConfig
 from solar.errors import ConfigError
 from solar.network.attention import Segment
 from solar.network.microbatch import assemble
 from solar.plan.preflight import accelerator
+from solar.stages import diagnose, evaluate, synthesize
 from solar.training.batches.steps import Step
 
 
 def _batch():
-    import numpy as np
-
     return assemble([np.arange(5)], [np.array([1, 2, -100, 4, -100])], [Segment(5)], [np.arange(5)], [5], [7])
 
 
@@ -62,3 +67,31 @@ def test_an_unknown_device_is_refused_before_anything_is_loaded():
     with pytest.raises(ConfigError, match="device: found 'tpu', expected one of auto, cpu, cuda, mps"):
         Options(device="tpu").check()
     assert chat.DEVICES[0] == "auto"
+
+
+@pytest.mark.parametrize("accelerator_name,device", [("cpu", "cpu"), ("gpu", "cuda"), ("mps", "mps")])
+def test_stages_without_training_run_on_the_device_of_the_trainer(accelerator_name, device, tmp_path, monkeypatch):
+    devices = {}
+
+    def score(*_):
+        devices["evaluate"] = _[-1]
+        return {}
+
+    def measured(*arguments):
+        devices["diagnose"] = arguments[-1]
+        return {"plans": [], "base_loss": 1.0, "best": None}
+
+    monkeypatch.setattr(evaluate, "score", score)
+    monkeypatch.setattr(diagnose, "diagnose", measured)
+    monkeypatch.setattr(diagnose, "held_out_rows", lambda *_: np.zeros((2, 4), np.int64))
+    monkeypatch.setattr(synthesize, "LocalWriter", lambda folder, sampling, device: devices.update(synthesize=device))
+    trainer = TrainerConfig(accelerator=accelerator_name)
+    context = SimpleNamespace(trainer=trainer, progress=lambda line: None)
+    folder = SimpleNamespace(path=tmp_path)
+    inputs = {"base": folder, "text": folder}
+    evaluate.run(EvaluateConfig(kind="evaluate", models=["base"], data="text"), inputs, tmp_path, context)
+    config = DiagnoseConfig(kind="diagnose", model="base", data="text", tokens=8, sequence_length=4)
+    diagnose.run(config, inputs, tmp_path, context)
+    local = SynthesizeConfig(kind="synthesize", model="base", temperature=0.0, max_new_tokens=4)
+    synthesize._writer(local, inputs, trainer.device_type)
+    assert devices == {"evaluate": device, "diagnose": device, "synthesize": device}

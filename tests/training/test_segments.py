@@ -111,3 +111,18 @@ def test_layers_that_say_nothing_of_attention_are_not_trusted() -> None:
 def test_sharded_training_takes_families_with_segments_alone(family: str, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"trainer\.strategy single or ddp"):
         empty_network(_folder(family, tmp_path), Precision.fp32)
+
+
+@pytest.mark.parametrize(
+    "family,attention",
+    [
+        ("llama", "segments (cpu)"),
+        ("mamba", "one by one (the family mixes tokens outside an attention function that may be exchanged)"),
+        ("gpt_oss", "one by one (sinks, cpu)"),
+    ],
+)
+def test_a_training_reports_how_attention_was_computed_and_why(family: str, attention: str, tmp_path: Path) -> None:
+    rows = [row(9, 5, seed=n, sample=n) for n in range(4)]
+    config = PretrainConfig(**settings(duration="1 steps"))
+    metrics, _ = train_rows(rows, config, _folder(family, tmp_path / "base"), tmp_path / "out")
+    assert metrics["attention"] == attention

@@ -52,7 +52,7 @@ def choose(
     if not (family.in_segments or family.in_flex):
         return Choice(Way.alone, "the family mixes tokens outside an attention function that may be exchanged")
     if device_type != "cuda" or dropout:
-        reason = "attention dropout" if dropout else device_type
+        reason = "attention dropout" if device_type == "cuda" else device_type
         if family.in_segments:
             return Choice(Way.segments, reason)
         return Choice(Way.alone, f"{' and '.join(family.features)}, {reason}")
