@@ -83,7 +83,7 @@ def fitted(text: str, contents: Sequence[str], rendered: str) -> list[str] | Non
     >>> fitted(f"ask {mark(0)}! say {mark(1)}.", ["why ", " so "], "ask why ! say so.")
     ['why ', 'so']
     """
-    found = list(contents)
+    as_written = list(contents)
     before, *parts = _MARK.split(text)
     at = len(before)
     for place, behind in zip(map(int, parts[::2]), parts[1::2], strict=True):
@@ -92,6 +92,6 @@ def fitted(text: str, contents: Sequence[str], rendered: str) -> list[str] | Non
         fitting = next((way for way in ways if rendered.startswith(way + behind, at)), None)
         if fitting is None:
             return None
-        found[place] = fitting
+        as_written[place] = fitting
         at += len(fitting) + len(behind)
-    return found if fill(text, found) == rendered else None
+    return as_written if fill(text, as_written) == rendered else None

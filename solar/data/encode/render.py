@@ -69,7 +69,7 @@ class Renderer:
             (with_marks(messages, thoughts), [*answers, *reversed(thoughts)]),
         ):
             text = self.marked(marked_messages, generation_prompt, tools)
-            if (found := fitted(text, contents, real)) is None:
+            if (as_written := fitted(text, contents, real)) is None:
                 continue
             if contents is not whole and thoughts[-1] and -len(messages) not in places(text):
                 if "reasoning_content" in messages[-1]:
@@ -77,8 +77,8 @@ class Renderer:
                 # The template leaves the thoughts of the last answer to the model: the answer is put in as written.
                 marked_messages = with_marks(messages, [*thoughts[:-1], ""])
                 text = self.marked(marked_messages, generation_prompt, tools)
-                found = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
-            return marked_messages, text, found
+                as_written = [*answers[:-1], whole[-1].strip(), *reversed(thoughts)]
+            return marked_messages, text, as_written
         raise BadRow("template", "the template rewrites contents, so answers cannot be found in its output")
 
     def marked(self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Any] = ()) -> str:

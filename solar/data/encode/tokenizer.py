@@ -57,7 +57,7 @@ def train(
 
 def training_texts(folder: Path) -> Iterator[str]:
     """The `text` of every row of the folder's JSONL files that is not held out."""
-    found = False
+    has_text = False
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:
@@ -65,9 +65,9 @@ def training_texts(folder: Path) -> Iterator[str]:
                 if "text" not in row:
                     break
                 if row.get("split", "train") == "train":
-                    found = True
+                    has_text = True
                     yield row["text"]
-    if not found:
+    if not has_text:
         raise DataError(f"{folder}: no *.jsonl file with training rows that have a `text`")
 
 
