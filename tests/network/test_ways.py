@@ -181,6 +181,29 @@ def test_layers_with_varlen_compile_without_a_graph_break_and_once_for_all_rows(
     assert len(compilations) == 1
 
 
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gpt_oss"])
+def test_layers_in_flex_are_one_graph_and_two_serve_rows_of_any_length(family):
+    """The first length is compiled as a number, the second as a symbol; generated kernels are not run here."""
+    network = _network(family)
+    network.set_attn_implementation(NAME)
+    compilations = []
+
+    def backend(graph, _):
+        compilations.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    body = torch.compile(body_of(network), backend=backend, dynamic=True, fullgraph=True)
+    for lengths in ([50, 30], [20, 60, 17], [200], [300, 20], [500, 3]):
+        ids, positions = _row(*lengths)
+        segments = [Segment(length) for length in lengths]
+        layout = layout_of(Way.flex, segments, network, family_of(network))
+        with torch.no_grad():
+            compiled, plain = (in_one_pass(run, ids, positions, layout) for run in (body, body_of(network)))
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+    assert len(compilations) == 2
+
+
 @pytest.mark.parametrize(
     "expected,arguments",
     [

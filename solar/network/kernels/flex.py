@@ -105,7 +105,7 @@ def flex_over_blocks(
         query,
         key,
         value,
-        score_mod=_changed(scores, query.shape[2] - 1),
+        score_mod=_changed(scores, mask.shape[-1] - 1, query),
         block_mask=mask,
         scale=scores.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -114,11 +114,13 @@ def flex_over_blocks(
     return attended
 
 
-def _changed(scores: Scores, sink: int) -> Any:
+def _changed(scores: Scores, sink: int, query: Tensor) -> Any:
     """The change of a score before the softmax; `sink`: the key whose score is the sink's."""
-    softcap, sinks_H = scores.softcap, scores.sinks_H
-    if softcap is None and sinks_H is None:
+    sinks_H = scores.sinks_H
+    if scores.softcap is None and sinks_H is None:
         return None
+    # A tensor: compiled layers would make a symbol of the number, which FlexAttention does not take.
+    softcap = None if scores.softcap is None else query.new_full((), scores.softcap, dtype=torch.float32)
 
     def change(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         if softcap is not None:
@@ -139,4 +141,4 @@ def _kernel(device_type: str) -> Any:
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)  # the second length makes lengths symbols: two kernels serve all rows
