@@ -6,17 +6,23 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from solar.data.encode.tokenizer import token_of_another_id
 from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError
 
 
 def check_vocabulary(network: PreTrainedModel, vocab_size: int, model_dir: Path, data_dir: Path) -> None:
-    """Raises `DataError` if the data has tokens that the model cannot embed."""
+    """Raises `DataError` if the data has tokens that the model cannot embed, or that are others in its tokenizer."""
     rows = network.get_input_embeddings().weight.shape[0]
     if vocab_size > rows:
         raise DataError(
             f"{data_dir}: tokens of a vocabulary of {vocab_size}, but {model_dir} embeds {rows}; "
             "prepare the data with the model's own tokenizer"
+        )
+    if difference := token_of_another_id(data_dir / "tokenizer", model_dir):
+        raise DataError(
+            f"{data_dir}: made with another tokenizer than that of {model_dir}: {difference}; prepare the data with "
+            "the model's own tokenizer"
         )
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from solar.errors import DataError
@@ -42,3 +44,19 @@ def test_more_tokens_than_are_embedded_are_refused():
     check_vocabulary(LLAMA, 50, *PLACES)
     with pytest.raises(DataError, match="data: tokens of a vocabulary of 51, but model embeds 50"):
         check_vocabulary(LLAMA, 51, *PLACES)
+
+
+def _tokenizer(folder: Path, *words: str) -> None:
+    folder.mkdir(parents=True)
+    Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, "a")).save(str(folder / "tokenizer.json"))
+
+
+def test_data_of_another_tokenizer_of_the_same_size_is_refused(tmp_path):
+    _tokenizer(tmp_path / "model", "a", "b", "c")
+    _tokenizer(tmp_path / "same/tokenizer", "a", "b", "c", "d")
+    _tokenizer(tmp_path / "other/tokenizer", "a", "c", "b")
+    check_vocabulary(LLAMA, 4, tmp_path / "model", tmp_path / "same")
+    with pytest.raises(
+        DataError, match=r"made with another tokenizer .* token 1 is 'c' in the data and 'b' in the model"
+    ):
+        check_vocabulary(LLAMA, 3, tmp_path / "model", tmp_path / "other")

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from solar.config.templates import TEMPLATE_TOKENS
 from solar.data.encode import class_label
 from solar.data.encode.templates import template_named
-from solar.errors import DataError
+from solar.errors import DataError, one_line
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
@@ -130,3 +130,30 @@ def without_suffix(tokenizer: Any) -> Any:
     single = [*(token for token, _ in before), "$A"]
     changed.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=before)
     return changed
+
+
+def token_of_another_id(data: Path, model: Path) -> str | None:
+    """The first id that stands for different tokens in two tokenizer folders, in words; None if there is none.
+
+    A token that only one of them has makes no difference; nor does a folder without `tokenizer.json`.
+    """
+    files = [folder / class_label.FILE for folder in (data, model)]
+    if not all(file.is_file() for file in files):
+        return None
+    ours, theirs = map(_tokens_by_id, files)
+    for i in sorted(ours.keys() & theirs.keys()):
+        if ours[i].isdisjoint(theirs[i]):
+            return f"token {i} is {min(ours[i])!r} in the data and {min(theirs[i])!r} in the model"
+    return None
+
+
+def _tokens_by_id(file: Path) -> dict[int, set[str]]:
+    """An added token may have the id of a token of the vocabulary that it replaces."""
+    try:
+        vocabulary = tokenizers.Tokenizer.from_file(str(file)).get_vocab()
+    except Exception as error:  # noqa: BLE001 (tokenizers raises plain `Exception` for a file that it cannot read)
+        raise DataError(f"{file}: cannot be read ({one_line(error)}); fetch the tokenizer again") from None
+    by_id: dict[int, set[str]] = {}
+    for token, i in vocabulary.items():
+        by_id.setdefault(i, set()).add(token)
+    return by_id
