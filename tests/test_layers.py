@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "plan": {"errors", "config", "artifacts", "growth", "weights"},
     "engine": {"errors", "config", "artifacts", "plan"},
     "explain": {"errors", "config", "plan"},
-    "growth": {"errors", "config", "weights"},
+    "growth": {"errors", "config", "weights", "models"},
     "data": {"errors", "config"},
     "models": {"errors", "config", "weights"},
     "merging": {"errors", "config", "weights"},

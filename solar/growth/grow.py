@@ -16,6 +16,7 @@ from solar.growth.process import ask
 from solar.growth.provenance import PROVENANCE_KEY
 from solar.growth.remap.families import PROVEN
 from solar.growth.remap.layer_config import unknown_patterns
+from solar.models.llama import LLAMA_SHAPED
 from solar.weights.folder import CONFIG_FILE
 from solar.weights.json_file import write_json
 from solar.weights.publish import published
@@ -56,9 +57,14 @@ def grow(
 ) -> GrowthReport:
     """Grow the model of folder `source` into the new folder `target`, which appears whole or not at all.
 
-    `verify`: by default `logits` for models under 1 B parameters of a family that our tests have not proven, otherwise
-    `bytes`. `seam_scales`: what `seam: rms_match` measured (`solar.diagnosis.seams`), position -> factor. Raises
-    `PlanError` for a plan or a model that cannot be right, `ArtifactError` for damaged files or a failed verification.
+    `verify`: by default `bytes` for a Llama or a Mistral, `logits` for models under 1 B parameters of a family that our
+    tests have not proven, otherwise `load`. `seam_scales`: what `seam: rms_match` measured (`solar.diagnosis.seams`),
+    position -> factor.
+
+    Raises:
+        PlanError: the plan or the model cannot be right.
+        StageError: a Llama lacks a tensor.
+        ArtifactError: damaged files, or a failed verification.
     """
     start = time.perf_counter()
     job = work_out(source, plan, max_shard_bytes=max_shard_bytes, seam_scales=seam_scales)
@@ -110,8 +116,14 @@ def _new_layers_are_silent(job: Job) -> bool:
 
 
 def default_verification(job: Job) -> Verify:
-    small = job.parameters < SMALL_MODEL_PARAMETERS and quantisation(job.base.config) is None
-    return Verify.logits if small and job.model_type not in PROVEN else Verify.bytes
+    """The level that finds a missing tensor: a Llama's names are known here, those of other families to `transformers`.
+
+    Quantised weights are copied without being run.
+    """
+    if quantisation(job.base.config) is not None or job.model_type in LLAMA_SHAPED:
+        return Verify.bytes
+    small = job.parameters < SMALL_MODEL_PARAMETERS
+    return Verify.logits if small and job.model_type not in PROVEN else Verify.load
 
 
 def _unproven(job: Job, level: Verify) -> list[str]:

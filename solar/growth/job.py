@@ -1,7 +1,7 @@
 """Work out a growth: the layers, the configuration, and what each tensor is made of. Nothing is written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from solar.growth.remap.layer_refusals import refuse_moved_vision_inputs
 from solar.growth.remap.quantised_layers import layer_mentions, remap_quantisation
 from solar.growth.remap.residual_writers import find_writers
 from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
+from solar.models.checks import check_tensors
 from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
 from solar.weights.quantised import refuse_packed, refuse_quantised
 from solar.weights.tied import check_tied_head
@@ -74,6 +75,8 @@ def work_out(
     config = _grown_config(base, decoder, layers, growth, configs)
     kinds = zip(configs.layer_kinds(layers.base_layers), layer_mentions(base.config, decoder), strict=True)
     check_layers_alike(base, decoder, list(kinds), layers)
+    used = {name: tensor for name, tensor in base.tensors.items() if name not in decoder.beyond}
+    check_tensors(base.config, replace(base, tensors=used))
     recipes = grown_tensors(base, decoder, layers, growth, _writers(base, decoder, configs, growth, seam_scales))
     shards = plan_shards(base, recipes, max_shard_bytes)
     notes = (*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder))

@@ -11,6 +11,9 @@ from solar.weights.folder import ModelFolder
 from solar.weights.json_file import code_keys, read_json
 from solar.weights.quantised import quantisation
 
+_SHAPING = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+"""Sizes that the shapes of a Llama's tensors follow from."""
+
 
 def refuse_code(source: Path, settings: dict[str, Any]) -> None:
     """Raises `StageError` for a model that needs code from its folder."""
@@ -39,6 +42,8 @@ def check_tensors(settings: dict[str, Any], source: ModelFolder) -> None:
     """Raises `StageError` where a Llama's tensors are not those that its config.json implies."""
     if settings.get("model_type") not in llama.LLAMA_SHAPED or quantisation(settings) is not None:
         return
+    if any(getattr(llama.sizes(settings), name) is None for name in _SHAPING):
+        return  # `transformers` has defaults for sizes that a config.json leaves out
     shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
     expected = llama.tensor_shapes(settings)
     # Older exports carry constants that the model computes itself, and the tied head a second time.

@@ -30,9 +30,10 @@ def published(target: Path, sources: Sequence[Path] = ()) -> Iterator[Path]:
             partial.rename(target)
         except OSError as error:
             _remove(partial)
-            where = error.filename or target
             reason = error.strerror or str(error)
-            raise ArtifactError(f"{where}: cannot be written ({reason}); free space or choose another place") from error
+            raise ArtifactError(
+                f"{target}: cannot be written ({reason}); free space or choose another place"
+            ) from error
         except BaseException:
             _remove(partial)
             raise

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from solar.config.growth_plan import GrowthPlan, Init, PlanName, SeamInit, WeightDtype
-from solar.errors import ArtifactError, PlanError
+from solar.errors import ArtifactError, PlanError, SolarError
 from solar.growth import grow as growing
 from solar.growth.files.verify import Verify, check_files
 from solar.growth.files.writer import Link, write_shards
@@ -305,17 +305,17 @@ def test_another_number_format_rounds_as_torch_does(dtype, tiny, tmp_path):
 def test_a_float_stored_wider_than_most_keeps_its_format_and_bits(tiny, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny("llama"), base)
-    bias = torch.tensor([0.123456, 0.1235, 0.1234, 0.12355])
-    name = "model.layers.{}.mlp.gate.e_score_correction_bias"
+    name = "model.layers.{}.input_layernorm.weight"
     tensors = {key: tensor.half() for key, tensor in load_file(base / "model.safetensors").items()}
-    tensors |= {name.format(layer): bias + layer for layer in range(8)}
+    wide = torch.linspace(0.123, 0.124, len(tensors[name.format(0)]))
+    tensors |= {name.format(layer): wide + layer for layer in range(8)}
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     grow(base, tmp_path / "out", GrowthPlan(PlanName.dus, m=2, dtype=WeightDtype.bfloat16), verify=Verify.bytes)
     grown = weights(tmp_path / "out")
     for position, source in enumerate(SOURCES):
         stored = grown[name.format(position)]
-        assert stored.dtype is torch.float32 and torch.equal(stored, bias + source)
-    assert {tensor.dtype for key, tensor in grown.items() if "e_score" not in key} == {torch.bfloat16}
+        assert stored.dtype is torch.float32 and torch.equal(stored, wide + source)
+    assert {tensor.dtype for key, tensor in grown.items() if "input_layernorm" not in key} == {torch.bfloat16}
 
 
 def test_a_number_too_large_for_float16_is_refused_by_its_tensor_and_nothing_is_left(tiny, tmp_path):
@@ -356,3 +356,24 @@ def test_growing_brings_neither_torch_nor_transformers(tiny, tmp_path):
     )
     words = [str(tiny("llama")), str(tmp_path / "out"), "m=2", "verify=bytes", "link=never"]
     assert subprocess.run([sys.executable, "-c", code, *words], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["model.norm.weight", "lm_head.weight"])
+def test_a_llama_without_one_of_its_tensors_is_not_grown(tiny, tmp_path, missing):
+    base = shutil.copytree(tiny("llama"), tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: tensor for name, tensor in tensors.items() if name != missing}, base / "model.safetensors")
+    with pytest.raises(SolarError, match=missing.replace(".", "[.]")):
+        grow(base, tmp_path / "out", GrowthPlan(PlanName.dus, m=1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_head_of_another_family_is_found_by_loading(tiny, tmp_path):
+    base = shutil.copytree(tiny("qwen2"), tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    tensors = load_file(base / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if n != "lm_head.weight"}, base / "model.safetensors", {"format": "pt"})
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(SolarError, match=r"lm_head\.weight"):
+        grow(base, tmp_path / "out", GrowthPlan(PlanName.dus, m=1))
+    assert not (tmp_path / "out").exists()
