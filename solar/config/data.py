@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePath
 
 from omegaconf import MISSING
 
@@ -148,9 +147,7 @@ class SourceConfig:
         if self.hub is None and not re.fullmatch(r"\w[\w.-]*", self.split):
             yield f"split: found {self.split!r}, expected the name of a split; only a hub cuts parts out of one"
         if self.file is not None and self.stage is None:
-            yield f"file: found {self.file!r} without a stage, expected the stage in whose artifact the file is"
-        if self.file is not None and (PurePath(self.file).is_absolute() or ".." in PurePath(self.file).parts):
-            yield f"file: found {self.file!r}, expected a file inside the artifact of the stage; `path` reads others"
+            yield f"file: found {self.file!r} without a stage, expected the stage that leaves the file, or file: null"
         yield from self._column_problems()
         indices = [index for index in (self.task_index, self.task_index_path) if index is not None]
         if self.drop_tasks and len(indices) != 1:

@@ -1,5 +1,6 @@
 """Where things run: the accelerator of the trainer, the device of a conversation, and what travels to a GPU."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,9 @@ from solar.config.evaluation import EvaluateConfig
 from solar.config.growth import DiagnoseConfig
 from solar.config.root import TrainerConfig
 from solar.config.synthesis import SynthesizeConfig
+from solar.data.encode import encode, tokenizer
 from solar.errors import ConfigError
+from solar.network import isolation, loading
 from solar.network.attention import Segment
 from solar.network.microbatch import assemble
 from solar.plan.preflight import accelerator
@@ -84,7 +87,15 @@ def test_stages_without_training_run_on_the_device_of_the_trainer(accelerator_na
     monkeypatch.setattr(evaluate, "score", score)
     monkeypatch.setattr(diagnose, "diagnose", measured)
     monkeypatch.setattr(diagnose, "held_out_rows", lambda *_: np.zeros((2, 4), np.int64))
-    monkeypatch.setattr(synthesize, "LocalWriter", lambda folder, sampling, device: devices.update(synthesize=device))
+
+    def decoder(_, device):
+        devices["synthesize"] = device
+        return SimpleNamespace(network=None)
+
+    monkeypatch.setattr(loading, "load_decoder", decoder)
+    monkeypatch.setattr(isolation, "own_attention", lambda _: nullcontext())
+    monkeypatch.setattr(tokenizer, "load", lambda _: None)
+    monkeypatch.setattr(encode, "Encoder", lambda _: None)
     trainer = TrainerConfig(accelerator=accelerator_name)
     context = SimpleNamespace(trainer=trainer, progress=lambda line: None)
     folder = SimpleNamespace(path=tmp_path)
@@ -93,5 +104,6 @@ def test_stages_without_training_run_on_the_device_of_the_trainer(accelerator_na
     config = DiagnoseConfig(kind="diagnose", model="base", data="text", tokens=8, sequence_length=4)
     diagnose.run(config, inputs, tmp_path, context)
     local = SynthesizeConfig(kind="synthesize", model="base", temperature=0.0, max_new_tokens=4)
-    synthesize._writer(local, inputs, trainer.device_type)
+    with synthesize._answerer(local, inputs, context):
+        pass
     assert devices == {"evaluate": device, "diagnose": device, "synthesize": device}

@@ -102,7 +102,7 @@ def test_a_quantised_model_is_refused_with_its_method_and_a_way_out(door, method
 def test_numbers_that_mean_nothing_without_a_scale_are_refused_by_name(door, folder):
     name = "model.layers.1.mlp.up_proj.weight"
     change_weights(folder, lambda weights: weights.update({name: weights[name].to(torch.float8_e4m3fn)}))
-    assert f"{name} is stored as F8_E4M3, so quantised; dequantise first" in refusal(door, folder)
+    assert f"{name} is stored as F8_E4M3, so quantised, and config.json does not say how" in refusal(door, folder)
 
 
 @pytest.mark.parametrize("door", DOORS)

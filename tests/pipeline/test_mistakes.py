@@ -20,14 +20,14 @@ MISTAKES = {
     "stages.upscale.model=docs": "stages.upscale.model: 'docs' leaves text, expected a stage that leaves model",
     "stages.init.tokenizer=sft": "read each other in a circle; break one of the references",
     "~stages.tokenizer": "names the stage 'tokenizer', which is not in the plan",
-    "stages.pretrain_data.sources.docs={stage: null, path: nowhere/*.jsonl, format: text}": (
+    "stages.pretrain_data.sources.docs={stage: null, file: null, path: nowhere/*.jsonl, format: text}": (
         "stages.pretrain_data.sources.docs.path: found nothing to read at nowhere/*.jsonl"
     ),
     "until=pretrian": "until: names the stage 'pretrian', which is not in the plan; did you mean 'pretrain'?",
     "trainer=cpuu": "trainer: there is no 'cpuu'; did you mean 'cpu'?",
     "+experiment=quickstrt": "experiment: there is no 'quickstrt'; did you mean 'quickstart'?",
     "+stages.dpo_a.betta=1": "stages.dpo_a.betta: no such key",
-    "trainer=1": "trainer: there is no '1'; there are: cpu, ddp",
+    "trainer=1": "trainer: there is no '1'; there are: auto, cpu, ddp",
     "+experiment=inf": "experiment: there is no 'inf'; there are: dpo_losses",
     "=": "'=': no key, expected key=value",
     "~stages.dpo_a.optimizer": "~stages.dpo_a.optimizer: a setting of a schema cannot be taken away; give it another",
@@ -36,13 +36,15 @@ MISTAKES = {
     "+stages.pretrain_data.sources.a={path: x}": "`+schema@stages.pretrain_data.sources.a=source`, then its keys",
     "stages.sft.duration=99999999999T steps": "found '99999999999T steps', expected at most 1,000T",
     f"name={'x' * 300}": "expected up to 100 letters",
-    f"stages.pretrain_data.sources.docs={{stage: null, path: {'x' * 300}, format: text}}": "File name too long",
+    f"stages.pretrain_data.sources.docs={{stage: null, file: null, path: {'x' * 300}, format: text}}": (
+        "File name too long"
+    ),
     "stages.dpo_a.beta=inf": "stages.dpo_a.beta: found inf, expected a finite number",
     "stages.dpo_a.duration=0": "stages.dpo_a.duration: found '0', expected a number and a unit",
     "stages.init.architecture.num_attention_heads=0": "num_attention_heads: found 0, expected at least 1",
     "stages.evaluation.max_tokens=-1": "stages.evaluation.max_tokens: found -1, expected at least 1 or null",
     "name=../elsewhere": "name: found '../elsewhere', expected up to 100 letters, digits",
-    "trainer=null": "trainer: found 'null', expected one of cpu, ddp",
+    "trainer=null": "trainer: found 'null', expected one of auto, cpu, ddp",
     "+experiment=quickstart,dus_10b": "experiment: several values; add --multirun to run each",
     "stages.evaluation.models=[]": "stages.evaluation.models: found none, expected stages whose models are scored",
     "+stages.extra.kind=sft": "stages.extra: a stage starts from a recipe or a schema",
@@ -99,7 +101,9 @@ def test_all_problems_are_reported_together(run: Run, tmp_path: Path) -> None:
 
 def test_empty_data_set_is_an_error_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    source = f"stages.pretrain_data.sources.docs={{stage: null, path: {tmp_path}/empty.jsonl, format: text}}"
+    source = (
+        f"stages.pretrain_data.sources.docs={{stage: null, file: null, path: {tmp_path}/empty.jsonl, format: text}}"
+    )
     done = run(tmp_path, source, "until=pretrain_data")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "no training sample in its 0 rows" in done.stderr and len(done.stderr.splitlines()) == 1

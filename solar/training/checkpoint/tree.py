@@ -15,6 +15,7 @@ def flatten(state: Any) -> tuple[Plain, dict[str, Tensor]]:
 
     Raises `TypeError` for a value that JSON cannot hold.
 
+    >>> import torch
     >>> plain, tensors = flatten({"lr": (0.1, 2), "step": {0: torch.ones(1)}})
     >>> plain
     {'lr': {'<tuple>': [0.1, 2]}, 'step': {'<items>': [[0, {'<tensor>': 'step.0'}]]}}
