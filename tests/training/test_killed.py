@@ -6,6 +6,7 @@ import json
 import os
 import pydoc_data.topics
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def folder(tmp_path_factory):
         (place / name).mkdir()
         prepare(config, {}, place / "tokenizer", place / name)
     base = llama_folder(place / "base", vocab_size=600, attention_dropout=0.1)
+    shutil.copy(place / "tokenizer/tokenizer/tokenizer.json", base)
     config = ReferenceLogpsConfig(kind="reference_logps", model="base", data="dpo", precision=Precision.fp32)
     reference_pass(config, base, place / "dpo", place / "logps", Place(place).trainer, 4)
     return place
