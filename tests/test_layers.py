@@ -13,7 +13,7 @@ WORK = {"growth", "data", "network", "diagnosis", "training", "merging", "evalua
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
-    "artifacts": {"errors"},
+    "artifacts": {"errors", "weights"},
     "weights": {"errors"},
     "plan": {"errors", "config", "artifacts", "growth", "weights"},
     "engine": {"errors", "config", "artifacts", "plan"},

@@ -1,6 +1,5 @@
 """The description of an artifact: `manifest.json`, written last, so that its presence means complete."""
 
-import hashlib
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 
 from solar import __version__
 from solar.errors import ArtifactError
+from solar.weights.digest import file_sha256
 
 NAME = "manifest.json"
 _PACKAGES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "datasets", "numpy", "safetensors")
@@ -58,12 +58,12 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    flush(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -76,10 +76,8 @@ def describe_files(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, dic
     for path in sorted(folder.rglob("*")):
         top = path.relative_to(folder).parts[0]
         if path.is_file() and top != NAME and top not in leave_out:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            described[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
+            described[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
+            flush(path)
     return described
 
 

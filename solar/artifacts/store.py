@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.artifacts import claim
-from solar.artifacts.manifest import NAME, Manifest, describe_files, sync_folder
+from solar.artifacts.manifest import NAME, Manifest, describe_files, flush
 from solar.errors import ArtifactError
 
 CHECKPOINTS = "checkpoints"
@@ -107,7 +107,7 @@ class Store:
             return finished
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         claim.release(folder)
-        sync_folder(self.root)
+        flush(self.root)
         return Artifact(folder, manifest)
 
     def abandon(self, stage: str, identity: str) -> None:

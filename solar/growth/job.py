@@ -19,9 +19,9 @@ from solar.growth.remap.quantised_layers import layer_mentions, remap_quantisati
 from solar.growth.remap.residual_writers import find_writers
 from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
 from solar.models.checks import check_tensors
+from solar.weights.agreement import check_tied_head
 from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
 from solar.weights.quantised import refuse_packed, refuse_quantised
-from solar.weights.tied import check_tied_head
 from solar.weights.travelling import left_out
 
 

@@ -8,11 +8,10 @@ from solar.errors import StageError
 from solar.merging.function import differing_key, function_of
 from solar.merging.redundant import redundant
 from solar.merging.vocabulary import difference, tokens, vocabulary_file
+from solar.weights.agreement import HEADS, check_layer_count, head_of, is_tied
 from solar.weights.folder import ModelFolder
 from solar.weights.header import StoredTensor
-from solar.weights.layer_count import check_layer_count
 from solar.weights.quantised import refuse_packed, refuse_quantised
-from solar.weights.tied import HEADS, head_of, is_tied
 
 ONE_KIND = "only models of one kind can be merged"
 

@@ -2,8 +2,8 @@
 
 import re
 
+from solar.weights.agreement import check_tied_head, embeddings_of, head_of, is_tied
 from solar.weights.folder import ModelFolder
-from solar.weights.tied import check_tied_head, embeddings_of, head_of, is_tied
 
 BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.masked_bias$")
 """Buffers that old checkpoints store and every network computes from its configuration."""

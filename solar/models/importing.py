@@ -9,12 +9,11 @@ from solar.errors import StageError
 from solar.models import gguf_file, llama
 from solar.models.checks import check_sizes, check_tensors, refuse_code
 from solar.models.sources import locate
+from solar.weights.agreement import check_layer_count, check_tied_head
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
 from solar.weights.header import DTYPE_OF, StoredTensor
 from solar.weights.json_file import write_json
-from solar.weights.layer_count import check_layer_count
 from solar.weights.quantised import refuse_quantised
-from solar.weights.tied import check_tied_head
 from solar.weights.travelling import copy_or_link, copy_travelling_files
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from transformers.utils import logging as transformers_logging
 
 from solar.errors import StageError, one_line
 from solar.weights import folder as weights
+from solar.weights.agreement import check_tied_head
 from solar.weights.folder import CONFIG_FILE
 from solar.weights.json_file import code_keys
 from solar.weights.quantised import refuse_packed, refuse_quantised
-from solar.weights.tied import check_tied_head
 
 HARMLESS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$")
 """Buffers that old checkpoints store and every network computes for itself."""

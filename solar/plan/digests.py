@@ -8,6 +8,7 @@ from pathlib import Path
 from solar.artifacts.manifest import write_atomically
 from solar.config.source_files import COMPRESSED, ROWS, TEXTS, compression, kind, source_files
 from solar.errors import ConfigError
+from solar.weights.digest import file_sha256
 
 
 @dataclass
@@ -67,9 +68,7 @@ class Digests:
         name = str(path.resolve())
         remembered = self.known.get(name)
         if remembered is None or remembered[:4] != stamp:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self.known[name] = [*stamp, digest]
+            self.known[name] = [*stamp, file_sha256(path)]
             self.changed = True
         return str(self.known[name][4])
 

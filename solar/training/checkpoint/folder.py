@@ -6,7 +6,6 @@ A checkpoint is built under another name, flushed to the disk and renamed: a kil
 checkpoint untouched.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from solar.errors import StageError
 from solar.training.checkpoint.tensor_file import save_file
 from solar.training.checkpoint.tree import flatten, unflatten
+from solar.weights.digest import file_sha256
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -90,9 +90,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _flush(path: Path) -> None:

@@ -21,6 +21,7 @@ from solar.errors import StageError
 from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import StepDataset
 from solar.training.batches.validation_rows import ValidationRows
+from solar.weights.digest import file_sha256
 
 AnswerLogps = Callable[[MicroBatch], Tensor]
 """Micro-batch of P pairs -> log-probabilities [P, 2] of chosen and rejected answers."""
@@ -124,6 +125,5 @@ def content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
     """First 16 hex digits of the sha256 over names and contents of a folder's files that match a pattern."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}):
-        with path.open("rb") as file:
-            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,9 +1,10 @@
-"""Output embeddings (the head) that are tied to the input embeddings, but may be stored a second time."""
+"""Where config.json and the files must agree: the head that is tied to the embeddings, and the number of layers."""
 
+import re
 from typing import Any
 
 from solar.errors import ArtifactError
-from solar.weights.folder import ModelFolder
+from solar.weights.folder import CONFIG_FILE, ModelFolder
 from solar.weights.header import StoredTensor
 
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
@@ -11,6 +12,12 @@ HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
 """How names of the input embeddings end."""
 _PIECE_BYTES = 1 << 20
+
+_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_EXTRA = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_layers")
+"""Layers for multi-token prediction are numbered after the decoder's."""
+_LAYER = re.compile(r"^(.*?(?:^|\.)(?:layers|h|blocks))\.(\d+)\.")
+_OTHER_STACKS = re.compile("vision|visual|image|audio|speech|encoder|mtp")
 
 
 def is_tied(config: dict[str, Any]) -> bool:
@@ -57,3 +64,24 @@ def _same_bytes(first: StoredTensor, second: StoredTensor) -> bool:
             if left.read(count) != right.read(count):
                 return False
     return True
+
+
+def check_layer_count(model: ModelFolder) -> None:
+    """Raises `ArtifactError` where the only stack of layers in the files is not as deep as config.json says."""
+    inner = model.config.get("text_config")
+    config = inner if isinstance(inner, dict) else model.config
+    count = next((config[key] for key in _COUNTS if isinstance(config.get(key), int)), None)
+    stacks: dict[str, set[int]] = {}
+    for name in model.tensors:
+        if (match := _LAYER.match(name)) is not None and not _OTHER_STACKS.search(match.group(1)):
+            stacks.setdefault(match.group(1), set()).add(int(match.group(2)))
+    if count is None or len(stacks) != 1:
+        return
+    ((stack, numbers),) = stacks.items()
+    extra = sum(config[key] for key in _EXTRA if isinstance(config.get(key), int))
+    deepest = max(numbers)
+    if not count <= deepest + 1 <= count + max(extra, 0):
+        raise ArtifactError(
+            f"{model.folder}: {stack}.{deepest} is the last layer in the files, but {CONFIG_FILE} says {count} layers; "
+            "correct the number or the files"
+        )

@@ -12,8 +12,8 @@ from solar.errors import ArtifactError
 from solar.growth.job import work_out
 from solar.models.importing import import_model
 from solar.network.folder import check_files
+from solar.weights.agreement import check_tied_head
 from solar.weights.folder import open_folder
-from solar.weights.tied import check_tied_head
 
 LAYER = {f"model.layers.{layer}.input_layernorm.weight": np.ones(4, np.float32) for layer in range(2)}
 EMBEDDINGS = np.arange(32, dtype=np.float32).reshape(8, 4)
