@@ -42,7 +42,8 @@ def _merge(names: list[str], options: MergeOptions) -> None:
         sys.stdout.write(f"would write {in_words(report, target)}; nothing written\n")
         return
     report = merge(models, target, config, base, options.threads)
-    sys.stdout.write(f"wrote {in_words(report, target)}, {report.wall_seconds:.1f} s\n")
+    seconds = f"{report.wall_seconds:.1f} s"
+    sys.stdout.write("".join(f"{line}\n" for line in (f"wrote {in_words(report, target)}, {seconds}", *report.notes)))
 
 
 def in_words(report: MergeReport, target: Path) -> str:

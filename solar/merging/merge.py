@@ -18,6 +18,7 @@ from solar.errors import ConfigError, StageError
 from solar.merging.compatible import check_compatible
 from solar.merging.redundant import BUFFERS, tied_head
 from solar.merging.stream import CHUNK, Column, merge_tensor
+from solar.merging.templates import template_notes
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
 from solar.weights.header import StoredTensor, header_bytes
 from solar.weights.numbers import FORMATS
@@ -41,6 +42,8 @@ class MergeReport:
     """Peak of all threads' arrays; Python itself takes some 50 MB more."""
     wall_seconds: float = 0.0
     """0 where nothing was written."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the result."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def expected(columns: Sequence[ModelFolder], config: MergeConfig, threads: int) 
         parameters=sum(tensor.parameters for tensor in tensors),
         size_bytes=sum(path.stat().st_size for path in columns[-1].files),
         memory_bytes=threads * elements * wide,
+        notes=template_notes(columns[-len(config.models) :]),
     )
 
 

@@ -14,5 +14,5 @@ def run(config: MergeConfig, inputs: Inputs, output: Path, context: RunContext) 
     context.progress(summary)
     base = None if config.base is None else inputs[config.base].path / "model"
     report = merge([inputs[name].path / "model" for name in config.models], output / "model", config, base)
-    summary += class_label.relabel(output / "model")
+    summary += class_label.relabel(output / "model") + "".join(f"; {note}" for note in report.notes)
     return {"parameters": report.parameters, "tensors": report.tensors, "summary": summary}

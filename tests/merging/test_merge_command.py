@@ -108,3 +108,12 @@ def test_a_target_inside_a_model_is_refused(pair, tmp_path, capsys):
 def test_a_file_in_place_of_a_folder_is_told(pair, tmp_path, capsys):
     assert main([f"{pair[0]}/model.safetensors", pair[1], str(tmp_path / "out"), "method=average"]) == 1
     assert "expected a Hugging Face model folder" in capsys.readouterr().err
+
+
+def test_a_template_that_the_first_model_lacks_is_not_lost_without_a_word(model, tmp_path, capsys):
+    base, tuned = model({"a": [1.0]}), model({"a": [3.0]})
+    (tuned / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert main([str(base), str(tuned), str(tmp_path / "out"), "method=average"]) == 0
+    assert f"chat template: {tuned} has one, {base} has none" in capsys.readouterr().out
+    assert main([str(tuned), str(base), str(tmp_path / "other"), "method=average"]) == 0
+    assert "chat template" not in capsys.readouterr().out
