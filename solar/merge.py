@@ -39,11 +39,11 @@ def _merge(names: list[str], options: MergeOptions) -> None:
     base = None if config.base is None else Path(config.base).expanduser()
     if options.dry_run:
         report = prepare(models, target, config, base, options.threads).report
-        sys.stdout.write(f"would write {in_words(report, target)}; nothing written\n")
-        return
-    report = merge(models, target, config, base, options.threads)
-    seconds = f"{report.wall_seconds:.1f} s"
-    sys.stdout.write("".join(f"{line}\n" for line in (f"wrote {in_words(report, target)}, {seconds}", *report.notes)))
+        line = f"would write {in_words(report, target)}; nothing written"
+    else:
+        report = merge(models, target, config, base, options.threads)
+        line = f"wrote {in_words(report, target)}, {report.wall_seconds:.1f} s"
+    sys.stdout.write("\n".join((line, *report.notes)) + "\n")
 
 
 def in_words(report: MergeReport, target: Path) -> str:

@@ -115,5 +115,7 @@ def test_a_template_that_the_first_model_lacks_is_not_lost_without_a_word(model,
     (tuned / "chat_template.jinja").write_text("{{ messages[0].content }}")
     assert main([str(base), str(tuned), str(tmp_path / "out"), "method=average"]) == 0
     assert f"chat template: {tuned} has one, {base} has none" in capsys.readouterr().out
+    assert main([str(base), str(tuned), str(tmp_path / "plan"), "method=average", "dry_run=true"]) == 0
+    assert f"chat template: {tuned} has one, {base} has none" in capsys.readouterr().out
     assert main([str(tuned), str(base), str(tmp_path / "other"), "method=average"]) == 0
     assert "chat template" not in capsys.readouterr().out
