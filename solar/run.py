@@ -16,8 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from solar.artifacts.known import Known
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import Preflight, typed
+from solar.config.root import Preflight, Verification, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
@@ -58,7 +59,7 @@ def run(composed: DictConfig) -> float | None:
     check(config)
     config = expand(config)
     _make_root(Path(config.paths.root))
-    store = Store(Path(config.paths.root) / "artifacts")
+    store = _store(Path(config.paths.root), config.verify)
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
@@ -85,6 +86,11 @@ def run(composed: DictConfig) -> float | None:
     for line in add_job(artifacts, config.objective, objective):
         console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
     return objective
+
+
+def _store(root: Path, verify: Verification) -> Store:
+    contents = verify is not Verification.size
+    return Store(root / "artifacts", Known.load(root, contents, remember=verify is not Verification.always))
 
 
 def _overrides() -> list[str]:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 from solar.artifacts import process
 from solar.errors import ArtifactError, ArtifactInUse
+from solar.weights.digest import open_plain, read_plain
 
 NAME = "owner.json"
 _claims: dict[tuple[int, int], int] = {}
@@ -28,25 +30,36 @@ def claim(folder: Path) -> None:
         ArtifactInUse: another process is building the folder.
         ArtifactError: other processes took the folder three times in a row.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, mine = folder / NAME, folder / f".{NAME}.{os.getpid()}"
-    descriptor = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    path = folder / NAME
+    for _ in range(3):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if _take(path):
+                return
+        except FileNotFoundError:  # another process has just removed the folder, or our file in it
+            continue
+        _evict_dead_owner(path)
+    raise ArtifactError(f"{path}: another process took the folder first; wait for it, or run again")
+
+
+def _take(path: Path) -> bool:
+    """Write the owner file, and keep it locked; False where there is one."""
+    mine = path.with_name(f".{NAME}.{os.getpid()}-{secrets.token_hex(4)}")
+    # A new file, and never one that somebody has put there: no link is followed.
+    descriptor = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     claimed = False
     try:
         os.write(descriptor, json.dumps(process.describe() | {"locked": _lock(descriptor, mine)}).encode())
-        for _ in range(3):
-            try:
-                path.hardlink_to(mine)
-                claimed = True
-                _claims[_inode(path)] = descriptor
-                return
-            except FileExistsError:
-                _evict_dead_owner(path)
+        path.hardlink_to(mine)
+        claimed = True
+        _claims[_inode(path)] = descriptor
+    except FileExistsError:
+        pass
     finally:
-        mine.unlink()
+        mine.unlink(missing_ok=True)
         if not claimed:
             os.close(descriptor)
-    raise ArtifactError(f"{path}: another process took the folder first; wait for it, or run again")
+    return claimed
 
 
 def release(folder: Path) -> None:
@@ -59,26 +72,35 @@ def release(folder: Path) -> None:
             os.close(descriptor)
 
 
+def refuse_live_owner(folder: Path) -> None:
+    """Raises `ArtifactInUse` if a process builds the folder, or may do so where nothing can tell."""
+    path = folder / NAME
+    try:
+        owner = json.loads(read_plain(path))
+    except FileNotFoundError:
+        return
+    except (ValueError, RecursionError):
+        owner = {}
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); remove it if no process uses it") from error
+    owner = owner if isinstance(owner, dict) else {}
+    if owner.get("host") not in (None, socket.gethostname()):
+        raise ArtifactInUse(
+            f"{folder}: process {owner.get('pid')} on {owner.get('host')} is building it; "
+            f"wait for it, or delete {path} if that process has ended"
+        )
+    if _is_alive(owner, path):
+        raise ArtifactInUse(
+            f"{folder}: process {owner.get('pid')} is building it; wait for it to end, or stop it "
+            f"(if it has ended, delete {path})"
+        )
+
+
 def _evict_dead_owner(path: Path) -> None:
     # The lock on the folder keeps two newcomers from removing each other's fresh claim in place of the dead one.
     with locked(path.parent):
-        try:
-            owner = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return
-        except ValueError:
-            owner = {}
-        if owner.get("host") not in (None, socket.gethostname()):
-            raise ArtifactInUse(
-                f"{path.parent}: process {owner.get('pid')} on {owner.get('host')} is building it; "
-                f"wait for it, or delete {path} if that process has ended"
-            )
-        if _is_alive(owner, path):
-            raise ArtifactInUse(
-                f"{path.parent}: process {owner['pid']} is building it; wait for it to end, or stop it "
-                f"(if it has ended, delete {path})"
-            )
-        path.unlink()
+        refuse_live_owner(path.parent)
+        path.unlink(missing_ok=True)
 
 
 def _is_alive(owner: dict[str, Any], path: Path) -> bool:
@@ -90,13 +112,21 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     recorded = "namespace" in owner
     same_kernel = owner.get("boot") == process.boot_id()
     if same_kernel and owner.get("namespace", process.pid_namespace()) == process.pid_namespace():
-        return process.started(owner.get("pid", -1)) == owner.get("started") is not None
-    if not recorded:  # a claim without the fields above, from before a restart of the machine
+        runs = process.runs(owner.get("pid"), owner.get("started"))
+        if runs is not None:
+            return runs
+    elif not recorded:  # a claim without the fields above, from before a restart of the machine
         return False
-    if not owner["locked"]:
+    if not owner.get("locked"):
         return True  # nothing tells; the message says how to go on
-    with path.open("r+b") as file:
-        return not _try_lock(file.fileno())
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)  # NFS locks only what can be written
+    except PermissionError:
+        descriptor = open_plain(path)
+    try:
+        return not _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path) -> bool:
@@ -111,7 +141,7 @@ def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOTSUP):
+        if error.errno in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
             return False
         raise
     return True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from solar.artifacts.manifest import Manifest, provenance
 from solar.artifacts.store import Artifact, Store
+from solar.artifacts.tidy import remove_dead_attempts
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import SolarConfig
@@ -21,6 +22,8 @@ from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
 
+WORTH_A_LINE_BYTES = 2 * 10**9
+"""Reading so much takes seconds."""
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another run is building."""
 
@@ -39,6 +42,8 @@ class Executor:
         artifacts: dict[str, Artifact] = {}
         stop = Stop()
         with stop.listening():
+            remove_dead_attempts(self.store)
+            self._verify({name: stage.artifact for name, stage in plan.stages.items() if stage.artifact is not None})
             for name, stage in plan.stages.items():
                 if stage.artifact is not None:
                     artifacts[name] = stage.artifact
@@ -46,17 +51,32 @@ class Executor:
                     artifacts[name] = self._run_stage(stage, artifacts, stop)
         return artifacts
 
+    def _verify(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Refuse damage before work starts. Raises `ArtifactError`."""
+        unread = sum(sum(self.store.known.unread(made.path, made.manifest).values()) for made in artifacts.values())
+        with self.progress.stage("verify") if unread >= WORTH_A_LINE_BYTES else nullcontext() as line:
+            for name, artifact in artifacts.items():
+                if line is not None:
+                    line.update(name)
+                self.store.verify(artifact, name)
+            if line is not None:
+                line.ended = f"{unread / 1e9:.1f} GB of artifacts read"
+        self.store.known.save()
+
     def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop) -> Artifact:
         inputs = {name: artifacts[name] for name in stage.inputs}
         started = time.monotonic()
         with self.progress.stage(stage.name) as line:
             output = self._claimed(stage, line)
             if isinstance(output, Artifact):
+                self.store.verify(output, stage.name)
                 line.ended = f"same as {stage.same_as}" if stage.same_as else "found: another run made it"
                 return output
             # Training takes the signal itself and saves; a signal that comes too late for that waits for the artifact.
             with stop.held() if self._takes_signals(stage) else nullcontext():
                 try:
+                    for name, artifact in inputs.items():  # what was whole at the start may have been changed since
+                        self.store.verify(artifact, name)
                     metrics = _launched(stage, inputs, output, self._context(stage, line))
                     seconds = round(time.monotonic() - started, 3)
                     with stop.held():

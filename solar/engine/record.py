@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.artifacts.store import Artifact
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig

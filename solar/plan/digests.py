@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.config.source_files import COMPRESSED, ROWS, TEXTS, compression, kind, source_files
 from solar.errors import ConfigError
 from solar.weights.digest import file_sha256

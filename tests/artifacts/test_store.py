@@ -18,6 +18,9 @@ from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
 from solar.errors import ArtifactError, ArtifactInUse
 
+DEAD = {"host": socket.gethostname(), "boot": "before", "pid": 1, "started": "1"}
+"""An owner file of a process that ended with the machine's last start."""
+
 
 def _manifest(stage: str = "sft", identity: str = "0" * 12) -> Manifest:
     return Manifest(stage, "sft", identity, 1, {}, {}, {"loss": 1.5}, {}, {}, 0.1)
@@ -70,6 +73,7 @@ def test_leftovers_of_a_killed_attempt_do_not_get_into_the_artifact(tmp_path: Pa
     partial = store.partial("sft", "0" * 12)
     (partial / "model").mkdir(parents=True)
     (partial / "model" / "half").write_text("x")
+    (partial / "owner.json").write_text(json.dumps(DEAD))
     _publish(store)
     assert sorted(path.name for path in store.folder("sft", "0" * 12).rglob("*")) == [
         "manifest.json",

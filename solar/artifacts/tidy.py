@@ -1,0 +1,89 @@
+"""What crashes leave in a store: found, and removed where solar made it and no process uses it."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from solar.artifacts import claim
+from solar.artifacts.atomic import left_by_writers
+from solar.artifacts.listing import discard, is_real_folder, refuse_unreal_folder
+from solar.artifacts.store import CHECKPOINTS, PARTIAL, Store, read_artifact, remove, resumable
+from solar.errors import ArtifactError, ArtifactInUse
+
+
+@dataclass(frozen=True)
+class Litter:
+    """A path below `paths.root` that no run needs, or that a person should look at."""
+
+    path: Path
+    what: str
+    removable: bool
+    """Whether solar made it, and can make it again."""
+
+
+def remove_dead_attempts(store: Store) -> None:
+    """Remove the unfinished folders of processes that have ended, except those with checkpoints."""
+    for partial in store.root.glob(f"*{PARTIAL}"):
+        if _is_dead_attempt(partial):
+            _remove_dead_attempt(store, partial)
+
+
+def litter(root: Path) -> list[Litter]:
+    """Everything below `paths.root` that `python -m solar.artifacts gc` speaks of."""
+    artifacts = root / "artifacts"
+    folders = sorted(artifacts.iterdir()) if artifacts.is_dir() else []
+    places = [root, artifacts, *filter(is_real_folder, [*folders, *root.glob("runs/*/*")])]
+    found = [
+        Litter(path, "left by a write that was killed", True) for place in places for path in left_by_writers(place)
+    ]
+    return [*found, *(item for folder in folders for item in _of_folder(folder))]
+
+
+def remove_litter(root: Path, item: Litter) -> bool:
+    """Remove one item; False if a process has taken it meanwhile."""
+    if item.path.name.endswith(PARTIAL):
+        _remove_dead_attempt(Store(root / "artifacts"), item.path)
+    else:
+        discard(item.path)
+    return not item.path.exists()
+
+
+def _of_folder(folder: Path) -> Iterator[Litter]:
+    try:
+        refuse_unreal_folder(folder)
+        if not folder.name.endswith(PARTIAL):
+            read_artifact(folder, folder.name)
+        elif resumable(folder):
+            claim.refuse_live_owner(folder)
+            count = sum(1 for _ in (folder / CHECKPOINTS).iterdir())
+            yield Litter(
+                folder, f"unfinished, with {count} files or folders in {CHECKPOINTS}: its stage resumes", False
+            )
+        elif _is_dead_attempt(folder):
+            yield Litter(folder, "left by a run that was killed before its first checkpoint", True)
+        elif not (folder / claim.NAME).exists():
+            yield Litter(folder, f"holds no {claim.NAME}: solar did not make it", False)
+    except ArtifactInUse:
+        return
+    except (ArtifactError, PermissionError) as error:
+        yield Litter(folder, str(error).removeprefix(f"{folder.name}: ").removeprefix(f"{folder}: "), False)
+
+
+def _is_dead_attempt(partial: Path) -> bool:
+    """Whether an owner file names a process that has ended, and nothing is there to resume from."""
+    if not is_real_folder(partial) or resumable(partial):
+        return False
+    try:
+        if not (partial / claim.NAME).exists():
+            return not any(partial.iterdir())
+        claim.refuse_live_owner(partial)
+    except (ArtifactError, PermissionError):
+        return False
+    return True
+
+
+def _remove_dead_attempt(store: Store, partial: Path) -> None:
+    with claim.locked(store.root), suppress(ArtifactError, PermissionError):
+        claim.claim(partial)
+        remove(partial)
