@@ -119,6 +119,7 @@ class Executor:
             logger=self.config.logger,
             run_dir=self.run_dir,
             progress=line.update,
+            identity=stage.id,
         )
 
 
