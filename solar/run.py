@@ -22,6 +22,7 @@ from solar.config.root import Preflight, Verification, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
+from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
@@ -76,8 +77,10 @@ def run(composed: DictConfig) -> float | None:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
+    progress = Progress(console)
+    verify_finished(plan, store, progress)
     record = open_run(config, composed, plan, _overrides())
-    artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    artifacts = Executor(config, store, record.folder, progress).run(plan)
     record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):

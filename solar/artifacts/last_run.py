@@ -4,9 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from solar.artifacts.known import Known
-from solar.artifacts.manifest import NAME
-from solar.artifacts.store import Artifact, Store, read_artifact
 from solar.errors import ArtifactError
 from solar.weights.digest import read_plain
 
@@ -36,24 +33,3 @@ def last_run(root: Path) -> LastRun | None:
     ):
         raise ArtifactError(f"{records[-1]}: expected names of folders in artifacts/; delete the folder of that run")
     return LastRun(records[-1].parent, {stage: root / "artifacts" / name for stage, name in names.items()})
-
-
-def refuse_damaged(folder: Path) -> None:
-    """Raises `ArtifactError` if the folder is an artifact, or a folder of one, that is not as its stage left it.
-
-    A model's folder from elsewhere is no artifact, and passes.
-    """
-    folder = folder.absolute()
-    artifact = next((place for place in (folder, folder.parent) if _is_artifact(place)), None)
-    if artifact is None:
-        return
-    root = artifact.parent.parent
-    store = Store(artifact.parent, Known.load(root) if artifact.parent.name == "artifacts" else Known())
-    store.verify(Artifact(artifact, read_artifact(artifact, artifact.name)), artifact.name)
-    store.known.save()
-
-
-def _is_artifact(folder: Path) -> bool:
-    """Whether a folder has the name of an artifact, `stage-id`, and a manifest."""
-    label, _, identity = folder.name.rpartition("-")
-    return bool(label) and len(identity) == 12 and (folder / NAME).exists()

@@ -22,8 +22,6 @@ from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
 
-WORTH_A_LINE_BYTES = 2 * 10**9
-"""Reading so much takes seconds."""
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another run is building."""
 
@@ -43,25 +41,12 @@ class Executor:
         stop = Stop()
         with stop.listening():
             remove_dead_attempts(self.store)
-            self._verify({name: stage.artifact for name, stage in plan.stages.items() if stage.artifact is not None})
             for name, stage in plan.stages.items():
                 if stage.artifact is not None:
                     artifacts[name] = stage.artifact
                 elif stage.needed:
                     artifacts[name] = self._run_stage(stage, artifacts, stop)
         return artifacts
-
-    def _verify(self, artifacts: Mapping[str, Artifact]) -> None:
-        """Refuse damage before work starts. Raises `ArtifactError`."""
-        unread = sum(sum(self.store.known.unread(made.path, made.manifest).values()) for made in artifacts.values())
-        with self.progress.stage("verify") if unread >= WORTH_A_LINE_BYTES else nullcontext() as line:
-            for name, artifact in artifacts.items():
-                if line is not None:
-                    line.update(name)
-                self.store.verify(artifact, name)
-            if line is not None:
-                line.ended = f"{unread / 1e9:.1f} GB of artifacts read"
-        self.store.known.save()
 
     def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop) -> Artifact:
         inputs = {name: artifacts[name] for name in stage.inputs}
