@@ -157,7 +157,7 @@ def test_files_of_killed_writers_do_not_get_into_an_artifact(tmp_path: Path) -> 
 
 
 def _as_user(uid: int, umask: int, store: Store, content: str, publish: bool) -> str:
-    """Build as another user of the group 65500, and end without a goodbye; returns the error, if there was one."""
+    """Build as another user of the group 65500, and end without a goodbye; returns "done", or the error."""
     if os.geteuid() != 0:
         pytest.skip("only root can be two users")
     reading, writing = os.pipe()
@@ -171,9 +171,11 @@ def _as_user(uid: int, umask: int, store: Store, content: str, publish: bool) ->
             (store.begin("sft", ID) / "weights").write_text(content)
             if publish:
                 store.publish(_manifest())
-        except BaseException as error:
+            os.write(writing, b"done")
+        except (OSError, ArtifactError) as error:
             os.write(writing, repr(error).encode())
-        os._exit(0)
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
@@ -195,15 +197,15 @@ def shared() -> Path:
 def test_a_member_of_the_group_takes_over_from_another_who_died(shared: Path) -> None:
     """T-F1: two users at one store that their group may write."""
     store = Store(shared)
-    assert _as_user(65501, 0o002, store, "half", publish=False) == ""
-    assert _as_user(65502, 0o002, store, "whole", publish=True) == ""
+    assert _as_user(65501, 0o002, store, "half", publish=False) == "done"
+    assert _as_user(65502, 0o002, store, "whole", publish=True) == "done"
     assert (shared / f"sft-{ID}" / "weights").read_text() == "whole"
 
 
 def test_an_attempt_that_another_user_keeps_to_himself_is_left_as_it_is(shared: Path) -> None:
     """T-F1: without the right to write there, no file is removed."""
     store = Store(shared)
-    assert _as_user(65501, 0o022, store, "half", publish=False) == ""
+    assert _as_user(65501, 0o022, store, "half", publish=False) == "done"
     assert "PermissionError" in _as_user(65502, 0o022, store, "whole", publish=True)  # `solar.run` makes one line of it
     assert (shared / f"sft-{ID}.partial" / "weights").read_text() == "half"
 
