@@ -46,7 +46,7 @@ def _verify(options: ArtifactsOptions) -> None:
             refuse_unreal_folder(folder)
             artifact = Artifact(folder, read_artifact(folder, folder.name))
             store.verify(artifact, folder.name)
-        except ArtifactError as error:
+        except (ArtifactError, PermissionError) as error:
             damaged.append(str(error))
             continue
         size = sum(facts["size"] for facts in artifact.manifest.files.values())

@@ -72,18 +72,21 @@ def release(folder: Path) -> None:
             os.close(descriptor)
 
 
-def refuse_live_owner(folder: Path) -> None:
-    """Raises `ArtifactInUse` if a process builds the folder, or may do so where nothing can tell."""
+def refuse_live_owner(folder: Path) -> bytes | None:
+    """The owner file of a process that has ended; None if there is none.
+
+    Raises:
+        ArtifactInUse: a process builds the folder, or may do so where nothing can tell.
+        ArtifactError: the owner file is no file that can be read.
+    """
     path = folder / NAME
     try:
-        owner = json.loads(read_plain(path))
+        content = read_plain(path)
     except FileNotFoundError:
-        return
-    except (ValueError, RecursionError):
-        owner = {}
+        return None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); remove it if no process uses it") from error
-    owner = owner if isinstance(owner, dict) else {}
+    owner = _parsed(content)
     if owner.get("host") not in (None, socket.gethostname()):
         raise ArtifactInUse(
             f"{folder}: process {owner.get('pid')} on {owner.get('host')} is building it; "
@@ -94,13 +97,28 @@ def refuse_live_owner(folder: Path) -> None:
             f"{folder}: process {owner.get('pid')} is building it; wait for it to end, or stop it "
             f"(if it has ended, delete {path})"
         )
+    return content
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        owner = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _evict_dead_owner(path: Path) -> None:
-    # The lock on the folder keeps two newcomers from removing each other's fresh claim in place of the dead one.
-    with locked(path.parent):
-        refuse_live_owner(path.parent)
-        path.unlink(missing_ok=True)
+    # The lock on the folder keeps two newcomers from removing each other's fresh claim in place of the dead one. Where
+    # locks do nothing, what was moved aside is compared: a fresh claim goes back.
+    with locked(path.parent), suppress(FileNotFoundError):
+        dead = refuse_live_owner(path.parent)
+        aside = path.with_name(f".{NAME}.{os.getpid()}-{secrets.token_hex(4)}")
+        path.rename(aside)
+        if read_plain(aside) != dead:
+            with suppress(FileExistsError):
+                path.hardlink_to(aside)
+        aside.unlink()
 
 
 def _is_alive(owner: dict[str, Any], path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from solar.artifacts import claim
+from solar.artifacts import claim, process
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
 from solar.errors import ArtifactError, ArtifactInUse
@@ -120,10 +120,14 @@ def test_a_failed_attempt_without_checkpoints_leaves_nothing(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", ["work", "do nothing"])
+def test_of_eight_processes_exactly_one_builds(tmp_path: Path, locks: str) -> None:
+    """T-F1, T-F2: also where the file system ignores locks."""
     program = textwrap.dedent("""
-        import sys, time
+        import fcntl, sys, time
         from pathlib import Path
+        if sys.argv[2] == "do nothing":
+            fcntl.flock = lambda *_: None
         from solar.artifacts.store import Store
         from solar.errors import ArtifactError, ArtifactInUse
         try:
@@ -133,7 +137,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
         print("mine", flush=True)
         sys.stdin.read()
     """)
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(tmp_path), locks]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     several = [subprocess.Popen(command, **pipes) for _ in range(8)]
     # The losers end by themselves; the winner waits for its input to close.
@@ -147,6 +151,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:
+    """T-F1"""
     program = (
         "import sys; from pathlib import Path; from solar.artifacts.claim import claim\n"
         "claim(Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
@@ -161,6 +166,27 @@ def test_the_folder_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:
     owner.wait()
     claim.claim(tmp_path)
     assert json.loads((tmp_path / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_fresh_claim_in_the_place_of_a_dead_one_is_not_removed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-F2: two newcomers find a dead claim, locks do nothing, and the slower one acts on what it saw before."""
+    path, read = tmp_path / "owner.json", claim.read_plain
+    path.write_text(json.dumps(DEAD))
+    fresh = json.dumps(process.describe() | {"locked": False})
+
+    def overtaken(file: Path) -> bytes:
+        content = read(file)
+        if content == json.dumps(DEAD).encode():
+            path.unlink()
+            path.write_text(fresh)
+        return content
+
+    monkeypatch.setattr(claim, "read_plain", overtaken)
+    with pytest.raises(ArtifactInUse, match=f"process {os.getpid()} is building it"):
+        claim.claim(tmp_path)
+    assert path.read_text() == fresh and [each.name for each in tmp_path.iterdir()] == ["owner.json"]
 
 
 def test_a_folder_claimed_on_another_machine_is_left_alone(tmp_path: Path) -> None:
