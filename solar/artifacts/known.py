@@ -43,14 +43,14 @@ class Known:
         known = cls(root / FILE, contents)
         if contents and remember:
             for name, (seen, sha256) in _remembered(root / FILE).items():
-                known.seen[str(root.resolve() / name)] = seen, sha256
-                known.lasting.add(str(root.resolve() / name))
+                known.seen[str(root.absolute() / name)] = seen, sha256
+                known.lasting.add(str(root.absolute() / name))
         return known
 
     def note(self, folder: Path, read: Mapping[str, tuple[Stamp, str]], at_ns: int) -> None:
         """Remember files of a folder that were read until `at_ns`."""
         for name, (seen, sha256) in read.items():
-            path = str(folder.resolve() / name)
+            path = str(folder.absolute() / name)
             last_write = max(seen[3:])
             tick = _COARSE_NS if last_write % 10**9 == 0 else _FINE_NS
             self.seen[path] = seen, sha256
@@ -63,7 +63,7 @@ class Known:
         """Files of an artifact that have to be read to be verified, and their sizes."""
         if not self.contents:
             return {}
-        place, unread = folder.resolve(), {}
+        place, unread = folder.absolute(), {}
         for name, facts in manifest.files.items():
             seen = self.seen.get(str(place / name))
             if seen is None or seen[0] != _stamp_now(place / name):
@@ -74,7 +74,7 @@ class Known:
         """Raises `ArtifactError` for a file whose content is not what the manifest says."""
         if not self.contents:
             return
-        place = folder.resolve()
+        place = folder.absolute()
         try:
             unread = self.unread(folder, manifest)
             with ThreadPoolExecutor(HASHING_THREADS) as threads:
@@ -94,7 +94,7 @@ class Known:
         """Write what is known for later processes, if it has changed; what other processes wrote meanwhile stays."""
         if not self.changed or self.memory is None or not self.contents:
             return
-        root = self.memory.parent.resolve()
+        root = self.memory.parent.absolute()
         entries = _remembered(self.memory)
         for path, seen in self.seen.items():
             if Path(path).is_relative_to(root):

@@ -1,5 +1,6 @@
 """What crashes leave in a store: found, and removed where solar made it and no process uses it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from solar.artifacts import claim
 from solar.artifacts.atomic import left_by_writers
 from solar.artifacts.listing import discard, is_real_folder, refuse_unreal_folder
+from solar.artifacts.manifest import NAME
 from solar.artifacts.store import CHECKPOINTS, PARTIAL, Store, read_artifact, remove, resumable
 from solar.errors import ArtifactError, ArtifactInUse
 
@@ -23,10 +25,17 @@ class Litter:
 
 
 def remove_dead_attempts(store: Store) -> None:
-    """Remove the unfinished folders of processes that have ended, except those with checkpoints."""
-    for partial in store.root.glob(f"*{PARTIAL}"):
-        if _is_dead_attempt(partial):
-            _remove_dead_attempt(store, partial)
+    """Remove the unfinished folders of processes that have ended, except those with checkpoints.
+
+    Also checkpoints and claims in finished artifacts: they are left by a process that was killed right after it
+    published.
+    """
+    for folder in store.root.glob("*-*"):
+        if folder.name.endswith(PARTIAL) and _is_dead_attempt(folder):
+            _remove_dead_attempt(store, folder)
+        for path in _left_in_finished(folder):
+            with suppress(PermissionError):
+                discard(path)
 
 
 def litter(root: Path) -> list[Litter]:
@@ -54,6 +63,7 @@ def _of_folder(folder: Path) -> Iterator[Litter]:
         refuse_unreal_folder(folder)
         if not folder.name.endswith(PARTIAL):
             read_artifact(folder, folder.name)
+            yield from (Litter(path, "left in a finished artifact", True) for path in _left_in_finished(folder))
         elif resumable(folder):
             claim.refuse_live_owner(folder)
             count = sum(1 for _ in (folder / CHECKPOINTS).iterdir())
@@ -68,6 +78,16 @@ def _of_folder(folder: Path) -> Iterator[Litter]:
         return
     except (ArtifactError, PermissionError) as error:
         yield Litter(folder, str(error).removeprefix(f"{folder.name}: ").removeprefix(f"{folder}: "), False)
+
+
+def _left_in_finished(folder: Path) -> list[Path]:
+    if folder.name.endswith(PARTIAL) or not is_real_folder(folder) or not (folder / NAME).exists():
+        return []
+    try:
+        claim.refuse_live_owner(folder)
+    except (ArtifactError, PermissionError):
+        return []
+    return [path for path in (folder / CHECKPOINTS, folder / claim.NAME) if os.path.lexists(path)]
 
 
 def _is_dead_attempt(partial: Path) -> bool:

@@ -93,6 +93,16 @@ def test_each_file_is_read_once_to_be_published_and_not_again_by_the_next_proces
     assert sorted(reads) == ["scores.json", "scores.json", "weights"]
 
 
+def test_artifacts_on_another_disk_are_remembered_too(tmp_path: Path, reads: list[str]) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "artifacts").symlink_to(tmp_path / "disk")
+    _publish(_store(tmp_path / "root"))
+    reads.clear()
+    _verified(_store(tmp_path / "root"))
+    assert reads == []
+
+
 def test_a_changed_file_whose_old_time_was_put_back_is_read_again(tmp_path: Path) -> None:
     path = _publish(_store(tmp_path)).path / "model" / "weights"
     before = path.stat()
