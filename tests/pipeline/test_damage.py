@@ -51,8 +51,17 @@ def test_a_flipped_byte_is_refused_by_stage_and_file(finished: Path, run: Run, t
     assert done.returncode == 1 and line.startswith(f"error: {stage}: ") and f"/{name}: " in line
     assert f"delete {_artifact(root, stage)} to make it again" in line
     assert sorted((root / "runs").rglob("*")) == runs
-    shutil.rmtree(_artifact(root, stage))
-    assert run(root, f"until={stage}").returncode == 0
+
+
+def test_what_was_refused_is_made_again_when_its_folder_is_deleted(finished: Path, run: Run, tmp_path: Path) -> None:
+    root, name = tmp_path / "root", "tokenizer/tokenizer.json"
+    shutil.copytree(finished, root)
+    expected = (_artifact(root, "tokenizer") / name).read_bytes()
+    _flip(_artifact(root, "tokenizer") / name)
+    assert run(root).returncode == 1
+    shutil.rmtree(_artifact(root, "tokenizer"))
+    assert run(root, "until=tokenizer").returncode == 0
+    assert (_artifact(root, "tokenizer") / name).read_bytes() == expected
 
 
 def test_chat_refuses_a_damaged_model(finished: Path, tmp_path: Path) -> None:
