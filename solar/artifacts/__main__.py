@@ -13,7 +13,8 @@ from pathlib import Path
 from solar.arguments import run
 from solar.artifacts.known import Known
 from solar.artifacts.listing import refuse_unreal_folder
-from solar.artifacts.store import PARTIAL, Artifact, Store, read_artifact
+from solar.artifacts.reading import read_artifact
+from solar.artifacts.store import PARTIAL, Artifact, Store
 from solar.artifacts.tidy import litter, remove_litter
 from solar.errors import ArtifactError, ConfigError, hint
 

@@ -1,17 +1,15 @@
 """Who is building a folder: one process at a time; the claim of a dead process is removed."""
 
-import errno
-import fcntl
 import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from solar.artifacts import process
+from solar.artifacts.locks import lock, locked, try_lock
 from solar.errors import ArtifactError, ArtifactInUse
 from solar.weights.digest import open_plain, read_plain
 
@@ -49,7 +47,7 @@ def _take(path: Path) -> bool:
     descriptor = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     claimed = False
     try:
-        os.write(descriptor, json.dumps(process.describe() | {"locked": _lock(descriptor, mine)}).encode())
+        os.write(descriptor, json.dumps(process.describe() | {"locked": lock(descriptor, mine)}).encode())
         path.hardlink_to(mine)
         claimed = True
         _claims[_inode(path)] = descriptor
@@ -142,37 +140,7 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     except PermissionError:
         descriptor = open_plain(path)
     try:
-        return not _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> bool:
-    """Lock a file as long as this process lives; False where the file system ignores locks."""
-    if not _try_lock(descriptor):
-        return False
-    with path.open("r+b") as other:
-        return not _try_lock(other.fileno())
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
-            return False
-        raise
-    return True
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait for the folder's lock and hold it; no lock where the file system has none."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        return not try_lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -20,7 +20,8 @@ def refuse_damaged(folder: Path) -> None:
 
 def _refuse_damaged_artifact(place: Path) -> None:
     from solar.artifacts.known import Known  # importing these takes as long as growing a small model
-    from solar.artifacts.store import Artifact, Store, read_artifact
+    from solar.artifacts.reading import read_artifact
+    from solar.artifacts.store import Artifact, Store
 
     known = Known.load(place.parent.parent) if place.parent.name == "artifacts" else Known()
     Store(place.parent, known).verify(Artifact(place, read_artifact(place, place.name)), place.name)

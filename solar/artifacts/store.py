@@ -9,11 +9,12 @@ from solar.artifacts import claim
 from solar.artifacts.atomic import flush
 from solar.artifacts.known import Known
 from solar.artifacts.listing import discard, files_below, is_real_folder, refuse_unreal_folder
+from solar.artifacts.locks import locked
 from solar.artifacts.manifest import NAME, Manifest, describe_files
+from solar.artifacts.reading import CHECKPOINTS as CHECKPOINTS
+from solar.artifacts.reading import read_artifact
 from solar.errors import ArtifactError
 
-CHECKPOINTS = "checkpoints"
-"""Folder in an unfinished stage that an interrupted training resumes from; gone once it is published."""
 PARTIAL = ".partial"
 
 
@@ -88,7 +89,7 @@ class Store:
             ArtifactError: a link, or a folder that solar did not make, has the folder's name.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with claim.locked(self.root):  # two runs that label one id differently must choose the same folder
+        with locked(self.root):  # two runs that label one id differently must choose the same folder
             partial = self.partial(stage, identity)
             refuse_unreal_folder(partial)
             _refuse_others_files(partial)
@@ -109,7 +110,7 @@ class Store:
         """Turn the built folder into the artifact: describe its files, write the manifest, take the name."""
         partial = self.partial(manifest.stage, manifest.id)
         folder = partial.with_name(f"{manifest.stage}-{manifest.id}")
-        with claim.locked(self.root):
+        with locked(self.root):
             for left in (*partial.glob(f".{claim.NAME}.*"), *partial.glob(f".{NAME}.*")):  # by killed processes
                 discard(left)
         # Claim and checkpoints stay until the artifact has its name: a stop on the way loses nothing.
@@ -118,7 +119,7 @@ class Store:
         read_until = time.time_ns()
         manifest.write(partial)
         try:
-            with claim.locked(self.root):  # not while another process looks into the folder, to claim it
+            with locked(self.root):  # not while another process looks into the folder, to claim it
                 partial.rename(folder)
         except OSError:
             # A process that did not see our claim was faster; its artifact has the same identity.
@@ -141,33 +142,6 @@ class Store:
             claim.release(partial)
         else:
             remove(partial)
-
-
-def read_artifact(folder: Path, stage: str) -> Manifest:
-    """The manifest of a finished artifact, whose files are there with the sizes it gives.
-
-    Raises `ArtifactError`, which begins with `stage`, for anything else.
-    """
-    if not (folder / NAME).exists():
-        raise ArtifactError(f"{stage}: {folder}: has no {NAME}, so it is not complete; delete it to make it again")
-    try:
-        manifest = Manifest.read(folder)
-        found = files_below(folder, (NAME, claim.NAME, CHECKPOINTS))
-    except ArtifactError as error:
-        raise ArtifactError(f"{stage}: {error}") from error
-    for name, facts in manifest.files.items():
-        size = found[name].st_size if name in found else None
-        if size != facts["size"]:
-            state = "is missing" if size is None else f"has {size:,} bytes"
-            raise ArtifactError(
-                f"{stage}: {folder / name}: {state}, expected {facts['size']:,} bytes; delete {folder} to make it again"
-            )
-    for name in found:
-        if name not in manifest.files and not any(part.startswith(".") for part in name.split("/")):
-            raise ArtifactError(
-                f"{stage}: {folder / name}: is not in {NAME}, so the stage did not leave it; move it away"
-            )
-    return manifest
 
 
 def resumable(partial: Path) -> bool:

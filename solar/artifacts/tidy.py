@@ -9,8 +9,10 @@ from pathlib import Path
 from solar.artifacts import claim
 from solar.artifacts.atomic import left_by_writers
 from solar.artifacts.listing import discard, is_real_folder, refuse_unreal_folder
+from solar.artifacts.locks import locked
 from solar.artifacts.manifest import NAME
-from solar.artifacts.store import CHECKPOINTS, PARTIAL, Store, read_artifact, remove, resumable
+from solar.artifacts.reading import CHECKPOINTS, read_artifact
+from solar.artifacts.store import PARTIAL, Store, remove, resumable
 from solar.errors import ArtifactError, ArtifactInUse
 
 
@@ -104,6 +106,6 @@ def _is_dead_attempt(partial: Path) -> bool:
 
 
 def _remove_dead_attempt(store: Store, partial: Path) -> None:
-    with claim.locked(store.root), suppress(ArtifactError, PermissionError):
+    with locked(store.root), suppress(ArtifactError, PermissionError):
         claim.claim(partial)
         remove(partial)

@@ -46,6 +46,7 @@ def test_published_artifact_is_found_with_its_files_described(tmp_path: Path) ->
 
 
 def test_what_is_being_built_is_not_found(tmp_path: Path) -> None:
+    """T-F3"""
     store = Store(tmp_path)
     partial = store.begin("sft", "0" * 12)
     (partial / "model").mkdir()

@@ -214,6 +214,7 @@ def test_what_lies_in_the_way_of_a_checkpoint_is_removed_without_what_it_links_t
 
 
 def test_swapped_tensor_files_are_noticed(tmp_path):
+    """T-A5"""
     _save(tmp_path, 1)
     _save(tmp_path, 2)
     one, two = (checkpoint_path(tmp_path, step) / TENSORS for step in (1, 2))
@@ -270,6 +271,7 @@ def _killed_at(call, folder):
 
 
 def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
+    """T-A3"""
     call = 0
     while True:
         folder = tmp_path / str(call)
@@ -290,6 +292,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
 def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing):
+    """T-A4"""
     _save(tmp_path, 1)
 
     def fail(*_):
@@ -320,6 +323,7 @@ def _larger(numbers):
 
 @pytest.mark.parametrize("numbers", [100_000, 14_000])
 def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_disk, numbers):
+    """T-A6"""
     _save(full_disk, 1)
     with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*No space left.*free some space"):
         SafetensorsCheckpointIO().save_checkpoint(_larger(numbers), checkpoint_path(full_disk, 2))
@@ -330,6 +334,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_d
 
 
 def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
+    """T-A6"""
     _save(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
@@ -351,6 +356,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_one(tmp_path):
 
 
 def test_a_checkpoint_holds_the_values_of_the_moment_it_was_saved(tmp_path):
+    """T-A12"""
     state = _state(3)
     SafetensorsCheckpointIO().save_checkpoint(state, checkpoint_path(tmp_path, 3))
     state["state_dict"]["embed"].zero_()
