@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from solar.errors import ArtifactError
+from solar.errors import ArtifactError, one_line
 from solar.weights.digest import read_plain
 
 
@@ -27,7 +27,8 @@ def last_run(root: Path) -> LastRun | None:
     try:
         names = json.loads(read_plain(records[-1]))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{records[-1]}: cannot be read ({error}); delete the folder of that run") from error
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ArtifactError(f"{records[-1]}: cannot be read ({reason}); delete the folder of that run") from error
     if not isinstance(names, dict) or not all(
         isinstance(name, str) and Path(name).name == name for name in names.values()
     ):

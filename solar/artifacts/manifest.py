@@ -52,7 +52,9 @@ class Manifest:
             content = json.loads(read_plain(path), object_pairs_hook=unique)
             manifest = cls(**content)
             problem = _problem(manifest, content)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except (ValueError, TypeError, RecursionError) as error:
             problem = f"cannot be read ({one_line(error)})"
         if problem is not None:
             raise ArtifactError(f"{path}: {problem}; delete {folder} to make it again")

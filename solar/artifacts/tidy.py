@@ -63,23 +63,26 @@ def remove_litter(root: Path, item: Litter) -> bool:
 def _of_folder(folder: Path) -> Iterator[Litter]:
     try:
         refuse_unreal_folder(folder)
-        if not folder.name.endswith(PARTIAL):
+        if folder.name.endswith(PARTIAL):
+            claim.refuse_live_owner(folder)
+            yield _attempt(folder)
+        else:
             read_artifact(folder, folder.name)
             yield from (Litter(path, "left in a finished artifact", True) for path in _left_in_finished(folder))
-        elif resumable(folder):
-            claim.refuse_live_owner(folder)
-            count = sum(1 for _ in (folder / CHECKPOINTS).iterdir())
-            yield Litter(
-                folder, f"unfinished, with {count} files or folders in {CHECKPOINTS}: its stage resumes", False
-            )
-        elif _is_dead_attempt(folder):
-            yield Litter(folder, "left by a run that was killed before its first checkpoint", True)
-        elif not (folder / claim.NAME).exists():
-            yield Litter(folder, f"holds no {claim.NAME}: solar did not make it", False)
     except ArtifactInUse:
         return
     except (ArtifactError, PermissionError) as error:
         yield Litter(folder, str(error).removeprefix(f"{folder.name}: ").removeprefix(f"{folder}: "), False)
+
+
+def _attempt(partial: Path) -> Litter:
+    """What an unfinished folder is that no process builds."""
+    if resumable(partial):
+        count = sum(1 for _ in (partial / CHECKPOINTS).iterdir())
+        return Litter(partial, f"unfinished, with {count} files or folders in {CHECKPOINTS}: its stage resumes", False)
+    if _is_dead_attempt(partial):
+        return Litter(partial, "left by a run that was killed before its first checkpoint", True)
+    return Litter(partial, f"holds no {claim.NAME}: solar did not make it", False)
 
 
 def _left_in_finished(folder: Path) -> list[Path]:

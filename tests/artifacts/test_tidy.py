@@ -70,6 +70,7 @@ def test_the_attempt_of_a_live_process_is_left_to_it(tmp_path: Path) -> None:
 
 def test_gc_says_what_it_would_remove_and_removes_it_when_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "artifacts" / f"torn-{'5' * 12}").mkdir()
+    os.mkfifo(_attempt(root, "piped-000000000006", None) / "owner.json")
     before = sorted(root.rglob("*"))
     assert main(["gc", f"root={root}"]) == 0
     lines = capsys.readouterr().out.replace(f"{root}/", "").splitlines()
@@ -77,6 +78,7 @@ def test_gc_says_what_it_would_remove_and_removes_it_when_told(root: Path, capsy
     assert [line.split()[:3] for line in lines] == [
         ["would", "remove", ".verified.json.17-aa:"],
         ["would", "remove", "artifacts/dead-000000000001.partial:"],
+        ["kept", "artifacts/piped-000000000006.partial:", "artifacts/piped-000000000006.partial/owner.json:"],
         ["kept", "artifacts/resumable-000000000002.partial:", "unfinished,"],
         ["kept", "artifacts/strange-000000000004.partial:", "holds"],
         ["kept", f"artifacts/torn-{'5' * 12}:", "has"],
@@ -84,7 +86,7 @@ def test_gc_says_what_it_would_remove_and_removes_it_when_told(root: Path, capsy
     assert main(["gc", f"root={root}", "delete=true"]) == 0
     assert capsys.readouterr().out.count("removed  ") == 2
     left = sorted(path.name for path in (root / "artifacts").iterdir())
-    assert left == [*LEFT, "strange-000000000004.partial", f"torn-{'5' * 12}"]
+    assert left == sorted([*LEFT, "piped-000000000006.partial", "strange-000000000004.partial", f"torn-{'5' * 12}"])
     assert not (root / ".verified.json.17-aa").exists()
 
 
