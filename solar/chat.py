@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.arguments import run
+from solar.artifacts.damage import refuse_damaged
 from solar.artifacts.last_run import last_run
 from solar.errors import ConfigError
 
@@ -155,6 +156,7 @@ def typed() -> Iterator[str]:
 def _chat(names: list[str], options: Options) -> None:
     options.check()
     folder = find_model(names[0], options.root)
+    refuse_damaged(folder)
     speaker = Speaker(folder, options)
     if options.prompt is not None:
         talk(speaker, iter([options.prompt]))

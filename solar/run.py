@@ -17,11 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from solar.artifacts.known import Known
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import Preflight, typed
+from solar.config.root import Preflight, Verification, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
+from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
@@ -63,7 +65,7 @@ def run(composed: DictConfig) -> float | None:
     check(config)
     config = expand(config)
     _make_root(Path(config.paths.root))
-    store = Store(Path(config.paths.root) / "artifacts")
+    store = _store(Path(config.paths.root), config.verify)
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
@@ -80,8 +82,10 @@ def run(composed: DictConfig) -> float | None:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
+    progress = Progress(console)
+    verify_finished(plan, store, progress)
     record = open_run(config, composed, plan, overrides)
-    artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    artifacts = Executor(config, store, record.folder, progress).run(plan)
     record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
@@ -90,6 +94,11 @@ def run(composed: DictConfig) -> float | None:
     for line in add_job(artifacts, config.objective, objective, overrides):
         console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
     return objective
+
+
+def _store(root: Path, verify: Verification) -> Store:
+    contents = verify is not Verification.size
+    return Store(root / "artifacts", Known.load(root, contents, remember=verify is not Verification.always))
 
 
 def _overrides() -> list[str]:

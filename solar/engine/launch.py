@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import cast
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES, function_of
 from solar.engine.context import Inputs, Metrics, RunContext, Stage
