@@ -14,7 +14,7 @@ from typing import Any
 
 from solar.arguments import run
 from solar.config.growth_plan import GrowthPlan, Init, PlanName
-from solar.errors import DataError
+from solar.errors import DataError, printable
 
 
 @dataclass
@@ -109,7 +109,7 @@ def _live_line(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(f"{text}\n", keep="\n"))
 
 
 if __name__ == "__main__":

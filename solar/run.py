@@ -24,7 +24,7 @@ from solar.engine.execute import Executor
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
-from solar.errors import ConfigError, Interrupted, SolarError
+from solar.errors import ConfigError, Interrupted, SolarError, printable_line, warning_line
 from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
@@ -70,7 +70,7 @@ def run(composed: DictConfig) -> float | None:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
     if missing and config.preflight is Preflight.refuse:
-        raise SolarError("\n".join(missing))
+        raise SolarError(*missing)
     for lack in missing:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
@@ -116,21 +116,21 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = warning_line
     register()
-    with _one_line_errors(arguments):
+    with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
 
 
 def _job(composed: DictConfig) -> float | None:
     """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
-    with _one_line_errors(sys.argv[1:]):
+    with one_line_errors(sys.argv[1:]):
         return run(composed)
 
 
 @contextmanager
-def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
+def one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
@@ -172,8 +172,8 @@ def _as_hydra_takes_it(argument: str) -> str:
 
 
 def _print_error(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    for line in lines.split("\n"):
+        print(f"error: {printable_line(line)}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "engine": {"errors", "config", "artifacts", "plan"},
     "explain": {"errors", "config", "plan"},
     "growth": {"errors", "config", "weights", "models"},
-    "data": {"errors", "config"},
+    "data": {"errors", "config", "weights"},
     "models": {"errors", "config", "weights"},
     "merging": {"errors", "config", "weights"},
     "network": {"errors", "config", "data", "weights", "growth"},

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from solar.weights.folder import ModelFolder, member
+from solar.weights.folder import ModelFolder
 from solar.weights.json_file import read_json
+from solar.weights.members import member
 
 
 def template_notes(models: Sequence[ModelFolder]) -> tuple[str, ...]:
