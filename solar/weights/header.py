@@ -17,6 +17,14 @@ from solar.weights.strict_json import UINT64, is_text, parse
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the format's own reader accepts."""
+MAX_TENSORS = 200_000
+"""In one file. The largest mixtures of experts have half as many in all their files; a header of the longest length
+could announce a million, which take minutes and gigabytes."""
+STRICTER = {
+    "comes twice": "readers differ in which of two entries of one name they take, so one file could be two models",
+    f"expected at most {MAX_TENSORS:,} tensors": "a header takes twenty times its size in memory",
+}
+"""Part of the message -> why we refuse a file that the format's own reader accepts."""
 
 DTYPE_BITS = {
     **dict.fromkeys(["F4"], 4),
@@ -62,7 +70,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Raises `ArtifactError`, with the file and the tensor, for everything that the format's own reader refuses.
 
-    Stricter in one way: a name that comes twice is refused; that reader takes the last.
+    `STRICTER` says what else is refused.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -100,6 +108,8 @@ def encode_header(
 def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:
     if not text.startswith(b"{"):
         _refuse(path, f"header starts with {text[:1]!r}, expected '{{'")
+    if (count := text.count(b"{")) > MAX_TENSORS + 2:
+        _refuse(path, f"{count:,} objects in the header, expected at most {MAX_TENSORS:,} tensors")
     try:
         entries = parse(text)
     except (ValueError, RecursionError) as error:

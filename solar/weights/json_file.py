@@ -22,7 +22,7 @@ MAX_COUNT = 100_000
 _COUNT = re.compile(r"(^|_)(layers?|experts?|labels|heads|blocks|depths?|stages|codebooks)(_|$)")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, most_values: int = MAX_VALUES) -> dict[str, Any]:
     """The JSON object of a file.
 
     Raises:
@@ -36,8 +36,8 @@ def read_json(path: Path) -> dict[str, Any]:
         if size > MAX_BYTES:
             raise ArtifactError(f"{path}: {size:,} bytes found, expected at most {MAX_BYTES:,}")
         text = path.read_bytes()
-        if (values := sum(map(text.count, (b",", b"[", b"{")))) > MAX_VALUES:
-            raise ArtifactError(f"{path}: {values:,} values found, expected at most {MAX_VALUES:,}")
+        if (values := sum(map(text.count, (b",", b"[", b"{")))) > most_values:
+            raise ArtifactError(f"{path}: {values:,} values found, expected at most {most_values:,}")
         content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file, expected a Hugging Face model folder") from None

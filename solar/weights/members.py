@@ -4,10 +4,11 @@ A folder is somebody else's. Its files are regular files in the folder itself, o
 chooses no code and asks for no billion layers. Libraries follow links, wait for pipes, and build what JSON asks for.
 """
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from solar.errors import ArtifactError
 from solar.weights.json_file import MAX_BYTES, code_keys, huge_counts, read_json
@@ -26,6 +27,11 @@ CONFIGURATIONS = (
     "model.safetensors.index.json",
 )
 """JSON files that transformers reads in a model folder, besides the vocabulary."""
+MAX_CONFIGURATION_VALUES = 500_000
+"""Indexes of the largest mixtures of experts list a quarter of this."""
+MAX_ID = 10**7
+_LONG_NUMBER = re.compile(rb"[:,\[]\s*[0-9]{8,}\s*[,}\]]")
+"""Tokenizers with such a number are rare: only they are parsed, which takes a second for the largest."""
 VOCABULARIES = ("tokenizer*.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "*.jinja")
 TEMPLATES = "additional_chat_templates"
 """Folder of named chat templates, `*.jinja`."""
@@ -43,14 +49,27 @@ def check_members(folder: Path) -> None:
             _refuse(path, f"{size:,} bytes found, expected at most {MAX_BYTES:,}")
         if name in CONFIGURATIONS:
             _check_json(path)
+        elif path.suffix == ".json" and _LONG_NUMBER.search(path.read_bytes()):
+            _check_ids(path)
 
 
 def _check_json(path: Path) -> None:
-    content = read_json(path)
+    content = read_json(path, MAX_CONFIGURATION_VALUES)
     for key in code_keys(content):
         _refuse(path, f"{key} asks to run code, which is never done here; remove the key if the model works without it")
     for key, count in huge_counts(content):
         _refuse(path, f"{key}: {count:,} found, more than any model has; correct the number")
+
+
+def _check_ids(path: Path) -> None:
+    """tokenizers reserves memory for as many tokens as the largest id says; where that fails, the process ends."""
+    waiting: list[Any] = [read_json(path)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and value > MAX_ID:
+            _refuse(path, f"{value} found, expected ids of tokens up to {MAX_ID:,}")
 
 
 def _present(folder: Path) -> Iterator[str]:

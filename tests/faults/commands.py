@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,13 @@ def _load(here: Path) -> None:
     """Import what the commands need, and make their good inputs."""
     import shutil
 
+    import transformers.models.auto.tokenization_auto  # noqa: F401
+
     from solar import chat, diagnose, grow, merge, run  # noqa: F401
     from solar.data.encode import encode  # noqa: F401
     from solar.diagnosis import diagnose as _  # noqa: F401
     from solar.engine.launch import resolve
     from tests.faults.hostile import make_base
-
-    import transformers.models.auto.tokenization_auto  # noqa: F401
 
     for kind in ("import_model", "evaluate", "soup", "merge", "prepare_data"):
         resolve(kind)
