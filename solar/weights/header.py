@@ -1,4 +1,4 @@
-"""Read the header of a safetensors file, trusting nothing in it.
+"""Headers of safetensors files: read without trust, and written.
 
 The format: 8 bytes of little-endian length, that many bytes of JSON, then the raw bytes of the tensors end to end.
 """
@@ -6,7 +6,7 @@ The format: 8 bytes of little-endian length, that many bytes of JSON, then the r
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +36,8 @@ DTYPE_BITS = {
 }
 FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
 """Formats that arithmetic is done in."""
+METADATA = {"format": "pt"}
+"""What `transformers` expects in a file's header."""
 DTYPE_OF = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Names of number formats in configurations -> in files."""
 
@@ -103,6 +105,16 @@ def encode_header(
     text = json.dumps({"__metadata__": dict(metadata), **tensors}, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * ((residue - LENGTH_BYTES - len(text)) % modulus)
     return struct.pack("<Q", len(text)) + text
+
+
+def header_entries(dtypes: Mapping[str, str], shapes: Mapping[str, Iterable[int]]) -> dict[str, dict[str, Any]]:
+    """Tensors laid end to end, for `encode_header`: name -> dtype, shape, data_offsets."""
+    entries: dict[str, dict[str, Any]] = {}
+    offset = 0
+    for name, shape in shapes.items():
+        start, offset = offset, offset + math.prod(shape) * DTYPE_BITS[dtypes[name]] // 8
+        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, offset]}
+    return entries
 
 
 def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:

@@ -8,11 +8,13 @@ is killed; its memory is limited.
 import contextlib
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,10 +109,19 @@ def prepare_data(folder: Path, here: Path) -> int:
     return _stage(config, {"model": folder.parent}, here)
 
 
+def run_code_of_the_folder(folder: Path, here: Path) -> int:
+    """What no command does."""
+    code = (folder / "payload.py").read_text()
+    exec(compile(code, str(folder / "payload.py"), "exec"), {})
+    pickle.loads(pickle.dumps(Path("a")))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Path, Path], int]] = {
     command.__name__: command
     for command in (chat, diagnose, merge, merge_second, grow, import_model, evaluate, soup, prepare_data)
 }
+SENTINEL = {"run_code_of_the_folder": run_code_of_the_folder}
 
 
 def _stage(config: Any, inputs: dict[str, Path], here: Path) -> int:
@@ -139,18 +150,28 @@ class Server:
 
     def __init__(self, here: Path) -> None:
         """`here`: a folder for good inputs, and for what commands write."""
+        self._is_ready = False
         quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.commands", str(here)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, **quiet, "TRANSFORMERS_VERBOSITY": "error"},
         )
 
+    def ready(self) -> None:
+        """Wait until the good inputs lie there."""
+        if not self._is_ready:
+            assert self._process.stdout is not None
+            assert self._process.stdout.readline() == "ready\n", "the process that runs commands did not start"
+            self._is_ready = True
+
     def run(self, command: str, folder: Path, out: Path) -> Outcome:
         """`out`: an empty folder, in which a command writes to `out`."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        self.ready()
         request = {"command": command, "folder": str(folder), "out": str(out)}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -166,6 +187,8 @@ def serve(here: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _load(here)
+    answers.write("ready\n")
+    answers.flush()
     for line in sys.stdin:
         answers.write(json.dumps(_forked(json.loads(line), here)) + "\n")
         answers.flush()
@@ -240,21 +263,18 @@ def _child(request: dict[str, str], out: Path) -> None:
         os.dup2(os.open(out / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    sys.stdin = open(0)
+    sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     _watch(Path(request["folder"]), out / "ran")
     warnings.simplefilter("ignore")
     status = 1
     try:
-        status = COMMANDS[request["command"]](Path(request["folder"]), out)
+        status = (COMMANDS | SENTINEL)[request["command"]](Path(request["folder"]), out)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 (the tests look for the traceback, whatever was raised)
         traceback.print_exc()
-        status = 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
