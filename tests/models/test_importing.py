@@ -196,7 +196,7 @@ def test_another_number_of_layers_than_in_the_files_is_refused_at_once(layers, m
 def test_a_billion_layers_are_refused_before_any_library_counts_them(tmp_path):
     source = mistral(tmp_path / "source")
     edit(source / "config.json", num_hidden_layers=10**9)
-    with pytest.raises(ArtifactError, match=r"config\.json: num_hidden_layers: 1,000,000,000 found, more than any model"):
+    with pytest.raises(ArtifactError, match=r"config\.json: num_hidden_layers: 1,000,000,000 found, more than"):
         bring(source, tmp_path / "model")
 
 

@@ -118,7 +118,7 @@ def test_a_length_that_lies_is_refused(raw, tmp_path):
 
 
 def disagreement(path, raw):
-    """Why our verdict on a file is not the official one; None if it is, or if we are stricter in a way of `STRICTER`."""
+    """Why our verdict on a file is not the official one; None if it is, or if `STRICTER` says why we refuse."""
     path.write_bytes(raw)
     mine, theirs = ours(path), official(path)
     if mine == theirs:
