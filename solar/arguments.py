@@ -19,7 +19,8 @@ from omegaconf import MISSING as OMITTED
 
 from solar.config.docstrings import docstrings
 from solar.engine.disk import disk_problem
-from solar.errors import ConfigError, SolarError, hint, printable_line, warning_line
+from solar.errors import ConfigError, SolarError, hint, printable_line
+from solar.redaction import redact, redact_tracebacks
 
 T = TypeVar("T")
 _SETTING = re.compile(r"[a-z_]+=")
@@ -47,10 +48,11 @@ def run(
     0: done, or help was asked for; 1: refused, after a line for each problem; 2: no words, so the usage was printed.
     """
     words = sys.argv[1:] if words is None else words
+    redact_tracebacks()
     if not words or _HELP & set(words):
         sys.stdout.write(f"{usage.strip()}\n{_help(options, hidden)}")
         return 0 if words else 2
-    warnings.formatwarning = warning_line
+    warnings.formatwarning = warning
     try:
         body(*read(words, options, names, hidden))
     except SolarError as error:
@@ -155,7 +157,12 @@ def _default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def warning(message: object, *place: object, **details: object) -> str:
+    """For `warnings.formatwarning`: the message as one line, without the place in the code."""
+    return f"warning: {printable_line(redact(str(message)))}\n"
+
+
 def _refuse(*problems: str) -> int:
     for problem in problems:
-        sys.stderr.write(f"error: {printable_line(problem)}\n")
+        sys.stderr.write(f"error: {printable_line(redact(problem))}\n")
     return 1

@@ -77,11 +77,6 @@ class Interrupted(SolarError):
     """A signal stopped the run; finished work is saved, and the same command resumes (exit code 75)."""
 
 
-def warning_line(message: object, *place: object, **details: object) -> str:
-    """For `warnings.formatwarning`: the message as one line, without the place in the code."""
-    return f"warning: {printable_line(str(message))}\n"
-
-
 @contextmanager
 def library_errors(where: object, way_out: str, kind: type[SolarError]) -> Iterator[None]:
     """Around a call of a library that reads a foreign file: whatever it raises becomes a `kind` in one line.

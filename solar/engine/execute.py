@@ -20,6 +20,8 @@ from solar.engine.progress import Line, Progress
 from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
+from solar.redaction import redact
+from solar.weights.travelling import template_sha256
 
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another run is building."""
@@ -60,7 +62,7 @@ class Executor:
                     metrics = _launched(stage, inputs, output, self._context(stage, line))
                     seconds = round(time.monotonic() - started, 3)
                     with stop.held():
-                        artifact = self.store.publish(_manifest(stage, metrics, seconds))
+                        artifact = self.store.publish(_manifest(stage, metrics | _template(output), seconds))
                         line.finish(metrics)
                 except BaseException as error:
                     self.store.abandon(stage.name, stage.id)
@@ -112,15 +114,22 @@ def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path,
         raise type(error)(*(f"{stage.name}: {line}" for line in error.lines)) from error
 
 
+def _template(output: Path) -> Metrics:
+    """The hash of the chat template that the stage leaves, with a model, a tokenizer or tokens."""
+    folders = [output / name for name in ("model", "tokenizer") if (output / name).is_dir()]
+    hashes = [template_sha256(folder) for folder in folders]
+    return {"chat_template_sha256": hashes[0]} if hashes and hashes[0] else {}
+
+
 def _manifest(stage: PlannedStage, metrics: Metrics, wall_seconds: float) -> Manifest:
     return Manifest(
         stage=stage.name,
         kind=stage.config.kind,
         id=stage.id,
         version=stage.version,
-        config=as_plain(stage.config),
+        config=redact(as_plain(stage.config)),
         inputs=dict(stage.inputs),
-        metrics=metrics,
+        metrics=redact(metrics),
         files={},
         provenance=provenance(),
         wall_seconds=wall_seconds,

@@ -1,10 +1,12 @@
 """The files that belong to a model besides its weights: tokenizer, generation settings, chat templates, licence."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from solar.weights.json_file import read_json
 from solar.weights.members import TEMPLATES, check_members, member
 
 TOKENIZER = (
@@ -23,6 +25,8 @@ TOKENIZER = (
     "chat_template.jinja",
     "chat_template.json",
 )
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+"""Files of the default template; transformers prefers them to the one in `tokenizer_config.json`."""
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 OTHERS = (
     "generation_config.json",
@@ -71,3 +75,28 @@ def copy_or_link(source: Path, target: Path, link: bool) -> bool:
             return True
     shutil.copyfile(source, target)
     return False
+
+
+def chat_template(folder: Path) -> str | None:
+    """The template that transformers finds in a folder, the default one of several; None if there is none.
+
+    Raises `ArtifactError` for files that leave the folder or that cannot be read.
+    """
+    if (folder / TEMPLATE_FILES[0]).exists():
+        return member(folder, TEMPLATE_FILES[0]).read_text(encoding="utf-8", errors="replace")
+    for name in (TEMPLATE_FILES[1], "tokenizer_config.json"):
+        named = read_json(member(folder, name)).get("chat_template") if (folder / name).exists() else None
+        if isinstance(named, list):
+            named = next(
+                (each.get("template") for each in named if isinstance(each, dict) and each.get("name") == "default"),
+                None,
+            )
+        if isinstance(named, str):
+            return named
+    return None
+
+
+def template_sha256(folder: Path) -> str | None:
+    """The hash of a folder's chat template; None if there is none."""
+    template = chat_template(folder)
+    return None if template is None else hashlib.sha256(template.encode()).hexdigest()

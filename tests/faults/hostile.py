@@ -200,7 +200,7 @@ def with_code(damage: Damage) -> Damage:
     """The damage, and Python files that leave a mark when they are imported."""
 
     def both(folder: Path) -> None:
-        code = f"import os\nos.mkdir({str(marker(folder))!r})\nclass C: pass\nclass M: pass\nclass T: pass\nclass P: pass\n"
+        code = f"import os\nos.mkdir({str(marker(folder))!r})\nC = M = T = P = object\n"
         for name in ("payload.py", "modeling.py", "custom_generate/generate.py", "tokenizer.py", "__init__.py"):
             write(folder, name, code)
         damage(folder)

@@ -117,14 +117,17 @@ def test_the_sentinel_sees_code_and_pickles_of_a_folder(server, here, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "merge_second"])
 def test_all_hostile_folders(command, server, here, tmp_path):
     """T-E2, T-E3, T-E4, T-E12."""
     wrong = {}
-    for number, (name, damage) in enumerate(CASES.items()):
+    swept = [name for name in CASES if not name.startswith("code-")]  # those have a test of their own
+    if command == "prepare_data":
+        swept = [name for name in swept if "token" in name or "template" in name]
+    for number, name in enumerate(swept):
         place = tmp_path / str(number)
         place.mkdir()
-        done = outcome(server, here, place, command, damage)
+        done = outcome(server, here, place, command, CASES[name])
         if found := problems(done, command, place):
             wrong[name] = found
         shutil.rmtree(place)
