@@ -12,7 +12,7 @@ from pathlib import Path
 from solar.arguments import run
 from solar.artifacts.damage import refuse_damaged
 from solar.artifacts.last_run import last_run
-from solar.errors import ConfigError
+from solar.errors import ConfigError, printable
 
 Message = dict[str, str]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -129,7 +129,7 @@ def talk(speaker: Speaker, texts: Iterator[str]) -> None:
             continue
         try:
             for part in speaker.answer(text):
-                sys.stdout.write(part)
+                sys.stdout.write(printable(part, keep="\n\t"))
                 sys.stdout.flush()
         except KeyboardInterrupt:
             sys.stdout.write(" [stopped]")

@@ -15,7 +15,7 @@ from typing import Any
 from solar.arguments import run
 from solar.artifacts.damage import refuse_damaged
 from solar.config.growth_plan import GrowthPlan, Init, PlanName
-from solar.errors import DataError
+from solar.errors import DataError, printable
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _live_line(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(f"{text}\n", keep="\n"))
 
 
 if __name__ == "__main__":

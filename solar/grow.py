@@ -14,7 +14,7 @@ from pathlib import Path
 from solar.arguments import read, run
 from solar.artifacts.damage import refuse_damaged
 from solar.config.growth_plan import PARAMETERS, GrowthPlan, SeamInit
-from solar.errors import ConfigError, PlanError
+from solar.errors import ConfigError, PlanError, printable
 from solar.growth.files.verify import Verify
 from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, grow
@@ -149,7 +149,7 @@ def _size(count: int) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(f"{text}\n", keep="\n"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from solar import arguments
 from solar.artifacts.damage import refuse_damaged
 from solar.config.merging import MergeConfig
-from solar.errors import ConfigError
+from solar.errors import ConfigError, printable
 from solar.merging.merge import MergeReport, merge, prepare
 
 
@@ -46,7 +46,7 @@ def _merge(names: list[str], options: MergeOptions) -> None:
             refuse_damaged(model)
         report = merge(models, target, config, base, options.threads)
         line = f"wrote {in_words(report, target)}, {report.wall_seconds:.1f} s"
-    sys.stdout.write("\n".join((line, *report.notes)) + "\n")
+    sys.stdout.writelines(f"{printable(text)}\n" for text in (line, *report.notes))
 
 
 def in_words(report: MergeReport, target: Path) -> str:

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from solar.arguments import warning
 from solar.artifacts.known import Known
 from solar.artifacts.store import Artifact, Store
 from solar.config.root import Preflight, Verification, typed
@@ -27,7 +28,7 @@ from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
-from solar.errors import ConfigError, Interrupted, SolarError
+from solar.errors import ConfigError, Interrupted, SolarError, printable_line
 from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
@@ -77,7 +78,7 @@ def run(composed: DictConfig) -> float | None:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
     if missing and config.preflight is Preflight.refuse:
-        raise SolarError("\n".join(missing))
+        raise SolarError(*missing)
     for lack in missing:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
@@ -136,21 +137,21 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     redact_tracebacks()
-    warnings.formatwarning = lambda message, *_, **__: redact(f"warning: {message}\n")  # type: ignore[assignment]
+    warnings.formatwarning = warning
     register()
-    with _one_line_errors(arguments):
+    with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
 
 
 def _job(composed: DictConfig) -> float | None:
     """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
-    with _one_line_errors(sys.argv[1:]):
+    with one_line_errors(sys.argv[1:]):
         return run(composed)
 
 
 @contextmanager
-def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
+def one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
@@ -192,8 +193,8 @@ def _as_hydra_takes_it(argument: str) -> str:
 
 
 def _print_error(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        print(f"error: {redact(line)}", file=sys.stderr)  # noqa: T201
+    for line in lines.split("\n"):
+        print(f"error: {printable_line(redact(line))}", file=sys.stderr)  # noqa: T201
     return code
 
 

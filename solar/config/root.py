@@ -206,7 +206,7 @@ def typed(composed: DictConfig) -> SolarConfig:
     """
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise ConfigError("\n".join(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
+        raise ConfigError(*(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
     config = OmegaConf.to_object(composed)
     if not isinstance(config, SolarConfig):
         raise ConfigError(

@@ -117,7 +117,7 @@ def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path,
     except (DataError, StageError) as error:
         if re.search(rf"\b{re.escape(stage.name)}\b", str(error)):
             raise
-        raise type(error)(f"{stage.name}: {error}") from error
+        raise type(error)(*(f"{stage.name}: {line}" for line in error.lines)) from error
 
 
 def _template(output: Path) -> Metrics:

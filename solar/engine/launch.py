@@ -40,7 +40,7 @@ def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContex
             f"{context.stage}: stopped on request; run the same command to go on from its last checkpoint"
         )
     if (job / "error").exists():
-        raise StageError((job / "error").read_text(encoding="utf-8"))
+        raise StageError(*(job / "error").read_text(encoding="utf-8").splitlines())
     if code != 0:
         why, copy = cause(job, log, code), context.run_dir / f"{context.stage}-ranks.log"
         context.run_dir.mkdir(parents=True, exist_ok=True)
