@@ -22,6 +22,7 @@ from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.plan import Plan, PlannedStage
 from solar.redaction import redact
+from solar.weights.travelling import template_sha256
 
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another run is building."""
@@ -66,7 +67,7 @@ class Executor:
                     metrics = _launched(stage, inputs, output, self._context(stage, line))
                     seconds = round(time.monotonic() - started, 3)
                     with stop.held():
-                        artifact = self.store.publish(_manifest(stage, metrics, seconds))
+                        artifact = self.store.publish(_manifest(stage, metrics | _template(output), seconds))
                         line.finish(metrics)
                 except BaseException as error:
                     self.store.abandon(stage.name, stage.id)
@@ -117,6 +118,13 @@ def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path,
         if re.search(rf"\b{re.escape(stage.name)}\b", str(error)):
             raise
         raise type(error)(f"{stage.name}: {error}") from error
+
+
+def _template(output: Path) -> Metrics:
+    """The hash of the chat template that the stage leaves, with a model, a tokenizer or tokens."""
+    folders = [output / name for name in ("model", "tokenizer") if (output / name).is_dir()]
+    hashes = [template_sha256(folder) for folder in folders]
+    return {"chat_template_sha256": hashes[0]} if hashes and hashes[0] else {}
 
 
 def _manifest(stage: PlannedStage, metrics: Metrics, wall_seconds: float) -> Manifest:

@@ -1,5 +1,6 @@
 """The files that belong to a model besides its weights: tokenizer, generation settings, chat templates, licence."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ TOKENIZER = (
 )
 TEMPLATES = "additional_chat_templates"
 """Folder of named chat templates, `*.jinja`."""
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+"""Files of the default template; transformers prefers them to the one in `tokenizer_config.json`."""
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 OTHERS = (
     "generation_config.json",
@@ -91,3 +94,25 @@ def copy_or_link(source: Path, target: Path, link: bool) -> bool:
 
 def _may_choose_code(path: Path) -> bool:
     return path.name.endswith("config.json")
+
+
+def chat_template(folder: Path) -> str | None:
+    """The template that transformers finds in a folder, the default one of several; None if there is none.
+
+    Raises `ArtifactError` for files that leave the folder or that cannot be read.
+    """
+    if (folder / TEMPLATE_FILES[0]).exists():
+        return member(folder, TEMPLATE_FILES[0]).read_text(encoding="utf-8", errors="replace")
+    for name in (TEMPLATE_FILES[1], "tokenizer_config.json"):
+        named = read_json(member(folder, name)).get("chat_template") if (folder / name).exists() else None
+        if isinstance(named, list):
+            named = next((each.get("template") for each in named if each.get("name") == "default"), None)
+        if isinstance(named, str):
+            return named
+    return None
+
+
+def template_sha256(folder: Path) -> str | None:
+    """The hash of a folder's chat template; None if there is none."""
+    template = chat_template(folder)
+    return None if template is None else hashlib.sha256(template.encode()).hexdigest()
