@@ -202,6 +202,9 @@ class TrainConfig(StageConfig):
         for part in ("optimizer", "schedule", "guard", "average", "adapter"):
             for problem in getattr(self, part).problems():
                 yield f"{part}.{problem}"
+        if self.optimizer.split_weights and (self.precision is not Precision.bf16_true or self.adapter.rank):
+            found = "an adapter" if self.adapter.rank else f"precision {self.precision}"
+            yield f"optimizer.split_weights: found true with {found}, expected bf16_true and no adapter"
         if self.optimizer.name is OptimizerName.schedule_free:
             if self.schedule.name is not ScheduleName.constant:
                 yield f"schedule.name: found {self.schedule.name} with optimizer schedule_free, expected constant"
