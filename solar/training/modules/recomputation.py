@@ -13,6 +13,7 @@ HELD = [
     _ATEN.addmm.default,
     _ATEN.bmm.default,
     _ATEN._grouped_mm.default,
+    _ATEN._scaled_mm.default,
     _ATEN._scaled_dot_product_flash_attention.default,
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     _ATEN._scaled_dot_product_efficient_attention.default,
