@@ -246,7 +246,7 @@ class NextTokenConfig(TrainConfig):
     """Weight of the squared log of the softmax' denominator, which keeps logits from drifting (PaLM: 1e-4; OLMo 2:
     1e-5). It is part of the logged `loss`, is logged as `z_loss` too, and held-out text is read without it."""
     float8: bool | None = None
-    """Multiply the matrices of the layers in float8 (torchao), on GPUs that can (compute capability 8.9 and later); with
+    """Multiply the matrices of the layers in float8 (torchao), on GPUs of compute capability 8.9 and later, beside
     bf16_true or bf16_mixed. Weights, output layer and the trained model keep their number formats."""
 
     def problems(self) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from solar.network.kernels.flex import Blocks, flex_over_blocks
 from solar.network.kernels.segments import Scores, Segment, Segments, segment_attention, whole_attention
@@ -69,9 +69,6 @@ def _chunk(module: torch.nn.Module) -> int | None:
     return chunk
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Layouts replace the mask over the row, whose size would grow with T squared."""
-
-
+# Under a name without a mask function, transformers makes no mask, whose size would grow with T squared, and does not
+# look for documents in the positions, which would make the host wait for the device.
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

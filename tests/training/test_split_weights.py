@@ -1,4 +1,4 @@
-"""AdamW on bfloat16 weights with `split_weights`: small updates add up, and no bit is lost when a training is killed."""
+"""AdamW on bfloat16 weights with `split_weights`: small updates add up, and a killed training loses no bit."""
 
 import json
 import signal
