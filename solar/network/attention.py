@@ -62,11 +62,11 @@ def packed_attention(
 def _chunk(module: torch.nn.Module) -> int | None:
     """The layer's chunk, which `transformers` hands to masks alone."""
     config = getattr(module, "config", None)
-    types = getattr(config, "layer_types", None)
-    if not types or types[getattr(module, "layer_idx", 0)] != "chunked_attention":
-        return None
     chunk: int | None = getattr(config, "attention_chunk_size", None)
-    return chunk
+    if chunk is None or not config.layer_types:
+        return None
+    # The layer's number is read last: a compiled layer that reads its number serves no other layer.
+    return chunk if config.layer_types[module.layer_idx] == "chunked_attention" else None
 
 
 # Under a name without a mask function, transformers makes no mask, whose size would grow with T squared, and does not

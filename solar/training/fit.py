@@ -22,7 +22,6 @@ from solar.errors import DataError
 from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
 from solar.network.compatibility import check_positions, check_vocabulary
-from solar.network.head import body_of
 from solar.network.loading import load_network
 from solar.network.microbatch import Ints
 from solar.training.batches.continuation import Trunk
@@ -32,6 +31,7 @@ from solar.training.batches.validation_rows import ValidationRows
 from solar.training.distributed.sharded_loading import empty_network
 from solar.training.interrupt import listening
 from solar.training.lightning import replica_of
+from solar.training.modules.compilation import compile_layers
 from solar.training.modules.float8 import check_float8, compute_in_float8
 from solar.training.modules.recomputation import recompute_activations
 from solar.training.modules.step import TrainingModule
@@ -105,8 +105,7 @@ def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_
         compute_in_float8(network)
     if config.activation_checkpointing:
         recompute_activations(network, config.activation_checkpointing == SELECTIVE)
-    if trainer.compile:
-        body_of(network).compile(dynamic=True)
+    compile_layers(network, trainer)
     return network
 
 
