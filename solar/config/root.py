@@ -77,6 +77,11 @@ class TrainerConfig:
         return DEVICE_TYPES[self.accelerator]
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Variables that must be set before a process first multiplies matrices on a GPU."""
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if self.deterministic else {}
+
+    @property
     def replicas(self) -> int:
         """Batches that are computed at the same time: all devices, divided by those that share a batch."""
         return self.devices * self.num_nodes // self.tensor_parallel

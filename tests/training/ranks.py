@@ -32,7 +32,7 @@ ROWS = {
     "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
 }
 ROWS |= {"kto": ROWS["dpo"], "nan": ROWS["cpt"], "stopped-in-validation": ROWS["cpt"]}
-ROWS |= {"mixed": ROWS["cpt"], "split": ROWS["cpt"]}
+ROWS |= {"mixed": ROWS["cpt"], "split": ROWS["cpt"], "deterministic": ROWS["cpt"]}
 SAID = {"duration": "2 epochs", "global_batch_size": 4}
 
 
@@ -74,6 +74,9 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
         def loss_sum(self, batch):
             if kind == "mixed" and self.steps_done == 1 and self.network.training:
                 watch_formats(self, output / f"formats-{rank}.json")
+            if kind == "deterministic":
+                found = [torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"]]
+                (output / f"deterministic-{rank}.json").write_text(json.dumps(found))
             loss, others = super().loss_sum(batch)
             last = self.steps_done == 2 and rank == world_size - 1
             poisoned = kind == "nan" and last and self.network.training
@@ -102,7 +105,9 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     steps = StepDataset(data, order, module.assemble, budget, 1, replica, replicas)
     held_out = ValidationRows(MemoryRows(ROWS[kind][:3]), module.assemble, 1, None, replica, replicas)
     engine = Strategy.fsdp if sharded else Strategy(strategy)
-    where = Place(output, devices=world_size, strategy=engine, tensor_parallel=parallel)
+    where = Place(
+        output, devices=world_size, strategy=engine, tensor_parallel=parallel, deterministic=kind == "deterministic"
+    )
     try:
         metrics = train(module, steps, held_out, base, output, where, stop)
     except Interrupted:

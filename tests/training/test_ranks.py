@@ -106,6 +106,16 @@ def test_mixed_precision_keeps_float32_shards_and_gathers_bfloat16(folder):
 
 
 @slow
+def test_every_rank_is_deterministic(folder):
+    place = folder / "deterministic"
+    (place / "ddp").mkdir(parents=True)
+    (place / "base").symlink_to(folder / "base")
+    done = _start("deterministic", "ddp", place, 2)
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
+    assert [json.loads((place / f"ddp/deterministic-{n}.json").read_text()) for n in (0, 1)] == [[True, ":4096:8"]] * 2
+
+
+@slow
 def test_weights_split_in_two_halves_are_sharded_saved_and_resumed_by_another_number_of_ranks(folder):
     place = folder / "split"
     place.mkdir()
