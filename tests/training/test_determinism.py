@@ -63,7 +63,8 @@ def test_an_operation_without_a_deterministic_kernel_is_named_in_one_line(tmp_pa
 
 
 def test_other_errors_pass_through(tmp_path, environment):
-    with pytest.raises(RuntimeError, match=r"^out of memory$"), determinism(Place(tmp_path, deterministic=True).trainer):
+    trainer = Place(tmp_path, deterministic=True).trainer
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), determinism(trainer):
         raise RuntimeError("out of memory")
 
 
