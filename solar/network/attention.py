@@ -61,7 +61,7 @@ def packed_attention(
 
 def _chunk(module: torch.nn.Module) -> int | None:
     """The layer's chunk, which `transformers` hands to masks alone."""
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     chunk: int | None = getattr(config, "attention_chunk_size", None)
     if chunk is None or not config.layer_types:
         return None

@@ -24,12 +24,12 @@ def determinism(trainer: TrainerConfig) -> Iterator[None]:
         yield
         return
     os.environ.update(trainer.environment)
-    cuda, cudnn, filling = torch.backends.cuda, torch.backends.cudnn, torch.utils.deterministic
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
     before = (
         torch.are_deterministic_algorithms_enabled(),
-        filling.fill_uninitialized_memory,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         (cudnn.deterministic, cudnn.benchmark),
-        (cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()),
+        (cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()),  # type: ignore[no-untyped-call]
     )
     _switch(True, False, (True, False), (False, False))
     try:
@@ -46,7 +46,8 @@ def determinism(trainer: TrainerConfig) -> Iterator[None]:
 
 def _switch(algorithms: bool, filling: bool, cudnn: tuple[bool, bool], attention: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(algorithms)
-    torch.utils.deterministic.fill_uninitialized_memory = filling  # solar reads no memory that nothing has written
+    # solar reads no memory that nothing has written
+    torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
     torch.backends.cuda.enable_mem_efficient_sdp(attention[0])
     torch.backends.cuda.enable_cudnn_sdp(attention[1])

@@ -32,7 +32,7 @@ ROWS = {
     "dpo": [pair(4 + n % 3, 5, 3 + n % 4, seed=n, sample=n) for n in range(10)],
 }
 ROWS |= {"kto": ROWS["dpo"], "nan": ROWS["cpt"], "stopped-in-validation": ROWS["cpt"]}
-ROWS |= {"mixed": ROWS["cpt"], "split": ROWS["cpt"], "deterministic": ROWS["cpt"]}
+ROWS |= {"mixed": ROWS["cpt"], "split": ROWS["cpt"], "deterministic": ROWS["cpt"], "compiled": ROWS["cpt"]}
 SAID = {"duration": "2 epochs", "global_batch_size": 4}
 
 
@@ -100,6 +100,9 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     replica, replicas = rank // parallel, world_size // parallel
     load = empty_network if sharded else load_network
     network, schedule = load(base, config.precision), budget.schedule(config.schedule, order)
+    if kind == "compiled" and strategy != "single":
+        for layer in network.model.layers:
+            layer.compile(dynamic=True, backend="eager")
     module = partial(Stopping, **dirs)(network, config, schedule, lambda name: "old")
     module.source = base
     steps = StepDataset(data, order, module.assemble, budget, 1, replica, replicas)
@@ -113,7 +116,8 @@ def main(kind: str, strategy: str, folder: Path, stop_at: int | None) -> None:
     except Interrupted:
         leave(75)
     if rank == 0:
-        (output / "metrics.json").write_text(json.dumps(metrics))
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        (output / "metrics.json").write_text(json.dumps(metrics | {"graphs": graphs}))
     leave(0)
 
 

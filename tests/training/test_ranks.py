@@ -106,6 +106,21 @@ def test_mixed_precision_keeps_float32_shards_and_gathers_bfloat16(folder):
 
 
 @slow
+def test_compiled_layers_can_be_shared_out(folder):
+    """In graphs that are not compiled further. A graph serves both layers: rows of 20 lengths take few of them."""
+    place = folder / "compiled"
+    place.mkdir()
+    (place / "base").symlink_to(folder / "base")
+    assert _start("compiled", "single", place, 1).returncode == 0
+    for strategy in ("ddp", "fsdp"):
+        done = _start("compiled", strategy, place, 2)
+        assert done.returncode == 0, done.stderr.decode()[-6000:]
+        _assert_same_stream(_losses(place / "single"), _losses(place / strategy))
+        _assert_same_weights(place / "single", place / strategy)
+        assert 0 < json.loads((place / strategy / "metrics.json").read_text())["graphs"] < 20
+
+
+@slow
 def test_every_rank_is_deterministic(folder):
     place = folder / "deterministic"
     (place / "ddp").mkdir(parents=True)

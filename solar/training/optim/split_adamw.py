@@ -15,7 +15,7 @@ _HALF = 1 << 15
 class SplitAdamW(AdamW):
     """torch's AdamW on float32 weights, of which the network holds the upper 16 bits and this optimizer the lower 16.
 
-    Split-SGD (arXiv 2005.04680, section 3.3). Kahan compensation takes as many bytes and loses updates below 2^-18 of
+    Split-SGD (arXiv 2005.04680). Kahan compensation takes as many bytes and loses updates below 2^-18 of
     a weight; stochastic rounding takes none, but a checkpoint would have to hold the draws of every device. The moments
     are bfloat16, as those of plain AdamW on bfloat16 weights.
     """
