@@ -57,8 +57,8 @@ class TrainerConfig:
     """CPU threads of torch; null: torch chooses."""
     compile: bool | None = None
     """torch.compile of the layers: up to a minute of start-up for faster steps; null: on GPUs where one kernel computes
-    attention. Its kernels depend on the batches since the start, so a resumed training equals an uninterrupted training
-    up to rounding, not in every byte."""
+    attention, without fsdp. Its kernels depend on the batches since the start, so a resumed training equals an
+    uninterrupted training up to rounding, not in every byte."""
     deterministic: bool = False
     """On GPUs: the same bytes from the same run, also after a kill and a resume, by slower kernels and without
     torch.compile. On CPUs this is always so."""

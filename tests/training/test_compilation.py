@@ -10,6 +10,7 @@ from tiny import Place
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from solar.config.root import Strategy
 from solar.network.attention import NAME, Segment
 from solar.network.head import body_of
 from solar.network.isolation import family_of, in_one_pass, layout_of
@@ -76,6 +77,7 @@ def test_by_default_layers_are_compiled_on_a_gpu_where_one_kernel_computes_atten
     assert pays(llama, GPU)
     assert not pays(llama, Place(Path()).trainer)
     assert not pays(llama, replace(GPU, deterministic=True))
+    assert pays(llama, replace(GPU, strategy=Strategy.ddp)) and not pays(llama, replace(GPU, strategy=Strategy.fsdp))
     assert not pays(_network("llama", SIZES | {"attention_dropout": 0.1}), GPU)
     mamba = AutoConfig.for_model("mamba", vocab_size=97, hidden_size=32, num_hidden_layers=2)
     with torch.device("meta"):

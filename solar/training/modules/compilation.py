@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from solar.config.root import TrainerConfig
+from solar.config.root import Strategy, TrainerConfig
 from solar.network.balance import balance_weight
 from solar.network.isolation import drops_attention, family_of
 from solar.training.distributed.sharding import decoder_layers
@@ -20,7 +20,9 @@ def compile_layers(network: PreTrainedModel, trainer: TrainerConfig) -> None:
 
 def pays(network: PreTrainedModel, trainer: TrainerConfig) -> bool:
     """On CUDA, where one kernel computes the attention of a row: else layers are cut into small graphs, or called for
-    each document. Not in deterministic mode, and not where routers' logits are collected from inside the layers."""
+    each document. Not in deterministic mode, not under FSDP2, whose hooks cut layers, and not where routers' logits are
+    collected from inside the layers."""
+    whole = trainer.accelerator == "gpu" and trainer.strategy is not Strategy.fsdp and not trainer.deterministic
     family = family_of(network)
     one_kernel = (family.in_segments or family.in_flex) and not drops_attention(network)
-    return trainer.accelerator == "gpu" and not trainer.deterministic and one_kernel and not balance_weight(network)
+    return whole and one_kernel and not balance_weight(network)
