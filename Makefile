@@ -49,7 +49,7 @@ test-slow: $(READY) ## Run the long tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n auto --dist worksteal --durations 10 $(ARGS)
 
 test-gpu: $(READY) ## Run the tests that need a GPU
-	@$(BIN)/python -m pytest -q -m gpu -rs tests/network $(ARGS)
+	@$(BIN)/python -m pytest -q -m gpu -rs tests/network tests/training $(ARGS)
 
 check: $(READY) audit ## Format, lint, types and advisories, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

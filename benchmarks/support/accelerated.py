@@ -122,9 +122,9 @@ def ours(shape: Shape, timer: Timer, kind: str, compiled: bool) -> dict[str, flo
     from solar.config.duration import Duration
     from solar.config.training import Precision, PretrainConfig
     from solar.network.attention import NAME
-    from solar.network.head import body_of
     from solar.training.batches.steps import Budget, StepDataset
     from solar.training.batches.validation_rows import ValidationRows
+    from solar.training.distributed.sharding import decoder_layers
     from solar.training.interrupt import StopRequest
     from solar.training.modules.recomputation import recompute_activations
     from solar.training.trainer import train
@@ -134,7 +134,8 @@ def ours(shape: Shape, timer: Timer, kind: str, compiled: bool) -> dict[str, flo
     if shape.recompute:
         recompute_activations(network, False)
     if compiled:
-        body_of(network).compile(dynamic=True)
+        for layer in decoder_layers(network):
+            layer.compile(dynamic=True)
     rows = MemoryRows(_rows(shape, timer, kind))
     order = InOrder(rows)
     budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)

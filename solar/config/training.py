@@ -202,6 +202,9 @@ class TrainConfig(StageConfig):
         for part in ("optimizer", "schedule", "guard", "average", "adapter"):
             for problem in getattr(self, part).problems():
                 yield f"{part}.{problem}"
+        if self.optimizer.split_weights and (self.precision is not Precision.bf16_true or self.adapter.rank):
+            found = "an adapter" if self.adapter.rank else f"precision {self.precision}"
+            yield f"optimizer.split_weights: found true with {found}, expected bf16_true and no adapter"
         if self.optimizer.name is OptimizerName.schedule_free:
             if self.schedule.name is not ScheduleName.constant:
                 yield f"schedule.name: found {self.schedule.name} with optimizer schedule_free, expected constant"
@@ -242,11 +245,17 @@ class NextTokenConfig(TrainConfig):
     z_loss: float | None = None
     """Weight of the squared log of the softmax' denominator, which keeps logits from drifting (PaLM: 1e-4; OLMo 2:
     1e-5). It is part of the logged `loss`, is logged as `z_loss` too, and held-out text is read without it."""
+    float8: bool | None = None
+    """Multiply the matrices of the layers in float8 (torchao), on GPUs of compute capability 8.9 and later, beside
+    bf16_true or bf16_mixed. Weights, output layer and the trained model keep their number formats."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if self.z_loss is not None and not self.z_loss > 0:
             yield f"z_loss: found {self.z_loss}, expected more than 0, or null for none"
+        if self.float8 and (self.precision is Precision.fp32 or self.adapter.rank):
+            found = "an adapter" if self.adapter.rank else f"precision {self.precision}"
+            yield f"float8: found true with {found}, expected bf16_true or bf16_mixed, and no adapter"
 
 
 @dataclass

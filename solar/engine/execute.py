@@ -1,5 +1,6 @@
 """Walk the plan: run the missing stages, publish their artifacts."""
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ class Executor:
     def run(self, plan: Plan) -> Mapping[str, Artifact]:
         """The artifact of every stage that is done or needed, by stage name; finished stages are not run again."""
         artifacts: dict[str, Artifact] = {}
+        os.environ.update(self.config.trainer.environment)
         stop = Stop()
         with stop.listening():
             remove_dead_attempts(self.store)

@@ -45,7 +45,8 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: Train
         flops = tokens * facts.work.flops(length or 1) * (4 / 3 if isinstance(config, DpoConfig) else 1)
     number = 2 if config.precision is Precision.bf16_true else 4
     weights, trained = facts.parameters * number, trainable_parameters(config, facts)
-    optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
+    numbers = OPTIMIZER_NUMBERS[config.optimizer.name] + bool(config.optimizer.split_weights)
+    optimizer = trained * (numbers * number + OPTIMIZER_BYTES[config.optimizer.name])
     checkpoints = trainer.keep_checkpoints + 1 + (config.guard.rollback_after is not None)
     disk = checkpoints * (weights + optimizer) + stored + (optimizer if config.keep_optimizer else 0)
     sharded_over = trainer.devices * trainer.num_nodes if trainer.strategy is Strategy.fsdp else 1

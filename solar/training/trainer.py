@@ -27,6 +27,7 @@ from solar.training.callbacks.trackers import finish
 from solar.training.callbacks.validation import Validator
 from solar.training.checkpoint.export import gathered, save_adapter, save_model, stored_dtypes, without_tied
 from solar.training.checkpoint.points import Points, newest_whole, step_of
+from solar.training.determinism import determinism
 from solar.training.interrupt import StopRequest
 from solar.training.lightning import make_trainer
 from solar.training.memory import peak_bytes, reset_peak
@@ -59,7 +60,8 @@ def train(
     reset_peak(device)
     try:
         loader = step_loader(steps, first, settings.num_workers, pinned=device.type == "cuda")
-        _run(trainer, module, loader, resume)
+        with determinism(settings):
+            _run(trainer, module, loader, resume)
         peak = peak_bytes(device)
         weights = trainer.strategy.lightning_module_state_dict()
     finally:

@@ -32,7 +32,7 @@ from solar.engine.execute import Executor
 from solar.engine.finished import verify_finished
 from solar.engine.progress import Progress
 from solar.errors import ArtifactError, StageError
-from solar.plan.plan import make_plan
+from solar.plan.plan import Plan, make_plan
 
 SIZES = ArchitectureConfig(4, 16, 32, 2, 1, 300, 64, True, 1e4, 1e-5)
 
@@ -285,3 +285,14 @@ def test_the_first_ctrl_c_ends_a_pass_of_the_reference(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         executor.run(Plan("t", {"logps": stage}, ()))
     assert after == []
+
+
+@pytest.mark.parametrize("deterministic,expected", [(True, ":4096:8"), (False, "of the user")])
+def test_variables_of_deterministic_mode_are_set_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool, expected: str
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "of the user")
+    config = _config(tmp_path)
+    config.trainer.deterministic = deterministic
+    assert not _executor(config, Store(tmp_path)).run(Plan("t", {}, ()))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected

@@ -9,13 +9,14 @@ import pytest
 from solar.config.data import Deduplicate, PrepareDataConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.config.optimizer import OptimizerConfig, OptimizerName
-from solar.config.root import LoggerConfig, LoggerName, SolarConfig, Strategy, TrainerConfig
+from solar.config.root import LoggerConfig, LoggerName, PathsConfig, SolarConfig, Strategy, TrainerConfig
 from solar.config.synthesis import SynthesizeConfig
 from solar.config.training import AdapterConfig, Precision, SftConfig, Trainable
 from solar.plan.cost import cost, trainable_parameters
 from solar.plan.facts import ModelFacts
-from solar.plan.plan import PlannedStage
+from solar.plan.plan import Plan, PlannedStage
 from solar.plan.preflight.packages import missing_packages
+from solar.plan.preflight.resources import missing_resources
 
 MISTRAL = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
 PARAMETERS = 7_241_732_096
@@ -44,6 +45,8 @@ def test_full_training_takes_weights_gradients_and_two_moments() -> None:
     assert _cost(_sft(precision=Precision.bf16_true), FACTS).gpu_bytes == 8 * PARAMETERS
     eight_bit = OptimizerConfig(OptimizerName.adamw_8bit, 1e-3)
     assert _cost(_sft(optimizer=eight_bit), FACTS).gpu_bytes == (4 + 4 + 2) * PARAMETERS
+    split = OptimizerConfig(OptimizerName.adamw, 1e-3, split_weights=True)
+    assert _cost(_sft(precision=Precision.bf16_true, optimizer=split), FACTS).gpu_bytes == 10 * PARAMETERS
     sharded = replace(TRAINER, devices=4, strategy=Strategy.fsdp)
     assert _cost(_sft(), FACTS, sharded).gpu_bytes == 4 * PARAMETERS
 
@@ -91,6 +94,10 @@ def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
             "stages.s.adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'",
         ),
         (
+            _sft(float8=True),
+            "stages.s.float8: needs torchao, which is not installed; pip install 'solar[float8]'",
+        ),
+        (
             _sft(optimizer=OptimizerConfig(OptimizerName.schedule_free)),
             "stages.s.optimizer.name: needs schedulefree, which is not installed; pip install 'solar[schedule_free]'",
         ),
@@ -107,3 +114,14 @@ def test_an_optional_package_is_asked_for_before_work_starts(
     assert list(missing_packages([stage], whole)) == [line]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert list(missing_packages([stage], whole)) == []
+
+
+def test_float8_on_a_cpu_is_refused_before_work_starts(tmp_path: Path) -> None:
+    stage = PlannedStage("s", _sft(float8=True), "0", {}, None, None)
+    plan = Plan("x", {"s": stage}, ())
+    lines = {}
+    for accelerator in ("cpu", "gpu"):
+        trainer = replace(TRAINER, accelerator=accelerator)
+        config = SolarConfig(name="x", trainer=trainer, paths=PathsConfig(root=str(tmp_path)))
+        lines[accelerator] = [line for line in missing_resources(plan, config) if "float8" in line]
+    assert lines == {"cpu": ["stages.s.float8: found trainer.accelerator cpu, expected gpu"], "gpu": []}

@@ -9,7 +9,7 @@ from solar.config.model import ImportModelConfig
 from solar.config.optimizer import OPTIMIZER_PACKAGES
 from solar.config.root import LoggerName, SolarConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.config.training import TrainConfig
+from solar.config.training import NextTokenConfig, TrainConfig
 from solar.plan.identity import absent_packages
 from solar.plan.plan import PlannedStage
 
@@ -48,3 +48,5 @@ def _optional(stage: PlannedStage) -> Iterator[tuple[str, str, str]]:
                 yield "optimizer.name", package, f"solar[{extra}]"
             if config.adapter.rank:
                 yield "adapter.rank", "peft", "solar[lora]"
+            if isinstance(config, NextTokenConfig) and config.float8:
+                yield "float8", "torchao", "solar[float8]"

@@ -67,7 +67,7 @@ class PreferenceOptimization(TrainingModule):
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         policy_P2 = self.answer_logps(batch)
-        reference_P2 = self._reference_logps(batch).to(policy_P2.device)
+        reference_P2 = self._reference_logps(batch)
         tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
         logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
         loss_P = preference_loss(logps, self.preference, self.reference_point)
@@ -81,7 +81,10 @@ class PreferenceOptimization(TrainingModule):
     def _reference_logps(self, batch: MicroBatch) -> Tensor:
         assert self.reference is not None, "prepare comes before the first step"
         table = self.reference.train if self.network.training else self.reference.valid
-        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+        rows_P2 = table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+        if self.device.type == "cuda":
+            rows_P2 = rows_P2.pin_memory()  # a copy from other memory would wait for the device
+        return rows_P2.to(self.device, non_blocking=True)
 
     def divisor(self, step: Step) -> int:
         return step.rows
