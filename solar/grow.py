@@ -103,7 +103,7 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
 def _convert(names: list[str], options: NoOptions) -> None:
     source, target = (Path(name).expanduser() for name in names)
     quantised = quantisation(read_config(source)) is not None
-    module = "solar.network.dequantise" if quantised else "solar.growth.files.convert"
+    module = "solar.network.quantised.dequantise" if quantised else "solar.growth.files.convert"
     written = ask(module, {"source": str(source), "target": str(target)}, ConfigError)
     kind = "plain floats" if quantised else "safetensors"
     _say(f"{target}: {written['tensors']} tensors, {_size(written['bytes'])}, as {kind}")
