@@ -20,6 +20,7 @@ from solar.config.docstrings import docstrings
 from solar.engine.disk import disk_problem
 from solar.environment import grow_segments
 from solar.errors import ConfigError, SolarError, hint
+from solar.redaction import redact, redact_tracebacks
 
 T = TypeVar("T")
 _SETTING = re.compile(r"[a-z_]+=")
@@ -48,6 +49,7 @@ def run(
     """
     grow_segments()
     words = sys.argv[1:] if words is None else words
+    redact_tracebacks()
     if not words or _HELP & set(words):
         sys.stdout.write(f"{usage.strip()}\n{_help(options, hidden)}")
         return 0 if words else 2
@@ -157,5 +159,5 @@ def _default(value: Any) -> str:
 
 def _refuse(problems: str) -> int:
     for line in problems.splitlines():
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {redact(line)}\n")
     return 1

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from solar.artifacts.store import Artifact, Store
@@ -33,9 +34,10 @@ from solar.plan.plan import make_plan
 from solar.plan.preflight.accelerator import resolve_accelerator
 from solar.plan.preflight.preflight import preflight
 from solar.plan.show import show
+from solar.redaction import note_references, redact, redact_tracebacks
 from solar.report.entries import Entry, Run
 from solar.report.sections.controls import recoveries
-from solar.sweep import add_job
+from solar.sweep import add_job, redact_sweep_file
 
 _EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")
 _LIKE_A_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*(e[+-]?\d+)?|inf|nan)|true|false", re.IGNORECASE)
@@ -54,6 +56,9 @@ def run(composed: DictConfig) -> float | None:
     Raises:
         SolarError: something that the user must correct.
     """
+    overrides = _overrides()
+    note_references("\n".join([OmegaConf.to_yaml(composed, resolve=False), *overrides]))
+    redact_sweep_file()
     config = typed(composed)
     accelerator = resolve_accelerator(config.trainer)
     check(config)
@@ -76,21 +81,26 @@ def run(composed: DictConfig) -> float | None:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
-    record = open_run(config, composed, plan, _overrides())
+    record = open_run(config, composed, plan, overrides)
     artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
     record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
         console.print(f"growth  {line}", highlight=False, markup=False, soft_wrap=True)
     objective = record.objective(artifacts)
-    for line in add_job(artifacts, config.objective, objective):
+    for line in add_job(artifacts, config.objective, objective, overrides):
         console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
     return objective
 
 
 def _overrides() -> list[str]:
     """The overrides of this run's command line; in a job of a sweep, with the job's values."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    if not HydraConfig.initialized():
+        return []
+    words = OmegaConf.to_container(
+        HydraConfig.get().overrides.task, resolve=False
+    )  # `${oc.env:X}` stays as it was typed
+    return [str(word) for word in cast(list[object], words)]
 
 
 def _growth_in_words(artifacts: Mapping[str, Artifact]) -> list[str]:
@@ -114,7 +124,8 @@ def main() -> None:
     sys.argv[1:] = sorted(arguments, key=_place)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its exceptions to us; with 0 it prints and exits itself
     prepare_run()
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
+    redact_tracebacks()
+    warnings.formatwarning = lambda message, *_, **__: redact(f"warning: {message}\n")  # type: ignore[assignment]
     register()
     with _one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
@@ -171,7 +182,7 @@ def _as_hydra_takes_it(argument: str) -> str:
 
 def _print_error(lines: str, code: int) -> int:
     for line in lines.splitlines():
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        print(f"error: {redact(line)}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -21,6 +21,7 @@ from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
 from solar.plan.cost import cost
 from solar.plan.plan import Plan, PlannedStage
+from solar.redaction import redact
 
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another run is building."""
@@ -125,9 +126,9 @@ def _manifest(stage: PlannedStage, metrics: Metrics, wall_seconds: float) -> Man
         kind=stage.config.kind,
         id=stage.id,
         version=stage.version,
-        config=as_plain(stage.config),
+        config=redact(as_plain(stage.config)),
         inputs=dict(stage.inputs),
-        metrics=metrics,
+        metrics=redact(metrics),
         files={},
         provenance=provenance(),
         wall_seconds=wall_seconds,

@@ -15,6 +15,7 @@ from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import LoggerConfig, TrainerConfig
 from solar.engine.context import Inputs, RunContext
+from solar.redaction import as_references
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Job:
         )
 
     def to_json(self) -> str:
-        """The content of the file."""
-        return json.dumps(self.__dict__)
+        """The content of the file, in which secrets of the environment are references, which `arguments` resolves."""
+        return json.dumps(as_references(self.__dict__))
 
     @classmethod
     def read(cls, path: Path) -> "Job":
