@@ -249,3 +249,21 @@ def test_a_model_without_linear_layers_is_refused():
     network = llama(num_hidden_layers=0)
     with pytest.raises(StageError, match="found int8, but the model has no linear layer that takes it"):
         quantise(network, FrozenBase.int8, Precision.fp32, CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
+@pytest.mark.parametrize("base", FrozenBase)
+def test_on_a_gpu_a_layer_in_few_bits_is_the_map_of_its_floats(base):
+    network = llama(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=4)
+    cuda = torch.device("cuda")
+    quantise(network.to(torch.bfloat16), base, Precision.bf16_true, cuda)
+    layer = network.model.layers[0].mlp.up_proj
+    assert layer.weight.device.type == "cuda" and layer.bits < 8.5 * 256 * 512
+    x_TI = torch.randn(64, 256, dtype=torch.bfloat16, device=cuda, requires_grad=True)
+    y_TO = layer(x_TI)
+    y_TO.sum().backward()
+    weight_OI = layer.dequantised().double()
+    exact = x_TI.detach().double() @ weight_OI.T, weight_OI.sum(0).expand(64, -1)
+    for value, expected in zip((y_TO.detach(), x_TI.grad), exact, strict=True):
+        assert float((value.double() - expected).abs().max() / expected.abs().max()) < 0.02

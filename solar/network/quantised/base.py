@@ -1,5 +1,6 @@
 """A frozen base in few bits, beside which adapters are trained (QLoRA, arXiv 2305.14314)."""
 
+import logging
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ def quantise(network: PreTrainedModel, form: FrozenBase, precision: Precision, d
     The layers are those that the quantizer of `transformers` takes: neither the output layer nor what the family keeps
     in float32. Raises `StageError` where there is none.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it asks for kernels that only inference would use
     try:
         from solar.network.quantised.layers import Frozen4bit, Frozen8bit
     except ImportError:
