@@ -24,6 +24,7 @@ from solar.network.adapter import add_adapter
 from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.loading import load_network
 from solar.network.microbatch import Ints
+from solar.network.quantised.base import quantise
 from solar.training.batches.continuation import Trunk
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, StepDataset
@@ -31,6 +32,7 @@ from solar.training.batches.validation_rows import ValidationRows
 from solar.training.distributed.sharded_loading import empty_network
 from solar.training.interrupt import listening
 from solar.training.lightning import replica_of
+from solar.training.memory import own_device
 from solar.training.modules.compilation import compile_layers
 from solar.training.modules.float8 import check_float8, compute_in_float8
 from solar.training.modules.recomputation import recompute_activations
@@ -98,6 +100,8 @@ def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_
     if float8:
         check_float8(trainer)
     network = (empty_network if sharded else load_network)(model_dir, config.precision)
+    if config.adapter.base is not None:
+        quantise(network, config.adapter.base, config.precision, own_device(trainer.device_type))
     if config.adapter.rank:
         add_adapter(network, config.adapter, config.seed)
     freeze(network, config, role_of)

@@ -9,9 +9,10 @@ import pytest
 from solar.config.data import Deduplicate, PrepareDataConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.config.optimizer import OptimizerConfig, OptimizerName
+from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import LoggerConfig, LoggerName, PathsConfig, SolarConfig, Strategy, TrainerConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.config.training import AdapterConfig, Precision, SftConfig, Trainable
+from solar.config.training import AdapterConfig, FrozenBase, Precision, SftConfig, Trainable
 from solar.plan.cost import cost, trainable_parameters
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import Plan, PlannedStage
@@ -59,6 +60,15 @@ def test_adapters_alone_get_gradients_and_moments() -> None:
     assert trainable_parameters(_sft(adapter=two), FACTS) == 32 * 8 * (8192 + 5120)
 
 
+def test_a_base_in_few_bits_takes_half_a_byte_a_weight_and_its_scales() -> None:
+    trained = 12 * 32 * 8 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    floats = 4 * (EMBEDDINGS + NORM)
+    nf4, int8 = (_sft(adapter=AdapterConfig(rank=8, base=base)) for base in FrozenBase)
+    assert _cost(int8, FACTS).gpu_bytes == floats + 32 * LAYER + trained
+    # blocks of 64 weights have a scale of one byte, and 256 scales a float
+    assert _cost(nf4, FACTS).gpu_bytes == floats + 32 * LAYER // 2 + 32 * LAYER // 64 + 32 * LAYER // 4096 + trained
+
+
 def test_frozen_layers_get_no_gradients_and_no_moments() -> None:
     grown = ModelFacts(MISTRAL, 48, 2, new_layers=16)
     assert trainable_parameters(_sft(trainable=Trainable.new), grown) == 16 * LAYER
@@ -98,6 +108,10 @@ def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
             "stages.s.float8: needs torchao, which is not installed; pip install 'solar[float8]'",
         ),
         (
+            ReferenceLogpsConfig(kind="reference_logps", base=FrozenBase.nf4),
+            "stages.s.base: needs bitsandbytes, which is not installed; pip install 'solar[qlora]'",
+        ),
+        (
             _sft(optimizer=OptimizerConfig(OptimizerName.schedule_free)),
             "stages.s.optimizer.name: needs schedulefree, which is not installed; pip install 'solar[schedule_free]'",
         ),
@@ -125,3 +139,13 @@ def test_float8_on_a_cpu_is_refused_before_work_starts(tmp_path: Path) -> None:
         config = SolarConfig(name="x", trainer=trainer, paths=PathsConfig(root=str(tmp_path)))
         lines[accelerator] = [line for line in missing_resources(plan, config) if "float8" in line]
     assert lines == {"cpu": ["stages.s.float8: found trainer.accelerator cpu, expected gpu"], "gpu": []}
+
+
+def test_a_base_in_few_bits_asks_for_bitsandbytes_beside_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = PlannedStage("s", _sft(adapter=AdapterConfig(rank=8, base=FrozenBase.nf4)), "0", {}, None, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    lines = missing_packages([stage], SolarConfig(logger=LoggerConfig(LoggerName.none)))
+    assert [line.partition(",")[0] for line in lines] == [
+        "stages.s.adapter.rank: needs peft",
+        "stages.s.adapter.base: needs bitsandbytes",
+    ]
