@@ -7,21 +7,37 @@ ARGS   ?=
 RIVALS := .venv-rivals
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-gpu check format bench docs clean
+.PHONY: help setup extras lock run test test-slow test-gpu check audit format bench docs clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make the virtual environment and install solar in it
 
-# torch first and by exact version: an open range would bring gigabytes of GPU libraries.
-$(READY): pyproject.toml constraints.txt
+# Every package by version and hash; `make lock` writes the files. setuptools comes first, so that no build fetches a tool.
+# Of torch, pip downloads the build that this machine prefers, which may be one for CPUs; then its hash is checked, too.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
+HASHED := $(PIP) --require-hashes --requirement
+locked  = sed -n '/^$(1)==/,/[^\\]$$/p' constraints.txt > $(VENV)/$(1).txt
+$(READY): pyproject.toml constraints.txt constraints-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; use make PYTHON=python3.11 setup" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (about two minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "installing into $(VENV) (two to five minutes the first time)"
+	@$(call locked,setuptools) && $(HASHED) $(VENV)/setuptools.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/torch \
+		"$$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)"
+	@$(call locked,torch) && $(HASHED) $(VENV)/torch.txt --no-index --find-links $(VENV)/torch && rm -r $(VENV)/torch
+	@$(HASHED) constraints.txt
+	@if $(BIN)/python -c 'import importlib.metadata as m; exit("nvidia" not in str(m.requires("torch")))'; then \
+		$(HASHED) constraints-cuda.txt; fi
+	@$(PIP) --editable .
 	@touch $(READY)
+
+extras: $(READY) ## Install what all extras need: evaluation harness, sweeps, liger, float8
+	@$(HASHED) constraints-extras.txt
+
+lock: ## Write the locks after a change of dependencies; ARGS=--upgrade takes the newest versions
+	@$(PYTHON) .ci/lock $(ARGS)
 
 run: $(READY) ## Run an experiment: make run ARGS="+experiment=quickstart"
 	@$(BIN)/python -m solar.run $(ARGS)
@@ -35,8 +51,11 @@ test-slow: $(READY) ## Run the long tests
 test-gpu: $(READY) ## Run the tests that need a GPU
 	@$(BIN)/python -m pytest -q -m gpu -rs tests/network tests/training $(ARGS)
 
-check: $(READY) ## Format, lint and types, without changing anything
+check: $(READY) audit ## Format, lint, types and advisories, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
+
+audit: $(READY) ## Look every locked package up in the advisories, where they can be reached
+	@$(BIN)/python .ci/audit
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .

@@ -9,22 +9,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from solar.arguments import warning
+from solar.artifacts.known import Known
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import Preflight, typed
+from solar.config.root import Preflight, Verification, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
+from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
-from solar.errors import ConfigError, Interrupted, SolarError
+from solar.errors import ConfigError, Interrupted, SolarError, printable_line
 from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
@@ -32,9 +36,10 @@ from solar.plan.plan import make_plan
 from solar.plan.preflight.accelerator import resolve_accelerator
 from solar.plan.preflight.preflight import preflight
 from solar.plan.show import show
+from solar.redaction import note_references, redact, redact_tracebacks
 from solar.report.entries import Entry, Run
 from solar.report.sections.controls import recoveries
-from solar.sweep import add_job
+from solar.sweep import add_job, redact_sweep_file
 
 _EXPERIMENT = re.compile(r"[+~]*experiment(@|=)")
 _LIKE_A_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*(e[+-]?\d+)?|inf|nan)|true|false", re.IGNORECASE)
@@ -53,12 +58,15 @@ def run(composed: DictConfig) -> float | None:
     Raises:
         SolarError: something that the user must correct.
     """
+    overrides = _overrides()
+    note_references("\n".join([OmegaConf.to_yaml(composed, resolve=False), *overrides]))
+    redact_sweep_file()
     config = typed(composed)
     accelerator = resolve_accelerator(config.trainer)
     check(config)
     config = expand(config)
     _make_root(Path(config.paths.root))
-    store = Store(Path(config.paths.root) / "artifacts")
+    store = _store(Path(config.paths.root), config.verify)
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
@@ -70,26 +78,38 @@ def run(composed: DictConfig) -> float | None:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
     if missing and config.preflight is Preflight.refuse:
-        raise SolarError("\n".join(missing))
+        raise SolarError(*missing)
     for lack in missing:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
-    record = open_run(config, composed, plan, _overrides())
-    artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    progress = Progress(console)
+    verify_finished(plan, store, progress)
+    record = open_run(config, composed, plan, overrides)
+    artifacts = Executor(config, store, record.folder, progress).run(plan)
     record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
         console.print(f"growth  {line}", highlight=False, markup=False, soft_wrap=True)
     objective = record.objective(artifacts)
-    for line in add_job(artifacts, config.objective, objective):
+    for line in add_job(artifacts, config.objective, objective, overrides):
         console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
     return objective
 
 
+def _store(root: Path, verify: Verification) -> Store:
+    contents = verify is not Verification.size
+    return Store(root / "artifacts", Known.load(root, contents, remember=verify is not Verification.always))
+
+
 def _overrides() -> list[str]:
     """The overrides of this run's command line; in a job of a sweep, with the job's values."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    if not HydraConfig.initialized():
+        return []
+    words = OmegaConf.to_container(
+        HydraConfig.get().overrides.task, resolve=False
+    )  # `${oc.env:X}` stays as it was typed
+    return [str(word) for word in cast(list[object], words)]
 
 
 def _growth_in_words(artifacts: Mapping[str, Artifact]) -> list[str]:
@@ -116,21 +136,22 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # type: ignore[assignment]
+    redact_tracebacks()
+    warnings.formatwarning = warning
     register()
-    with _one_line_errors(arguments):
+    with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
 
 
 def _job(composed: DictConfig) -> float | None:
     """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
-    with _one_line_errors(sys.argv[1:]):
+    with one_line_errors(sys.argv[1:]):
         return run(composed)
 
 
 @contextmanager
-def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
+def one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
@@ -172,8 +193,8 @@ def _as_hydra_takes_it(argument: str) -> str:
 
 
 def _print_error(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    for line in lines.split("\n"):
+        print(f"error: {printable_line(redact(line))}", file=sys.stderr)  # noqa: T201
     return code
 
 

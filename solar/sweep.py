@@ -16,9 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from solar.arguments import run
-from solar.artifacts.manifest import Manifest, write_atomically
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact
 from solar.errors import ArtifactError
+from solar.redaction import redact
 
 if TYPE_CHECKING:
     from solar.report.sweep import Job
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 JOB_FILE = "job.json"
 
 
-def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: float | None) -> list[str]:
+def add_job(
+    artifacts: Mapping[str, Artifact], objective: str | None, value: float | None, overrides: Sequence[str]
+) -> list[str]:
     """If this run is a job of a sweep, record its artifacts and objective, and draw the plot of all finished jobs.
 
     Returns lines to print: the objective of each finished job, and the path of the plot, if there is one.
@@ -34,7 +38,7 @@ def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: flo
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
         return []
     folder = Path(HydraConfig.get().runtime.output_dir)
-    written = (override.lstrip("+~").partition("=") for override in HydraConfig.get().overrides.task)
+    written = (override.lstrip("+~").partition("=") for override in redact(overrides))
     record = {
         "overrides": {key: value for key, _, value in written},
         "artifacts": {stage: os.path.relpath(artifact.path, folder) for stage, artifact in artifacts.items()},
@@ -44,6 +48,17 @@ def add_job(artifacts: Mapping[str, Artifact], objective: str | None, value: flo
     write_atomically(folder / JOB_FILE, json.dumps(record, indent=1) + "\n")
     picture = draw(folder.parent)
     return [*objectives(jobs_of(folder.parent)), *([] if picture is None else [str(picture)])]
+
+
+def redact_sweep_file() -> None:
+    """Take secrets out of the `multirun.yaml` that Hydra writes into the folder of a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return
+    path = Path(HydraConfig.get().runtime.output_dir).parent / "multirun.yaml"
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        if (clean := redact(text)) != text:
+            write_atomically(path, clean)
 
 
 def draw(sweep: Path) -> Path | None:

@@ -12,21 +12,22 @@ WORK = {"growth", "data", "network", "diagnosis", "training", "merging", "evalua
 
 MAY_IMPORT = {
     "errors": set(),
+    "redaction": set(),
     "config": {"errors"},
     "artifacts": {"errors", "weights"},
     "weights": {"errors"},
-    "plan": {"errors", "config", "artifacts", "growth", "weights"},
-    "engine": {"errors", "config", "artifacts", "plan"},
+    "plan": {"errors", "redaction", "config", "artifacts", "growth", "weights"},
+    "engine": {"errors", "redaction", "config", "artifacts", "plan", "weights"},
     "explain": {"errors", "config", "plan"},
     "growth": {"errors", "config", "weights", "models"},
-    "data": {"errors", "config"},
+    "data": {"errors", "config", "weights"},
     "models": {"errors", "config", "weights"},
     "merging": {"errors", "config", "weights"},
     "network": {"errors", "config", "data", "weights", "growth"},
     "diagnosis": {"errors", "config", "weights", "growth", "network", "data"},
-    "training": {"errors", "config", "data", "growth", "network", "weights"},
+    "training": {"errors", "redaction", "config", "data", "growth", "network", "weights"},
     "evaluation": {"errors", "config", "data", "network"},
-    "report": {"errors", "config"},
+    "report": {"errors", "config", "weights"},
     "stages": {"errors", "config", "artifacts", "engine", *WORK},
 }
 """Package -> the packages that its modules may import."""
@@ -75,12 +76,14 @@ FLOORS = {
 """Package -> its folders and modules from the ground up; a floor imports only from the floors below its own."""
 MOST_MODULES = 13
 """In one folder; `config` and `stages` are lists, where a row is a module."""
-NO_TORCH = {"errors", "config", "artifacts", "plan", "engine", "explain"}
+NO_TORCH = {"errors", "redaction", "config", "artifacts", "plan", "engine", "explain"}
 
 
 def _modules() -> list[Path]:
     """Every module but the commands, which may use anything."""
-    commands = {path for path in PACKAGE.glob("*.py") if path.stem != "errors"} | set(PACKAGE.rglob("__main__.py"))
+    commands = {path for path in PACKAGE.glob("*.py") if path.stem not in ("errors", "redaction")} | set(
+        PACKAGE.rglob("__main__.py")
+    )
     return sorted(set(PACKAGE.rglob("*.py")) - commands)
 
 

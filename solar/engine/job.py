@@ -15,6 +15,7 @@ from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import LoggerConfig, TrainerConfig
 from solar.engine.context import Inputs, RunContext
+from solar.redaction import as_references
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Job:
     trainer: dict[str, Any]
     logger: dict[str, Any]
     run_dir: str
+    identity: str | None
 
     @classmethod
     def of(cls, config: StageConfig, inputs: Inputs, output: Path, context: RunContext) -> "Job":
@@ -42,11 +44,12 @@ class Job:
             trainer=as_plain(context.trainer),
             logger=as_plain(context.logger),
             run_dir=str(context.run_dir.resolve()),
+            identity=context.identity,
         )
 
     def to_json(self) -> str:
-        """The content of the file."""
-        return json.dumps(self.__dict__)
+        """The content of the file, in which secrets of the environment are references, which `arguments` resolves."""
+        return json.dumps(as_references(self.__dict__))
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -69,6 +72,7 @@ class Job:
             logger=_typed(LoggerConfig, self.logger),
             run_dir=Path(self.run_dir),
             progress=progress,
+            identity=self.identity,
         )
         return _typed(STAGES[self.config["kind"]].config, self.config), inputs, Path(self.output), context
 

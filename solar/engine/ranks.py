@@ -17,6 +17,7 @@ from types import FrameType
 
 from solar.config.root import TrainerConfig
 from solar.errors import StageError
+from solar.redaction import redact
 
 PROGRESS = "progress: "
 """Prefix of the lines of rank 0's output that replace the stage's live line."""
@@ -86,7 +87,7 @@ class Ranks:
                     if line.startswith(PROGRESS):
                         progress(line.removeprefix(PROGRESS).rstrip())
                     else:
-                        log.write(line)
+                        log.write(redact(line))
                         log.flush()
             finally:
                 for number, handler in previous.items():

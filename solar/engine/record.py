@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.listing import refuse_unreal_folder
 from solar.artifacts.store import Artifact
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
@@ -18,6 +19,7 @@ from solar.config.training import CONTROL_SUFFIX
 from solar.engine.context import OVERRIDES
 from solar.errors import ConfigError
 from solar.plan.plan import Plan, PlannedStage
+from solar.redaction import redact
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,10 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: S
     """Make a folder that no other run has, and write the configuration and the plan into it.
 
     `overrides` are those of the command line. The configuration is written unresolved, so that values from the
-    environment stay references to the environment.
+    environment stay references, and without keys and passwords.
     """
     runs = Path(config.paths.root) / "runs" / config.name
+    refuse_unreal_folder(runs)
     runs.mkdir(parents=True, exist_ok=True)
     stamp, folder = time.strftime("%Y%m%d-%H%M%S"), None
     for attempt in range(1000):
@@ -80,13 +83,13 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: S
             continue
         break
     assert folder is not None
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=False), encoding="utf-8")
-    (folder / OVERRIDES).write_text("".join(f"{override}\n" for override in overrides), encoding="utf-8")
+    (folder / "config.yaml").write_text(redact(OmegaConf.to_yaml(composed, resolve=False)), encoding="utf-8")
+    (folder / OVERRIDES).write_text(redact("".join(f"{override}\n" for override in overrides)), encoding="utf-8")
     # Folders are recorded before they exist, so that commands find the stages of a run that was stopped.
     folders = {name: _folder(stage) for name, stage in plan.stages.items()}
     _write_folders(folder, folders)
     lines = [plan.headline, *folders.values()]
-    (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "plan.txt").write_text(redact("\n".join(lines)) + "\n", encoding="utf-8")
     return Record(folder, config, folders)
 
 

@@ -15,6 +15,7 @@ from solar.engine.job import Job
 from solar.engine.launch import RESUMABLE, resolve
 from solar.engine.ranks import CRASH, PROGRESS
 from solar.errors import Interrupted, SolarError
+from solar.redaction import redact
 
 
 def main(path: Path) -> int:
@@ -28,7 +29,7 @@ def main(path: Path) -> int:
         (path.parent / "interrupted").touch()
         return RESUMABLE
     except SolarError as error:
-        (path.parent / "error").write_text(str(error), encoding="utf-8")
+        (path.parent / "error").write_text(redact(str(error)), encoding="utf-8")
         return 1
     except BaseException as error:
         _write_first_error(error, path.parent / CRASH)
@@ -61,7 +62,7 @@ def _write_first_error(error: BaseException, path: Path) -> None:
     """Write the error down, unless another rank failed first: later errors are lost connections to that rank."""
     last = " ".join(traceback.format_exception_only(error)[-1].split())[:300]
     with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        json.dump({"rank": int(os.environ.get("RANK", "0")), "error": last}, file)
+        json.dump({"rank": int(os.environ.get("RANK", "0")), "error": redact(last)}, file)
 
 
 def _report_progress(text: str) -> None:

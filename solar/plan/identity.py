@@ -16,6 +16,7 @@ from solar.config.training import TrainConfig
 from solar.errors import ConfigError
 from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts
+from solar.redaction import without_keys
 
 ABSENT = "absent"
 """Version of a package that is not installed; the stage cannot run."""
@@ -27,7 +28,8 @@ def identity(
     """Twelve hex digits; equal for equal work, in any process on any machine.
 
     `inputs` maps the names of the stages it reads to their ids. Names themselves count only where the result shows
-    them: in tables of scores and reports. `batches` is what `batches_that_count` says of the stage.
+    them: in tables of scores and reports. Keys and passwords never count. `batches` is what `batches_that_count`
+    says of the stage.
     """
     kind = STAGES[stage.kind]
     shows_names = kind.produces in ("scores", "report")
@@ -37,7 +39,7 @@ def identity(
             return _content(pointer, digests)
         return [pointer.value, inputs[pointer.value]] if shows_names else inputs[pointer.value]
 
-    hashed: dict[str, Any] = {"version": kind.version, "config": rewrite(stage, replace)}
+    hashed: dict[str, Any] = {"version": kind.version, "config": without_keys(rewrite(stage, replace))}
     hashed |= {"batches": batches} if batches else {}
     hashed |= {"revision": revision} if (revision := stage.code_revision()) else {}
     return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:12]

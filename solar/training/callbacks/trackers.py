@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from solar.config.root import LoggerConfig, LoggerName
+from solar.redaction import redact
 
 
 def build_loggers(
@@ -35,12 +36,15 @@ def _wandb(config: LoggerConfig, experiment: str, stage: str, run_dir: Path, set
         mode = "offline"
     run_dir.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"name": f"{experiment}/{stage}", "project": config.project, "dir": str(run_dir)}
-    common |= {"group": experiment, "job_type": stage, "config": settings, "reinit": "finish_previous"}
-    quiet = wandb.Settings(silent=True, console="off", init_timeout=20, x_disable_stats=True)
+    common |= {"group": experiment, "job_type": stage, "config": redact(settings), "reinit": "finish_previous"}
+    # Without metadata: they hold the command line, with whatever secrets were typed there.
+    quiet = wandb.Settings(
+        silent=True, console="off", init_timeout=20, x_disable_stats=True, x_disable_meta=True, disable_git=True
+    )
     try:
         run = wandb.init(mode=mode, settings=quiet, **common)
     except wandb.errors.Error as error:
-        warnings.warn(f"wandb: {error}; the run is kept offline", stacklevel=2)
+        warnings.warn(f"wandb: {redact(str(error))}; the run is kept offline", stacklevel=2)
         run = wandb.init(mode="offline", settings=quiet, **common)
     return WandbLogger(experiment=run)
 
