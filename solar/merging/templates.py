@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from solar.weights.folder import ModelFolder, member
-from solar.weights.json_file import read_json
+from solar.weights.folder import ModelFolder
+from solar.weights.travelling import chat_template
 
 
 def template_notes(models: Sequence[ModelFolder]) -> tuple[str, ...]:
@@ -19,11 +19,7 @@ def template_notes(models: Sequence[ModelFolder]) -> tuple[str, ...]:
     return ()
 
 
-def _template(folder: Path) -> object:
-    """The default chat template of a tokenizer; None if it has none."""
-    if (folder / "chat_template.jinja").exists():
-        return member(folder, "chat_template.jinja").read_text(encoding="utf-8", errors="replace").strip()
-    if not (folder / "tokenizer_config.json").exists():
-        return None
-    template = read_json(member(folder, "tokenizer_config.json")).get("chat_template")
-    return template.strip() if isinstance(template, str) else template
+def _template(folder: Path) -> str | None:
+    """The chat template of a tokenizer, without the space around it that differs between files."""
+    template = chat_template(folder)
+    return template and template.strip()

@@ -1,5 +1,8 @@
 """Model cards: what a model is, how it was made, its scores, and how to use it."""
 
+import hashlib
+import re
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,8 @@ from solar.report.entries import Entry, Run
 from solar.report.numbers import compact, duration, plain
 from solar.report.sections.tables import score_table
 
+_DIFFERENCE_LINES = 60
+"""Lines of a difference between two chat templates that a card shows."""
 _FRONT = """\
 ---
 library_name: transformers
@@ -33,6 +38,7 @@ def write_card(entry: Entry, run: Run, output: Path) -> None:
         f"# {entry.stage}",
         _summary(entry, run),
         *_growth(entry, run),
+        *_template(entry, run),
         f"## How it was made\n\n{made}",
     ]
     text = "\n\n".join(part.strip() for part in [*parts, *_scores(entry, run), _USE])
@@ -83,6 +89,25 @@ def _growth(entry: Entry, run: Run) -> list[str]:
                 f"({grown['plan']}); its layers were copied from these of the base: `{layers}`."
             )
     return lines
+
+
+def _template(entry: Entry, run: Run) -> list[str]:
+    """The chat template's hash, and how the template differs from that of the oldest base."""
+    template = entry.chat_template()
+    if template is None:
+        return []
+    base = next((step for step in ancestry(entry, run) if step is not entry and step.chat_template() is not None), None)
+    line = f"## Chat template\n\nSHA-256 `{hashlib.sha256(template.encode()).hexdigest()}`"
+    if base is None:
+        return [f"{line}; no model that it descends from has one."]
+    before = base.chat_template() or ""
+    if before == template:
+        return [f"{line}, that of `{base.stage}`."]
+    changed = unified_diff(before.splitlines(), template.splitlines(), base.stage, entry.stage, lineterm="", n=1)
+    lines = [*changed][:_DIFFERENCE_LINES]
+    ticks = [len(ticks) for line in lines for ticks in re.findall("`+", line)]
+    fence = "`" * max(3, *(count + 1 for count in [0, *ticks]))
+    return [f"{line}; it differs from that of `{base.stage}`:", "\n".join([f"{fence}diff", *lines, fence])]
 
 
 def _step(entry: Entry) -> str:

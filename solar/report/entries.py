@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from solar.report.numbers import is_finite
+from solar.weights.travelling import chat_template
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Entry:
         """Content of a JSON file of the artifact; None if the file does not exist."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def chat_template(self) -> str | None:
+        """The chat template of the model that the stage leaves; None if there is none."""
+        return chat_template(self.path / "model") if self.is_model else None
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the training log, in order of steps; empty for a stage that does not train."""

@@ -138,23 +138,41 @@ class Cutter:
 
         Of a long conversation only the end is rendered, or n messages would cost n renderings of up to n messages.
         """
-        if len(messages) > _LONG and not tools:
-            system = [message for message in messages[:1] if message["role"] == "system"]
-            users = (place for place in range(len(messages) - _RECENT, 0, -1) if messages[place]["role"] == "user")
-            with suppress(BadRow):  # a template that refuses part of a conversation
-                text = self._renderer.marked([*system, *messages[next(users, 1) :]], generation_prompt=True)
+        with suppress(BadRow):  # a template that refuses part of a conversation
+            if recent := _recent(messages):
+                text = self._renderer.marked(recent, True, tools)
                 return text[behind_messages(text) :]
         text = self._renderer.marked(messages, True, tools)
         return text[behind_messages(text) :]
 
     def _calling_turn(self, place: int, rendered: _Rendered, done: int) -> tuple[int, int]:
         """The same for a turn with calls of tools, which may have no mark: the text that the turn adds."""
-        before = self._renderer.marked(rendered.messages[:place], True, rendered.tools)
-        whole = self._renderer.marked(rendered.messages[: place + 1], False, rendered.tools).rstrip()
-        begin = len(commonprefix([before, whole]))  # noqa: RUF071 (characters are meant)
+        messages = rendered.messages[: place + 1]
+        if (recent := _recent(messages)) and (turn := self._turn_of(recent, rendered, done)):
+            return turn
+        begin, whole = self._added_by_last(messages, rendered.tools)
         if not (done <= begin < len(whole) and rendered.text.startswith(whole)):
             raise BadRow("template", "the template writes the turns before a tool call in another way after it")
         return begin, len(whole)
+
+    def _turn_of(self, recent: Sequence[Message], rendered: _Rendered, done: int) -> tuple[int, int] | None:
+        """Begin and end of the last of these turns in the whole text, where the content before it shows its place."""
+        try:
+            begin, whole = self._added_by_last(recent, rendered.tools)
+        except BadRow:
+            return None
+        contents = [message["content"] for message in recent[:-1] if message["content"] in whole]
+        before = contents[-1] if contents else ""
+        start, there = whole.find(before), rendered.text.find(before, done)
+        if not before or there < 0 or not rendered.text.startswith(whole[start:], there):
+            return None
+        return (begin - start + there, len(whole) - start + there) if start <= begin < len(whole) else None
+
+    def _added_by_last(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[int, str]:
+        """Where the text of the last message begins, and the text of all messages."""
+        before = self._renderer.marked(messages[:-1], True, tools)
+        whole = self._renderer.marked(messages, False, tools).rstrip()
+        return len(commonprefix([before, whole])), whole  # noqa: RUF071 (characters are meant)
 
     def _piece(self, text: str, contents: Sequence[str], trained: bool) -> Iterator[Piece]:
         if text:
@@ -168,6 +186,15 @@ class Cutter:
             placed.append(replace(piece, behind=self._secret.last(before) if before else ""))
             before = piece.text if piece.text.strip() else before + piece.text
         return placed
+
+
+def _recent(messages: Sequence[Message]) -> list[Message]:
+    """The system message and the last messages of a long conversation, from a user's on; [] for a short one."""
+    if len(messages) <= _LONG:
+        return []
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    users = (place for place in range(len(messages) - _RECENT, 0, -1) if messages[place]["role"] == "user")
+    return [*system, *messages[next(users, 1) :]]
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:

@@ -10,6 +10,7 @@ import jinja2
 
 from solar.data.encode.placeholders import fitted, places, thought_and_answer
 from solar.data.encode.placeholders import marked as with_marks
+from solar.data.encode.sandbox import Sandbox
 from solar.data.encode.templates import template_for
 from solar.data.read.messages import BadRow, Message
 
@@ -32,6 +33,11 @@ class Renderer:
     def jinja(self) -> str:
         """The chat template. Raises `DataError` if there is none that this tokenizer can use."""
         return template_for(self.tokenizer, self.template)
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        """Where the tokenizer's own template runs: a program by whoever made the tokenizer."""
+        return Sandbox(self.jinja, self.tokenizer.special_tokens_map, str(self.tokenizer.name_or_path))
 
     @cached_property
     def _reasoning_fields(self) -> set[str]:
@@ -99,6 +105,8 @@ class Renderer:
     ) -> str:
         if any(len(message) > 2 for message in messages):
             messages = [self._as_template_reads(message, as_text) for message in messages]
+        if self.template is None:
+            return self._sandbox.render(messages, tools, generation_prompt)
         try:
             rendered: str = self.tokenizer.apply_chat_template(
                 list(messages),
@@ -107,7 +115,10 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (
+            *(jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+            *(RecursionError, MemoryError),
+        ) as error:
             reason = " ".join(str(error).split())
             raise BadRow("template", f"the template refuses this conversation: {reason}") from None
         return rendered

@@ -8,10 +8,9 @@ from solar.config.data import Task
 from solar.data.encode import class_label, tokenizer
 from solar.data.encode.encode import Encoder
 from solar.data.store.header import TokensHeader
+from solar.weights.travelling import TEMPLATE_FILES, chat_template
 
 GENERATION = "generation_config.json"
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
-"""transformers prefers these to the template in `tokenizer_config.json`."""
 
 
 def save_for_model(model: Path, data: Path) -> None:
@@ -28,19 +27,9 @@ def save_for_model(model: Path, data: Path) -> None:
     if header.task == Task.pretrain:
         return
     encoder = Encoder(tokenizer.load(data), header.template)
-    if _saved_template(model) != encoder.renderer.jinja:
+    if chat_template(model) != encoder.renderer.jinja:
         _write_template(model, encoder.renderer.jinja)
     _add_stops(model, encoder.end_of_turn_ids())
-
-
-def _saved_template(model: Path) -> str | None:
-    """The template that transformers finds in a folder; the default one of several."""
-    if (model / TEMPLATE_FILES[0]).exists():
-        return (model / TEMPLATE_FILES[0]).read_text(encoding="utf-8")
-    named = _read(model / class_label.CONFIG).get("chat_template")
-    if isinstance(named, list):
-        return next((each["template"] for each in named if each["name"] == "default"), None)
-    return named
 
 
 def _write_template(model: Path, template: str) -> None:
