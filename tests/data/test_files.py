@@ -360,7 +360,7 @@ def test_a_row_of_too_many_values_is_refused_before_it_is_parsed(name, tmp_path,
     """T-C2: lists take twenty times their length in memory."""
     monkeypatch.setattr("solar.data.read.json_rows.MAX_VALUES", 20)
     monkeypatch.setattr("solar.data.read.json_array._CHUNK_BYTES", 8)  # of an array, a chunk is parsed without counting
-    text = b'{"text": [' + b",".join([b"[]"] * 20) + b"]}"
+    text = b'{"text": [' + b",".join([b"[]"] * 100) + b"]}"
     (tmp_path / name).write_bytes(b"[" + text + b"]" if name == "rows.json" else text)
     ((_, row),) = read(tmp_path / name)
     assert _verdict(row) == "too_many_values"
