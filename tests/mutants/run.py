@@ -1,0 +1,91 @@
+"""`python -m tests.mutants.run [NAME ...]`: break solar on purpose, one fault at a time, and see the tests find each.
+
+`mutants.toml` lists the faults: a text in a file, the text that takes its place, and the tests that must fail. Each fault
+is made in a copy of the package. Exits 1 if a fault is missed, or if a test fails without any.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("solar", "conf", "tests", "docs", "pyproject.toml", "README.md", "benchmarks")
+SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault."""
+
+    name: str
+    file: str
+    find: str
+    replace: str
+    tests: list[str]
+    """What pytest is called with; each must pass without the fault."""
+
+    def apply(self, root: Path) -> None:
+        """Make the fault below `root`."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(self.find) == 1, f"{self.name}: {self.file} holds the text {text.count(self.find)} times"
+        path.write_text(text.replace(self.find, self.replace), encoding="utf-8")
+
+
+def mutants() -> list[Mutant]:
+    """All faults, in the order of the file."""
+    listed = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))
+    return [Mutant(name, **fields) for name, fields in listed.items()]
+
+
+def outcome(mutant: Mutant, scratch: Path) -> str:
+    """`caught`, `missed`, or `broken` where the tests cannot run at all."""
+    root = scratch / mutant.name.replace(" ", "_")
+    root.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    mutant.apply(root)
+    code = _pytest(mutant.tests, root)
+    shutil.rmtree(root)
+    return {0: "missed", 1: "caught"}.get(code, "broken")
+
+
+def _pytest(tests: Iterable[str], root: Path) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
+    try:
+        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return 1  # a fault that makes a test hang is found, too
+    return ran.returncode
+
+
+def main(names: list[str]) -> int:
+    """Run the named faults, or all."""
+    chosen = [mutant for mutant in mutants() if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in chosen}:
+        sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
+    if _pytest(sorted({test for mutant in chosen for test in mutant.tests}), ROOT) != 0:
+        sys.exit("the tests fail without any fault; mend them first")
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = []
+        for mutant, result in zip(chosen, pool.map(lambda each: outcome(each, Path(scratch)), chosen), strict=True):
+            print(f"{result:8} {mutant.name}", flush=True)
+            results.append(result)
+    print(f"{results.count('caught')} of {len(results)} caught; {results.count('missed')} missed")
+    return 0 if set(results) <= {"caught"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
