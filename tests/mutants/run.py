@@ -1,10 +1,11 @@
 """`python -m tests.mutants.run [NAME ...]`: break solar on purpose, one fault at a time, and see the tests find each.
 
 `mutants.toml` lists the faults: a text in a file, the text that takes its place, and the tests that must fail. Each fault
-is made in a copy of the package. Exits 1 if a fault is missed, or if a test fails without any.
+is made in a copy of the package. Exits 1 if a fault is missed, or if a test fails or is skipped without any fault.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("solar", "conf", "tests", "docs", "pyproject.toml", "README.md", "benchmarks")
+COPIED = ("solar", "conf", "tests", "docs", "benchmarks", "pyproject.toml", "README.md")
 SECONDS = 900
+"""For the tests of one fault."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Mutant:
     replace: str
     tests: list[str]
     """What pytest is called with; each must pass without the fault."""
+    seconds: int = SECONDS
+    """Tests that run for longer have found the fault: it makes them wait for ever."""
 
     def apply(self, root: Path) -> None:
         """Make the fault below `root`."""
@@ -45,30 +49,32 @@ def mutants() -> list[Mutant]:
     return [Mutant(name, **fields) for name, fields in listed.items()]
 
 
-def outcome(mutant: Mutant, scratch: Path) -> str:
-    """`caught`, `missed`, or `broken` where the tests cannot run at all."""
+def outcome(mutant: Mutant, scratch: Path) -> tuple[str, str]:
+    """`caught`, `missed`, or `broken` where no test has run; and what pytest printed."""
     root = scratch / mutant.name.replace(" ", "_")
     root.mkdir()
     for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, root / name)
+            shutil.copy(ROOT / name, root / name)
     mutant.apply(root)
-    code = _pytest(mutant.tests, root)
+    result, printed = _verdict(mutant.tests, root, mutant.seconds)
     shutil.rmtree(root)
-    return {0: "missed", 1: "caught"}.get(code, "broken")
+    return result, printed
 
 
-def _pytest(tests: Iterable[str], root: Path) -> int:
+def _verdict(tests: Iterable[str], root: Path, seconds: int) -> tuple[str, str]:
+    """`missed` where all tests pass; tests that are skipped, or cannot be collected, say nothing."""
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", "--tb=short", *tests]
     try:
-        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=SECONDS)
+        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return 1  # a fault that makes a test hang is found, too
-    return ran.returncode
+        return "caught", f"stopped after {seconds} seconds"
+    if ran.returncode == 0 and not re.search(r"\b\d+ passed\b.*\Z", ran.stdout):
+        return "broken", ran.stdout
+    return {0: "missed", 1: "caught"}.get(ran.returncode, "broken"), ran.stdout + ran.stderr
 
 
 def main(names: list[str]) -> int:
@@ -76,12 +82,15 @@ def main(names: list[str]) -> int:
     chosen = [mutant for mutant in mutants() if not names or mutant.name in names]
     if unknown := set(names) - {mutant.name for mutant in chosen}:
         sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
-    if _pytest(sorted({test for mutant in chosen for test in mutant.tests}), ROOT) != 0:
-        sys.exit("the tests fail without any fault; mend them first")
+    result, printed = _verdict(sorted({test for mutant in chosen for test in mutant.tests}), ROOT, 4 * SECONDS)
+    if result != "missed":
+        sys.exit(f"the tests fail without any fault; mend them first\n{printed}")
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
         results = []
-        for mutant, result in zip(chosen, pool.map(lambda each: outcome(each, Path(scratch)), chosen), strict=True):
-            print(f"{result:8} {mutant.name}", flush=True)
+        for mutant, (result, printed) in zip(
+            chosen, pool.map(lambda each: outcome(each, Path(scratch)), chosen), strict=True
+        ):
+            print(f"{result:8} {mutant.name}" + (f"\n{printed}" if result == "broken" else ""), flush=True)
             results.append(result)
     print(f"{results.count('caught')} of {len(results)} caught; {results.count('missed')} missed")
     return 0 if set(results) <= {"caught"} else 1
