@@ -72,9 +72,9 @@ def _verdict(tests: Iterable[str], root: Path, seconds: int) -> tuple[str, str]:
         ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return "caught", f"stopped after {seconds} seconds"
-    if ran.returncode == 0 and not re.search(r"\b\d+ passed\b.*\Z", ran.stdout):
-        return "broken", ran.stdout
-    return {0: "missed", 1: "caught"}.get(ran.returncode, "broken"), ran.stdout + ran.stderr
+    ran_any = re.search(r"\d+ (passed|failed|error)", ran.stdout.splitlines()[-1])
+    result = {0: "missed", 1: "caught"}.get(ran.returncode, "broken")
+    return result if ran_any else "broken", ran.stdout + ran.stderr
 
 
 def main(names: list[str]) -> int:
