@@ -102,7 +102,9 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             lost.extend(
                 str(path)
                 for path in files
-                if path.is_file() and not {NAME, "checkpoints"} & {*path.parts} and synced.get(path.stat().st_ino) != path.read_bytes()
+                if path.is_file()
+                and not {NAME, "checkpoints"} & {*path.parts}
+                and synced.get(path.stat().st_ino) != path.read_bytes()
             )
             renamed.add(Path(target).parent)
             move(source, target, **keywords)

@@ -1,7 +1,7 @@
 """`python -m tests.mutants.run [NAME ...]`: break solar on purpose, one fault at a time, and see the tests find each.
 
-`mutants.toml` lists the faults: a text in a file, the text that takes its place, and the tests that must fail. Each fault
-is made in a copy of the package. Exits 1 if a fault is missed, or if a test fails or is skipped without any fault.
+`mutants.toml` lists the faults: a text in a file, the text that takes its place, and the tests that must fail. Each
+fault is made in a copy of the package. Exits 1 if a fault is missed, or if its tests fail or do not run without it.
 """
 
 import os

@@ -88,7 +88,9 @@ def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
 
 def _missing(monkeypatch: pytest.MonkeyPatch, root: Path, free: int, gpus: list[int], **trainer: object) -> list[str]:
     """What a machine lacks for one training of Mistral-7B."""
-    data = PlannedStage("tokens", PrepareDataConfig(kind="prepare_data", sequence_length=64), "0", {}, None, None, False)
+    data = PlannedStage(
+        "tokens", PrepareDataConfig(kind="prepare_data", sequence_length=64), "0", {}, None, None, False
+    )
     stage = PlannedStage("sft", _sft(), "1", {}, None, FACTS)
     config = SolarConfig(trainer=replace(TRAINER, **trainer), paths=PathsConfig(str(root / "not" / "there" / "yet")))
     monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
