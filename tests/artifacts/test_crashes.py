@@ -2,8 +2,6 @@
 
 import os
 import signal
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from solar.artifacts.known import FILE, Known
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact, Store
 from solar.artifacts.tidy import remove_dead_attempts
+from tests.faults.power_loss import power_may_fail
 
 ID = "0" * 12
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "open", "fsync", "link", "write")
@@ -79,55 +78,18 @@ def test_a_kill_at_any_moment_of_building_is_cleared_up_by_the_next_run(tmp_path
     assert call > 15
 
 
-@pytest.fixture
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What a power failure could still take at each rename: files that got a name before their bytes were on the disk,
-    and folders whose new names were never forced there."""
-    synced: dict[int, bytes] = {}
-    lost: list[str] = []
-    renamed: set[Path] = set()
-    fsync, rename, replace = os.fsync, os.rename, os.replace
-
-    def flushed(descriptor: int) -> None:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            renamed.difference_update({path for path in renamed if os.path.samestat(path.stat(), status)})
-        else:
-            synced[status.st_ino] = Path(f"/proc/self/fd/{descriptor}").read_bytes()
-        fsync(descriptor)
-
-    def checked(move):
-        def moved(source, target, **keywords):
-            files = [Path(source)] if Path(source).is_file() else [*Path(source).rglob("*")]
-            lost.extend(
-                str(path)
-                for path in files
-                if path.is_file()
-                and not {NAME, "checkpoints"} & {*path.parts}
-                and synced.get(path.stat().st_ino) != path.read_bytes()
-            )
-            renamed.add(Path(target).parent)
-            move(source, target, **keywords)
-
-        return moved
-
-    monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(os, "rename", checked(rename))
-    monkeypatch.setattr(os, "replace", checked(replace))
-    yield lost
-    assert not renamed, "a new name that a power failure takes back"
-
-
-def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, unsynced: list[str]) -> None:
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """T-A3, where the power fails: the old file stays, or the new one is whole."""
-    write_atomically(tmp_path / "a.json", "old")
-    write_atomically(tmp_path / "a.json", "new")
-    assert (tmp_path / "a.json").read_text() == "new" and unsynced == []
+    with power_may_fail(monkeypatch) as lost:
+        write_atomically(tmp_path / "a.json", "old")
+        write_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new" and lost == []
 
 
 def test_every_file_of_an_artifact_is_on_the_disk_before_the_artifact_has_its_name(
-    tmp_path: Path, unsynced: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T-A3, where the power fails. Claim and checkpoints are gone from what is published."""
-    _build(tmp_path)
-    assert unsynced == []
+    with power_may_fail(monkeypatch, leave_out=frozenset({NAME, "checkpoints"})) as lost:
+        _build(tmp_path)
+    assert lost == []
