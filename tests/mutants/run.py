@@ -7,6 +7,7 @@ fault is made in a copy of the package. Exits 1 if a fault is missed, or if its 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COPIED = ("solar", "conf", "tests", "docs", "benchmarks", "pyproject.toml", "README.md")
 SECONDS = 900
-"""For the tests of one fault."""
+"""Of computing, in each process of a fault's tests, and of waiting for them."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Mutant:
     replace: str
     tests: list[str]
     """What pytest is called with; each must pass without the fault."""
-    seconds: int = SECONDS
-    """Tests that run for longer have found the fault: it makes them wait for ever."""
+    cpu_seconds: int = SECONDS
+    """The system ends a process that computes for longer, wherever it was started: the fault may be a loop."""
 
     def apply(self, root: Path) -> None:
         """Make the fault below `root`."""
@@ -59,20 +60,25 @@ def outcome(mutant: Mutant, scratch: Path) -> tuple[str, str]:
         else:
             shutil.copy(ROOT / name, root / name)
     mutant.apply(root)
-    result, printed = _verdict(mutant.tests, root, mutant.seconds)
+    result, printed = _verdict(mutant.tests, root, mutant.cpu_seconds)
     shutil.rmtree(root)
     return result, printed
 
 
-def _verdict(tests: Iterable[str], root: Path, seconds: int) -> tuple[str, str]:
+def _verdict(tests: Iterable[str], root: Path, cpu_seconds: int) -> tuple[str, str]:
     """`missed` where all tests pass; tests that are skipped, or cannot be collected, say nothing."""
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", "--tb=short", *tests]
+    limited = ["sh", "-c", f'ulimit -S -t {cpu_seconds}; exec "$@"', "sh", *command]
     try:
-        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return "caught", f"stopped after {seconds} seconds"
-    ran_any = re.search(r"\d+ (passed|failed|error)", ran.stdout.splitlines()[-1])
+        ran = subprocess.run(
+            limited, cwd=root, env=environment, capture_output=True, text=True, timeout=max(SECONDS, cpu_seconds)
+        )
+    except subprocess.TimeoutExpired as error:
+        return "caught", str(error)
+    if ran.returncode == -signal.SIGXCPU:
+        return "caught", f"stopped after {cpu_seconds} seconds of computing"
+    ran_any = re.search(r"\d+ (passed|failed|error)", "".join(ran.stdout.splitlines()[-1:]))
     result = {0: "missed", 1: "caught"}.get(ran.returncode, "broken")
     return result if ran_any else "broken", ran.stdout + ran.stderr
 
