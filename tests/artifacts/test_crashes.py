@@ -4,10 +4,15 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.claim import NAME
 from solar.artifacts.known import FILE, Known
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact, Store
 from solar.artifacts.tidy import remove_dead_attempts
+from tests.faults.power_loss import power_may_fail
 
 ID = "0" * 12
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "open", "fsync", "link", "write")
@@ -71,3 +76,20 @@ def test_a_kill_at_any_moment_of_building_is_cleared_up_by_the_next_run(tmp_path
             break
         call += 1
     assert call > 15
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-A3, where the power fails: the old file stays, or the new one is whole."""
+    with power_may_fail(monkeypatch) as lost:
+        write_atomically(tmp_path / "a.json", "old")
+        write_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new" and lost == []
+
+
+def test_every_file_of_an_artifact_is_on_the_disk_before_the_artifact_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-A3, where the power fails. Claim and checkpoints are gone from what is published."""
+    with power_may_fail(monkeypatch, leave_out=frozenset({NAME, "checkpoints"})) as lost:
+        _build(tmp_path)
+    assert lost == []

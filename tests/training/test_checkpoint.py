@@ -18,6 +18,7 @@ from solar.training.checkpoint import folder as module
 from solar.training.checkpoint.folder import IDENTITY, MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
 from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
 from solar.training.checkpoint.tree import flatten, unflatten
+from tests.faults.power_loss import power_may_fail
 
 
 def same(left, right):
@@ -288,6 +289,13 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
             break
         call += 1
     assert call > 10
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """T-A3, where the power fails."""
+    with power_may_fail(monkeypatch) as lost:
+        _save(tmp_path, 1)
+    assert lost == [] and newest_whole(tmp_path) == (checkpoint_path(tmp_path, 1), [])
 
 
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
