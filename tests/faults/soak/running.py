@@ -41,16 +41,19 @@ class Fault:
 
 
 LIMIT_SECONDS = 300
+TRAINED = ("base", "pretrain", "sft", "dpo_a")
 NO_SPACE = r"No space left|File too large|cannot be saved|disk|free some space"
 
 
 def _moment(scene: Scene, draw: random.Random) -> bool:
-    """Wait for a random moment of the run: right after its start, or in a stage, or at a checkpoint."""
-    pattern = draw.choice(["", "*.partial", "*.partial", "*.partial/checkpoints/step-*/manifest.json"])
-    stage = draw.choice(["base", "pretrain", "sft", "dpo_a"]) if pattern.endswith("json") else ""
-    if pattern and not until(lambda: any((scene.root / "artifacts").glob(stage + pattern)), scene.run, LIMIT_SECONDS):
+    """Wait for a random moment of the run: after its start, in a stage, or at a checkpoint; False if it ends first."""
+    artifacts = scene.root / "artifacts"
+    training = [stage for stage in TRAINED if not any(artifacts.glob(f"{stage}-{'[0-9a-f]' * 12}"))]
+    at_checkpoint = f"{draw.choice(training)}-*.partial/checkpoints/step-*/manifest.json" if training else "*.partial"
+    pattern = draw.choice(["", "*.partial", at_checkpoint, at_checkpoint])
+    if pattern and not until(lambda: any(artifacts.glob(pattern)), scene.run, LIMIT_SECONDS):
         return False
-    time.sleep(draw.uniform(0, 3 if pattern.endswith("partial") else 0.5))
+    time.sleep(draw.uniform(0, 0.5 if pattern == at_checkpoint else 5))
     return scene.run.process.poll() is None
 
 
