@@ -24,7 +24,7 @@ SMALLER = [
 ]
 BETAS = ("0.1", "0.3")
 SWEEP = ["until=dpo_a", "--multirun", f"stages.dpo_a.beta={','.join(BETAS)}"]
-RANKS = ["until=base", "trainer.devices=2"]
+RANKS = ["until=base", "trainer.devices=2", "trainer.strategy=ddp"]
 GROUP = 65500
 """Of the users who share the store, and of all files in it."""
 MARK = "SOLAR_SOAK"
