@@ -15,7 +15,8 @@ BALLAST = "ballast"
 
 @contextmanager
 def disk_at(folder: Path) -> Iterator[bool]:
-    """Make `folder`, which the group may write; yields whether it is a disk of its own."""
+    """Make `folder`; yields whether it is a disk of its own. The group may write what is made meanwhile."""
+    umask = os.umask(0o002)
     folder.mkdir(parents=True)
     mounted = shutil.which("mount") is not None and _ran(
         ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
@@ -26,6 +27,7 @@ def disk_at(folder: Path) -> Iterator[bool]:
     try:
         yield mounted
     finally:
+        os.umask(umask)
         if mounted:
             _ran(["umount", "--lazy", str(folder)])
 

@@ -51,7 +51,8 @@ def _moment(scene: Scene, draw: random.Random) -> bool:
     training = [stage for stage in TRAINED if not any(artifacts.glob(f"{stage}-{'[0-9a-f]' * 12}"))]
     at_checkpoint = f"{draw.choice(training)}-*.partial/checkpoints/step-*/manifest.json" if training else "*.partial"
     pattern = draw.choice(["", "*.partial", at_checkpoint, at_checkpoint])
-    if pattern and not until(lambda: any(artifacts.glob(pattern)), scene.run, LIMIT_SECONDS):
+    begun = scene.run.planned if draw.random() < 0.8 else lambda: True
+    if not until(lambda: any(artifacts.glob(pattern)) if pattern else begun(), scene.run, LIMIT_SECONDS):
         return False
     time.sleep(draw.uniform(0, 0.5 if pattern == at_checkpoint else 5))
     return scene.run.process.poll() is None

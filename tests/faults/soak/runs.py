@@ -89,7 +89,6 @@ class Launcher:
                 stdout=to_out,
                 stderr=to_err,
                 env={**os.environ, **variables},
-                umask=0o002,
                 start_new_session=True,
                 cwd=self.logs,
             )
