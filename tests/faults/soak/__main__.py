@@ -6,6 +6,7 @@ Exits 1 if solar made a mistake, or if a soak of at least 20 minutes did not see
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -80,6 +81,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log", type=Path, default=Path("soak.jsonl"))
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, and so would all runs
     place = Path(tempfile.mkdtemp(prefix="solar-soak-"))
     place.chmod(0o755)  # other users work in it
     status = soak(options.minutes, options.seed, options.log, place)
