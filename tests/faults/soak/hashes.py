@@ -9,6 +9,8 @@ Store = dict[str, dict[str, str]]
 """Folder of an artifact -> relative path -> sha256."""
 LEFT = ("manifest.json", "owner.json", "checkpoints")
 """The manifest holds times; the other two lie there after a kill right after publication, until the next run."""
+MESSAGES = "ranks.log"
+"""What libraries say on the ranks, with times and ports."""
 
 
 def hashes(root: Path) -> Store:
@@ -18,7 +20,7 @@ def hashes(root: Path) -> Store:
 
 
 def of_folder(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MESSAGES)
     named = {path.relative_to(folder).as_posix(): path for path in files}
     kept = {name: path for name, path in named.items() if name.split("/")[0] not in LEFT}
     return {name: hashlib.sha256(_content(path)).hexdigest() for name, path in kept.items()}
