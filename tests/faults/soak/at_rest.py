@@ -90,11 +90,11 @@ def _to_checkpoint(harm: Callable[[Path, random.Random], str]) -> Inflict:
 
 
 def forgotten(root: Path, draw: random.Random) -> Harm | None:
-    """Somebody deletes an artifact, and all that were made after it."""
+    """Somebody deletes an artifact, and all that were made after it; the three newest at least."""
     folders = sorted(_artifacts(root), key=lambda folder: folder.stat().st_mtime_ns)
     if not folders:
         return None
-    at = draw.randrange(len(folders))
+    at = draw.randrange(max(1, len(folders) - 2))
     for folder in folders[at:]:
         shutil.rmtree(folder)
     return Harm(f"deleted {folders[at].name} and {len(folders) - at - 1} newer artifacts")

@@ -93,9 +93,11 @@ class Soak:
         self.tally.write({"end": str(self.root), "findings": found, "outputs": [str(run.err)]})
 
     def _harm(self) -> tuple[list[str], list[Harm]]:
-        """Faults of the store at rest; a store that holds everything loses something, so that there is work."""
+        """Faults of the store at rest; a store with a last artifact loses its newest, so that there is work."""
         names, harms = [], []
-        if self.calm.keys() <= hashes.hashes(self.root).keys() and (harm := forgotten(self.root, self.draw)):
+        (last,) = (word.removeprefix("until=") for word in self.whole if word.startswith("until="))
+        made = any((self.root / "artifacts").glob(f"{last}-{'[0-9a-f]' * 12}"))
+        if made and (harm := forgotten(self.root, self.draw)):
             names, harms = ["artifacts deleted"], [harm]
         if self.at_rest and self.draw.random() < 0.6:
             for name in self._rarest_first(self.at_rest):
