@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.faults.soak import hashes
@@ -22,6 +23,8 @@ from tests.faults.soak.tally import Tally
 
 FULL_MINUTES = 20
 """A soak that is shorter leaves the runs on two ranks out, and need not see every fault."""
+LEAST_ROUNDS = 3
+"""However slow the machine is."""
 FIRST_STAGES = ("docs", "tokenizer", "pretrain_data", "init")
 """What the store of the runs on two ranks starts with."""
 
@@ -36,7 +39,7 @@ def soak(minutes: float, seed: int, log: Path, place: Path) -> int:
         if minutes >= FULL_MINUTES:
             soaks.append(_on_ranks(place, tally, draw))
         tally.started = time.monotonic()
-        while time.monotonic() < tally.started + minutes * 60:
+        while tally.rounds < LEAST_ROUNDS or time.monotonic() < tally.started + minutes * 60:
             soaks[-1 if tally.rounds % 5 == 4 else 0].round()
             sys.stdout.write(f"round {tally.rounds}, {len(tally.findings)} findings\n")
             sys.stdout.flush()
@@ -56,16 +59,23 @@ def _one_process(place: Path, tally: Tally, draw: random.Random, own_disk: bool)
     running = {name: fault for name, fault in RUNNING.items() if own_disk or name != "disk full"}
     calm = _calm(Launcher(place / "calm", place / "calm-logs"), SWEEP)
     launcher = Launcher(disk / "store", place / "logs")
+    _copy(place / "calm", disk / "store", {name.rpartition("-")[0] for name in calm})
     return Soak(launcher, calm, draw, tally, forms, SWEEP, AT_REST, running, disk if own_disk else None)
 
 
 def _on_ranks(place: Path, tally: Tally, draw: random.Random) -> Soak:
     for name in ("calm-ranks", "ranks"):
-        for folder in (place / "calm" / "artifacts").iterdir():
-            if folder.name.rpartition("-")[0] in FIRST_STAGES:
-                shutil.copytree(folder, place / name / "artifacts" / folder.name)
+        _copy(place / "calm", place / name, FIRST_STAGES)
     calm = _calm(Launcher(place / "calm-ranks", place / "calm-ranks-logs"), RANKS)
     return Soak(Launcher(place / "ranks", place / "ranks-logs"), calm, draw, tally, ["ranks"], RANKS, {}, ON_RANKS)
+
+
+def _copy(calm: Path, root: Path, stages: Collection[str]) -> None:
+    """Give a store the artifacts of some stages, under the rights of its own folder."""
+    (root / "artifacts").mkdir(parents=True)
+    for folder in (calm / "artifacts").iterdir():
+        if folder.name.rpartition("-")[0] in stages:
+            shutil.copytree(folder, root / "artifacts" / folder.name, copy_function=shutil.copyfile)
 
 
 def _calm(launcher: Launcher, words: list[str]) -> hashes.Store:

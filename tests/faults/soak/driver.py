@@ -48,9 +48,7 @@ class Soak:
         names, harms = self._harm()
         harm = next((harm for harm in harms if harm.refused), None)
         form = next(self._rarest_first(self.forms))
-        faults = (
-            [] if harm else [*self._rarest_first(self.running)][: self.draw.choice([0, 1] if harms else [0, 1, 1, 1])]
-        )
+        faults = [] if harm else [*self._rarest_first(self.running)][: self.draw.choice([0, 1] if names[1:] else [1])]
         fault = self.running[faults[0]] if faults else None
         runs = self._start(form, fault.words if fault else ())
         scene = Scene(self.root, self.disk, runs[0])
