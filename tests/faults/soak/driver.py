@@ -18,6 +18,7 @@ from tests.faults.soak.tally import Round, Tally
 USERS = (65533, 65534)
 DAY_SECONDS = 86400.0
 MOST_REPAIRS = 20
+FORGOTTEN = "artifacts deleted"
 
 
 @dataclass
@@ -48,8 +49,10 @@ class Soak:
         names, harms = self._harm()
         harm = next((harm for harm in harms if harm.refused), None)
         form = next(self._rarest_first(self.forms))
-        faults = [] if harm else [*self._rarest_first(self.running)][: self.draw.choice([0, 1] if names[1:] else [1])]
-        fault = self.running[faults[0]] if faults else None
+        untouched = not set(names) - {FORGOTTEN}  # a store that was harmed is also run without a second fault
+        strikes = harm is None and (untouched or self.draw.random() < 0.5)
+        name = next(self._rarest_first(self.running)) if strikes else None
+        fault = self.running[name] if name else None
         runs = self._start(form, fault.words if fault else ())
         scene = Scene(self.root, self.disk, runs[0])
         struck = fault.strike(scene, self.draw) if fault else None
@@ -65,7 +68,7 @@ class Soak:
         done = [harm.what for harm in harms] + ([struck] if struck else [])
         self.tally.add(
             Round(
-                [*names, form, *(faults if struck else [])],
+                [*names, form, *([name] if name and struck else [])],
                 done,
                 [str(run.err) for run in runs],
                 [run.process.returncode for run in runs],
@@ -96,7 +99,7 @@ class Soak:
         (last,) = (word.removeprefix("until=") for word in self.whole if word.startswith("until="))
         made = any((self.root / "artifacts").glob(f"{last}-{'[0-9a-f]' * 12}"))
         if made and (harm := forgotten(self.root, self.draw)):
-            names, harms = ["artifacts deleted"], [harm]
+            names, harms = [FORGOTTEN], [harm]
         if self.at_rest and self.draw.random() < 0.6:
             for name in self._rarest_first(self.at_rest):
                 if (harm := self.at_rest[name](self.root, self.draw)) is not None:
