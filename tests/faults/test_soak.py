@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -31,9 +32,10 @@ FULL = Fault(lambda scene, draw: "filled", frozenset({1}), "No space left")
 @pytest.mark.slow
 def test_everything_finishes_with_the_calm_runs_bytes_after_faults(tmp_path: Path, capsys) -> None:
     """T-F1, T-A3, T-A5, T-A6, T-A7, in turns that a seed chooses; `make soak` goes on for half an hour."""
-    place = tmp_path / "soak"
-    place.mkdir()
-    assert soak(1.25, 5, tmp_path / "log.jsonl", place) == 0, capsys.readouterr().out
+    with TemporaryDirectory(prefix="solar-soak-") as name:  # not below `tmp_path`, which other users may not enter
+        place = Path(name)
+        place.chmod(0o755)
+        assert soak(1.25, 5, tmp_path / "log.jsonl", place) == 0, capsys.readouterr().out
     *rounds, end = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert any(line["done"] for line in rounds) and end["findings"] == []
 

@@ -18,7 +18,7 @@ from tests.faults.soak.at_rest import AT_REST
 from tests.faults.soak.disks import disk_at
 from tests.faults.soak.driver import Soak
 from tests.faults.soak.running import ON_RANKS, RUNNING
-from tests.faults.soak.runs import RANKS, SWEEP, Launcher, can_be_two_users
+from tests.faults.soak.runs import RANKS, SWEEP, Launcher, others_may_write
 from tests.faults.soak.tally import Tally
 
 FULL_MINUTES = 20
@@ -55,7 +55,7 @@ def soak(minutes: float, seed: int, log: Path, place: Path) -> int:
 
 def _one_process(place: Path, tally: Tally, draw: random.Random, own_disk: bool) -> Soak:
     disk = place / "disk"
-    forms = ["alone", "clock jumps", "two at once", "sweep", *(["two users"] if can_be_two_users() else [])]
+    forms = ["alone", "clock jumps", "two at once", "sweep", *(["two users"] if others_may_write(disk) else [])]
     running = {name: fault for name, fault in RUNNING.items() if own_disk or name != "disk full"}
     calm = _calm(Launcher(place / "calm", place / "calm-logs"), SWEEP)
     launcher = Launcher(disk / "store", place / "logs")

@@ -142,11 +142,12 @@ def until(condition: Callable[[], bool], run: Run, limit_seconds: float) -> bool
     return False
 
 
-def can_be_two_users() -> bool:
-    """Whether this process may start others as other users."""
+def others_may_write(folder: Path) -> bool:
+    """Whether this process may start others as other users, and these get to the folder."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         return False
-    probe = ["setpriv", "--reuid=65533", f"--regid={GROUP}", *_AS_ANOTHER, "--", sys.executable, "-c", ""]
+    asks = f"import os; exit(not os.access({str(folder)!r}, os.W_OK))"
+    probe = ["setpriv", "--reuid=65533", f"--regid={GROUP}", *_AS_ANOTHER, "--", sys.executable, "-c", asks]
     return subprocess.run(probe, capture_output=True).returncode == 0
 
 
