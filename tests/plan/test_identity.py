@@ -163,6 +163,25 @@ def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> No
     assert Digests.load(memory).of(file, "key") != before
 
 
+@pytest.mark.parametrize("damage", ["digit", "no hash", "no list", "[]", "{", "null"])
+def test_a_damaged_memory_of_digests_changes_no_identity(tmp_path: Path, damage: str) -> None:
+    memory, file = tmp_path / "memory.json", tmp_path / "data.txt"
+    file.write_text("one")
+    digests = Digests.load(memory)
+    right = digests.of(file, "key")
+    digests.save()
+    assert Digests.load(memory).known == digests.known != {}
+    whole, name = memory.read_text(), str(file)
+    wrong = {
+        "digit": whole.replace(right[:8], f"{int(right[:8], 16) ^ 1:08x}"),
+        "no hash": json.dumps(digests.known | {name: [*digests.known[name][:4], "0" * 64]}),
+        "no list": json.dumps({name: 5}),
+    }
+    memory.write_text(wrong.get(damage, damage))
+    assert memory.read_text() != whole
+    assert Digests.load(memory).of(file, "key") == right
+
+
 def test_nothing_at_a_path_is_an_error_with_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sources\.a\.path: found nothing at .*gone"):
         Digests(tmp_path / "memory.json").of(tmp_path / "gone", "sources.a.path")
