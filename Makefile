@@ -71,8 +71,9 @@ $(RIVALS)/.ready:
 		trl==1.16.0 peft==0.21.2 accelerate==1.15.0 mergekit==0.1.5
 	@touch $@
 
-docs: $(READY) ## Write docs/configuration.md from the dataclasses
+docs: $(READY) ## Write docs/configuration.md from the dataclasses and docs/reliability.md from the tests
 	@$(BIN)/python -m solar.config.document > docs/configuration.md && echo "wrote docs/configuration.md"
+	@$(BIN)/python -m tests.reliability.document > docs/reliability.md && echo "wrote docs/reliability.md"
 
 clean: ## Remove the virtual environment and caches; outputs stay
 	@rm -rf $(VENV) $(RIVALS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
