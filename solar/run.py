@@ -26,7 +26,7 @@ from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.errors import ConfigError, Interrupted, SolarError
-from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
+from solar.explain import KNOWN, below_null, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
@@ -150,8 +150,8 @@ def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(_print_error("stopped by the keyboard; the same command goes on", 130))
     except KNOWN as error:
         sys.exit(_print_error(explain(error, arguments, conf_folder()), 1))
-    except (ValueError, yaml.YAMLError) as error:
-        line = unreadable(error, arguments) or word_below_a_list(error, arguments)
+    except (ValueError, AssertionError, yaml.YAMLError) as error:
+        line = unreadable(error, arguments) or word_below_a_list(error, arguments) or below_null(error)
         if line is None:
             raise
         sys.exit(_print_error(line, 1))
