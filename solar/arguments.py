@@ -6,6 +6,7 @@ A word is `key=value` if it begins with small letters and `=`; so `./lr=1` and `
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import fields
@@ -18,7 +19,7 @@ from omegaconf import MISSING as OMITTED
 
 from solar.config.docstrings import docstrings
 from solar.engine.disk import disk_problem
-from solar.errors import ConfigError, SolarError, hint
+from solar.errors import ConfigError, SolarError, hint, printable_line
 from solar.redaction import redact, redact_tracebacks
 
 T = TypeVar("T")
@@ -51,10 +52,11 @@ def run(
     if not words or _HELP & set(words):
         sys.stdout.write(f"{usage.strip()}\n{_help(options, hidden)}")
         return 0 if words else 2
+    warnings.formatwarning = warning
     try:
         body(*read(words, options, names, hidden))
     except SolarError as error:
-        return _refuse(str(error))
+        return _refuse(*error.lines)
     except OSError as error:
         if (problem := disk_problem(error)) is None:
             raise
@@ -155,7 +157,12 @@ def _default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse(problems: str) -> int:
-    for line in problems.splitlines():
-        sys.stderr.write(f"error: {redact(line)}\n")
+def warning(message: object, *place: object, **details: object) -> str:
+    """For `warnings.formatwarning`: the message as one line, without the place in the code."""
+    return f"warning: {printable_line(redact(str(message)))}\n"
+
+
+def _refuse(*problems: str) -> int:
+    for problem in problems:
+        sys.stderr.write(f"error: {printable_line(redact(problem))}\n")
     return 1

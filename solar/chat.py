@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.arguments import run
+from solar.artifacts.damage import refuse_damaged
 from solar.artifacts.last_run import last_run
-from solar.errors import ConfigError
+from solar.errors import ConfigError, printable
 
 Message = dict[str, str]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -128,7 +129,7 @@ def talk(speaker: Speaker, texts: Iterator[str]) -> None:
             continue
         try:
             for part in speaker.answer(text):
-                sys.stdout.write(part)
+                sys.stdout.write(printable(part, keep="\n\t"))
                 sys.stdout.flush()
         except KeyboardInterrupt:
             sys.stdout.write(" [stopped]")
@@ -155,6 +156,7 @@ def typed() -> Iterator[str]:
 def _chat(names: list[str], options: Options) -> None:
     options.check()
     folder = find_model(names[0], options.root)
+    refuse_damaged(folder)
     speaker = Speaker(folder, options)
     if options.prompt is not None:
         talk(speaker, iter([options.prompt]))

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from solar.arguments import run
+from solar.artifacts.damage import refuse_damaged
 from solar.config.growth_plan import GrowthPlan, Init, PlanName
-from solar.errors import DataError
+from solar.errors import DataError, printable
 
 
 @dataclass
@@ -64,6 +65,7 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
         raise DataError(
             f"tokens, sequence_length: found {chosen.tokens} and {chosen.sequence_length}, expected at least 16"
         )
+    refuse_damaged(model)
     base = open_folder(model)
     shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
@@ -109,7 +111,7 @@ def _live_line(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(f"{text}\n", keep="\n"))
 
 
 if __name__ == "__main__":

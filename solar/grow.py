@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solar.arguments import read, run
+from solar.artifacts.damage import refuse_damaged
 from solar.config.growth_plan import PARAMETERS, GrowthPlan, SeamInit
-from solar.errors import ConfigError, PlanError
+from solar.errors import ConfigError, PlanError, printable
 from solar.growth.files.verify import Verify
 from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, grow
@@ -77,6 +78,7 @@ def _grow(names: list[str], options: GrowOptions) -> None:
         job = work_out(source, options, max_shard_bytes=options.max_shard_bytes, seam_scales=scales)
         _say(_plan_text(job))
         return
+    refuse_damaged(source)
     report = grow(
         source,
         target,
@@ -102,6 +104,7 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
 
 def _convert(names: list[str], options: NoOptions) -> None:
     source, target = (Path(name).expanduser() for name in names)
+    refuse_damaged(source)
     quantised = quantisation(read_config(source)) is not None
     module = "solar.network.dequantise" if quantised else "solar.growth.files.convert"
     written = ask(module, {"source": str(source), "target": str(target)}, ConfigError)
@@ -146,7 +149,7 @@ def _size(count: int) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(f"{text}\n", keep="\n"))
 
 
 if __name__ == "__main__":

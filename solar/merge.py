@@ -14,8 +14,9 @@ from types import FrameType
 from omegaconf import MISSING
 
 from solar import arguments
+from solar.artifacts.damage import refuse_damaged
 from solar.config.merging import MergeConfig
-from solar.errors import ConfigError
+from solar.errors import ConfigError, printable
 from solar.merging.merge import MergeReport, merge, prepare
 
 
@@ -41,9 +42,11 @@ def _merge(names: list[str], options: MergeOptions) -> None:
         report = prepare(models, target, config, base, options.threads).report
         line = f"would write {in_words(report, target)}; nothing written"
     else:
+        for model in (*models, *([] if base is None else [base])):
+            refuse_damaged(model)
         report = merge(models, target, config, base, options.threads)
         line = f"wrote {in_words(report, target)}, {report.wall_seconds:.1f} s"
-    sys.stdout.write("\n".join((line, *report.notes)) + "\n")
+    sys.stdout.writelines(f"{printable(text)}\n" for text in (line, *report.notes))
 
 
 def in_words(report: MergeReport, target: Path) -> str:

@@ -17,15 +17,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from solar.arguments import warning
+from solar.artifacts.known import Known
 from solar.artifacts.store import Artifact, Store
-from solar.config.root import Preflight, typed
+from solar.config.root import Preflight, Verification, typed
 from solar.config.store import register
 from solar.engine.disk import disk_problem
 from solar.engine.execute import Executor
+from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
-from solar.errors import ConfigError, Interrupted, SolarError
+from solar.errors import ConfigError, Interrupted, SolarError, printable_line
 from solar.explain import KNOWN, below_null, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
@@ -63,7 +66,7 @@ def run(composed: DictConfig) -> float | None:
     check(config)
     config = expand(config)
     _make_root(Path(config.paths.root))
-    store = Store(Path(config.paths.root) / "artifacts")
+    store = _store(Path(config.paths.root), config.verify)
     plan = make_plan(config, store)
     console = Console(width=None if sys.stdout.isatty() else 160)
     show(plan, config.trainer, console)
@@ -75,13 +78,15 @@ def run(composed: DictConfig) -> float | None:
             console.print(f"lacking: {lack}", markup=False, highlight=False, soft_wrap=True)
         return None
     if missing and config.preflight is Preflight.refuse:
-        raise SolarError("\n".join(missing))
+        raise SolarError(*missing)
     for lack in missing:
         console.print(f"warning: {lack}", markup=False, highlight=False, soft_wrap=True)
     if not plan.to_run:
         console.print("nothing to run: every stage is done already")
+    progress = Progress(console)
+    verify_finished(plan, store, progress)
     record = open_run(config, composed, plan, overrides)
-    artifacts = Executor(config, store, record.folder, Progress(console)).run(plan)
+    artifacts = Executor(config, store, record.folder, progress).run(plan)
     record.note_folders(artifacts)
     record.show_results(artifacts, console)
     for line in _growth_in_words(artifacts):
@@ -90,6 +95,11 @@ def run(composed: DictConfig) -> float | None:
     for line in add_job(artifacts, config.objective, objective, overrides):
         console.print(f"sweep   {line}", highlight=False, markup=False, soft_wrap=True)
     return objective
+
+
+def _store(root: Path, verify: Verification) -> Store:
+    contents = verify is not Verification.size
+    return Store(root / "artifacts", Known.load(root, contents, remember=verify is not Verification.always))
 
 
 def _overrides() -> list[str]:
@@ -127,21 +137,21 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     redact_tracebacks()
-    warnings.formatwarning = lambda message, *_, **__: redact(f"warning: {message}\n")  # type: ignore[assignment]
+    warnings.formatwarning = warning
     register()
-    with _one_line_errors(arguments):
+    with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
 
 
 def _job(composed: DictConfig) -> float | None:
     """One job of Hydra. A user's error ends the process here, before Hydra prints its own message."""
-    with _one_line_errors(sys.argv[1:]):
+    with one_line_errors(sys.argv[1:]):
         return run(composed)
 
 
 @contextmanager
-def _one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
+def one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
@@ -183,8 +193,8 @@ def _as_hydra_takes_it(argument: str) -> str:
 
 
 def _print_error(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        print(f"error: {redact(line)}", file=sys.stderr)  # noqa: T201
+    for line in lines.split("\n"):
+        print(f"error: {printable_line(redact(line))}", file=sys.stderr)  # noqa: T201
     return code
 
 

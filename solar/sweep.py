@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from solar.arguments import run
-from solar.artifacts.manifest import Manifest, write_atomically
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact
 from solar.errors import ArtifactError
 from solar.redaction import redact

@@ -11,7 +11,7 @@ import pytest
 from solar.arguments import read, run
 from solar.errors import ConfigError
 
-COMMANDS = ("grow", "merge", "chat", "diagnose", "data", "sweep", "join")
+COMMANDS = ("grow", "merge", "chat", "diagnose", "data", "sweep", "join", "artifacts")
 
 
 class Colour(StrEnum):

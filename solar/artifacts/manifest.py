@@ -1,20 +1,26 @@
 """The description of an artifact: `manifest.json`, written last, so that its presence means complete."""
 
+import hashlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from solar import __version__
-from solar.errors import ArtifactError
-from solar.weights.digest import file_sha256
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.listing import files_below
+from solar.errors import ArtifactError, one_line
+from solar.weights.digest import Stamp, plain_sha256, read_plain
+from solar.weights.strict_json import unique
 
 NAME = "manifest.json"
+HASHING_THREADS = 2
 _PACKAGES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "datasets", "numpy", "safetensors")
 
 
@@ -35,50 +41,65 @@ class Manifest:
     """Relative path -> `size` in bytes and `sha256`."""
     provenance: dict[str, Any]
     wall_seconds: float
+    sha256: str = field(default="", compare=False)
+    """Of all other fields, as `content_sha256` spells them; empty in manifests from before this field."""
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of an artifact folder. Raises `ArtifactError` if it cannot be read."""
+        """The manifest of an artifact folder. Raises `ArtifactError` if it cannot be read, or was edited."""
         path = folder / NAME
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path}: cannot be read ({error}); delete {folder} to make it again") from error
+            content = json.loads(read_plain(path), object_pairs_hook=unique)
+            manifest = cls(**content)
+            problem = _problem(manifest, content)
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except (ValueError, TypeError, RecursionError) as error:
+            problem = f"cannot be read ({one_line(error)})"
+        if problem is not None:
+            raise ArtifactError(f"{path}: {problem}; delete {folder} to make it again")
+        return manifest
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`, whole or not at all, even if the power fails."""
-        write_atomically(folder / NAME, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=True) + "\n")
+        content = asdict(self)
+        content["sha256"] = content_sha256(content)
+        write_atomically(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=True) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by one that is on the disk before it takes the name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    flush(path.parent)
+def content_sha256(content: dict[str, Any]) -> str:
+    """Hash of a manifest's fields without `sha256`: of JSON with sorted keys, no spaces, and ASCII only."""
+    fields = json.loads(json.dumps({name: value for name, value in content.items() if name != "sha256"}))
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def flush(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _problem(manifest: Manifest, content: dict[str, Any]) -> str | None:
+    if manifest.sha256 != "" and manifest.sha256 != content_sha256(content):
+        return "was changed since it was written: its own sha256 is another"
+    for name, value in (("config", dict), ("inputs", dict), ("metrics", dict), ("files", dict), ("id", str)):
+        if not isinstance(content[name], value):
+            return f"{name} is no {'text' if value is str else 'table'}"
+    for name, facts in manifest.files.items():
+        parts = PurePosixPath(name).parts
+        if ".." in parts or name.startswith("/") or "\0" in name:
+            return f"names the file {name!r}, which lies outside the folder"
+        if not isinstance(facts, dict) or {"size", "sha256"} - set(facts):
+            return f"has no size or sha256 of {name}"
+    return None
 
 
-def describe_files(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Size and hash of every file below a folder, each flushed to the disk, except the top-level names `leave_out`."""
-    described = {}
-    for path in sorted(folder.rglob("*")):
-        top = path.relative_to(folder).parts[0]
-        if path.is_file() and top != NAME and top not in leave_out:
-            described[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
-            flush(path)
-    return described
+def describe_files(
+    folder: Path, leave_out: Sequence[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Stamp, str]]]:
+    """Size and hash of every file below a folder, each flushed to the disk, except the top-level names `leave_out`.
+
+    Also the stamp and hash of each file as it was read. Raises `ArtifactError` for a link, a pipe or a device.
+    """
+    names = list(files_below(folder, (NAME, *leave_out)))
+    with ThreadPoolExecutor(HASHING_THREADS) as threads:
+        hashes = threads.map(lambda name: plain_sha256(folder / name, flush=True), names)
+        read = dict(zip(names, hashes, strict=True))
+    return {name: {"size": stamp[2], "sha256": sha256} for name, (stamp, sha256) in read.items()}, read
 
 
 def provenance() -> dict[str, Any]:

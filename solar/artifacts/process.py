@@ -29,21 +29,26 @@ def pid_namespace() -> str:
 
 
 def started(pid: int) -> str | None:
-    """When a process started, in ticks since boot; None if it does not run. Numbers are reused, start times are not."""
+    """When a process started, in ticks since boot; None if it does not run, or hides, or the system has no /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
-        return _answers(pid)
-
-
-def _answers(pid: int) -> str | None:
-    """Without /proc: whether the process can be signalled."""
-    if Path("/proc/self").exists() or pid <= 0:
         return None
+
+
+def runs(pid: object, since: object) -> bool | None:
+    """Whether the process of this number that started `since` runs; None where the system does not show it.
+
+    Numbers are reused, times of start are not. Some systems show a process only to its own user.
+    """
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    if (start := started(pid)) is not None:
+        return start == since
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
+    except (ProcessLookupError, OverflowError):
+        return False
     except PermissionError:
         pass
-    return "running"
+    return None if Path("/proc/self").exists() else True

@@ -154,6 +154,17 @@ class Preflight(StrEnum):
     """Print every lack, and start nevertheless."""
 
 
+class Verification(StrEnum):
+    """When the files of artifacts are compared with the hashes in their manifests; sizes are always compared."""
+
+    always = "always"
+    """Each run reads every file of its artifacts."""
+    once = "once"
+    """A run reads the files that were written since they were last read; `verified.json` remembers the others."""
+    size = "size"
+    """Contents are not read."""
+
+
 @dataclass
 class PathsConfig:
     """Where things are written."""
@@ -183,6 +194,8 @@ class SolarConfig:
     """Print the plan and stop."""
     preflight: Preflight = Preflight.refuse
     """What happens if this machine seems to lack memory, disk, packages or data for the plan."""
+    verify: Verification = Verification.once
+    """When the files of artifacts are compared with the hashes in their manifests, before any stage reads them."""
 
 
 def typed(composed: DictConfig) -> SolarConfig:
@@ -193,7 +206,7 @@ def typed(composed: DictConfig) -> SolarConfig:
     """
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise ConfigError("\n".join(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
+        raise ConfigError(*(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
     config = OmegaConf.to_object(composed)
     if not isinstance(config, SolarConfig):
         raise ConfigError(

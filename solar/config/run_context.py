@@ -19,3 +19,5 @@ class RunContext:
     """Folder of this run: trackers write there."""
     progress: Callable[[str], None]
     """Replaces the stage's one live line."""
+    identity: str | None = None
+    """The stage's id, which its checkpoints carry."""

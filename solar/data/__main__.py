@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from solar.arguments import run
+from solar.artifacts.damage import refuse_damaged
 from solar.artifacts.last_run import last_run
 from solar.data.store.header import HEADER
 from solar.errors import DataError
@@ -57,6 +58,7 @@ def _show(names: list[str], options: ShowOptions) -> None:
     if options.start < 0 or options.count < 0:
         raise DataError(f"start, count: found {options.start} and {options.count}, expected 0 or more")
     folder = find_tokens(names[1], options.root)
+    refuse_damaged(folder)
     from solar.data.show import show as parts  # imports torch and transformers, which `--help` does not need
 
     console = Console()

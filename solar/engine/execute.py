@@ -9,6 +9,7 @@ from pathlib import Path
 
 from solar.artifacts.manifest import Manifest, provenance
 from solar.artifacts.store import Artifact, Store
+from solar.artifacts.tidy import remove_dead_attempts
 from solar.config.kinds import STAGES
 from solar.config.plain import as_plain
 from solar.config.root import SolarConfig
@@ -41,6 +42,7 @@ class Executor:
         artifacts: dict[str, Artifact] = {}
         stop = Stop()
         with stop.listening():
+            remove_dead_attempts(self.store)
             for name, stage in plan.stages.items():
                 if stage.artifact is not None:
                     artifacts[name] = stage.artifact
@@ -54,11 +56,14 @@ class Executor:
         with self.progress.stage(stage.name) as line:
             output = self._claimed(stage, line)
             if isinstance(output, Artifact):
+                self.store.verify(output, stage.name)
                 line.ended = f"same as {stage.same_as}" if stage.same_as else "found: another run made it"
                 return output
             # Training takes the signal itself and saves; a signal that comes too late for that waits for the artifact.
             with stop.held() if self._takes_signals(stage) else nullcontext():
                 try:
+                    for name, artifact in inputs.items():  # what was whole at the start may have been changed since
+                        self.store.verify(artifact, name)
                     metrics = _launched(stage, inputs, output, self._context(stage, line))
                     seconds = round(time.monotonic() - started, 3)
                     with stop.held():
@@ -101,6 +106,7 @@ class Executor:
             logger=self.config.logger,
             run_dir=self.run_dir,
             progress=line.update,
+            identity=stage.id,
         )
 
 
@@ -111,7 +117,7 @@ def _launched(stage: PlannedStage, inputs: Mapping[str, Artifact], output: Path,
     except (DataError, StageError) as error:
         if re.search(rf"\b{re.escape(stage.name)}\b", str(error)):
             raise
-        raise type(error)(f"{stage.name}: {error}") from error
+        raise type(error)(*(f"{stage.name}: {line}" for line in error.lines)) from error
 
 
 def _template(output: Path) -> Metrics:

@@ -30,6 +30,7 @@ class Job:
     trainer: dict[str, Any]
     logger: dict[str, Any]
     run_dir: str
+    identity: str | None
 
     @classmethod
     def of(cls, config: StageConfig, inputs: Inputs, output: Path, context: RunContext) -> "Job":
@@ -43,6 +44,7 @@ class Job:
             trainer=as_plain(context.trainer),
             logger=as_plain(context.logger),
             run_dir=str(context.run_dir.resolve()),
+            identity=context.identity,
         )
 
     def to_json(self) -> str:
@@ -70,6 +72,7 @@ class Job:
             logger=_typed(LoggerConfig, self.logger),
             run_dir=Path(self.run_dir),
             progress=progress,
+            identity=self.identity,
         )
         return _typed(STAGES[self.config["kind"]].config, self.config), inputs, Path(self.output), context
 

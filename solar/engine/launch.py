@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import cast
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES, function_of
 from solar.engine.context import Inputs, Metrics, RunContext, Stage
@@ -40,7 +40,7 @@ def launch(config: StageConfig, inputs: Inputs, output: Path, context: RunContex
             f"{context.stage}: stopped on request; run the same command to go on from its last checkpoint"
         )
     if (job / "error").exists():
-        raise StageError((job / "error").read_text(encoding="utf-8"))
+        raise StageError(*(job / "error").read_text(encoding="utf-8").splitlines())
     if code != 0:
         why, copy = cause(job, log, code), context.run_dir / f"{context.stage}-ranks.log"
         context.run_dir.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
+from solar.artifacts.listing import refuse_unreal_folder
 from solar.artifacts.store import Artifact
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
@@ -71,6 +72,7 @@ def open_run(config: SolarConfig, composed: DictConfig, plan: Plan, overrides: S
     environment stay references, and without keys and passwords.
     """
     runs = Path(config.paths.root) / "runs" / config.name
+    refuse_unreal_folder(runs)
     runs.mkdir(parents=True, exist_ok=True)
     stamp, folder = time.strftime("%Y%m%d-%H%M%S"), None
     for attempt in range(1000):

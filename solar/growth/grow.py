@@ -73,7 +73,7 @@ def grow(
     with published(target, [source]) as partial:
         written = write_shards(job.shards, partial, link, threads)
         write_json(partial / CONFIG_FILE, job.config)
-        notes = copy_travelling_files(source, partial)
+        copy_travelling_files(source, partial)
         if level is not Verify.none:
             check_files(partial, job.base, job.decoder, job.layers, job.recipes, written)
             check_model(job, partial, level)
@@ -87,7 +87,7 @@ def grow(
         files=len(job.shards),
         linked_bytes=linked,
         verified=level,
-        notes=(*job.notes, *notes, *_unproven(job, level)),
+        notes=(*job.notes, *_unproven(job, level)),
         wall_seconds=time.perf_counter() - start,
     )
 

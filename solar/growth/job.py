@@ -20,9 +20,8 @@ from solar.growth.remap.residual_writers import find_writers
 from solar.growth.remap.transformers_config import DecoderConfigs, grow_config
 from solar.models.checks import check_tensors
 from solar.weights.agreement import check_tied_head
-from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
+from solar.weights.folder import ModelFolder, open_folder
 from solar.weights.quantised import refuse_packed, refuse_quantised
-from solar.weights.travelling import left_out
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def work_out(
     check_tensors(base.config, replace(base, tensors=used))
     recipes = grown_tensors(base, decoder, layers, growth, _writers(base, decoder, configs, growth, seam_scales))
     shards = plan_shards(base, recipes, max_shard_bytes)
-    notes = (*left_out(CONFIG_FILE, base.config), *_left_out_layers(decoder))
+    notes = tuple(_left_out_layers(decoder))
     return Job(base, decoder, layers, config, recipes, shards, notes)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 from solar.config.growth_plan import GrowthPlan
 from solar.growth.plans import LayerPlan
 from solar.growth.remap.decoder import Decoder
-from solar.weights.json_file import without_code
 
 PROVENANCE_KEY = "solar"
 """Where in config.json a grown model says how it was grown; `transformers` keeps it on load and save."""
@@ -35,8 +34,8 @@ def provenance(
 def grown_config(
     config: dict[str, Any], decoder: Decoder, decoder_config: dict[str, Any], grown: dict[str, Any]
 ) -> dict[str, Any]:
-    """The whole config.json: with the grown decoder's part and provenance, without keys that choose code."""
-    return {**without_code(_exchanged(config, decoder.config_path, decoder_config)), PROVENANCE_KEY: grown}
+    """The whole config.json: with the grown decoder's part and provenance."""
+    return {**_exchanged(config, decoder.config_path, decoder_config), PROVENANCE_KEY: grown}
 
 
 def _exchanged(config: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> dict[str, Any]:

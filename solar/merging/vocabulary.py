@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from solar.errors import ArtifactError
-from solar.weights.folder import member
 from solar.weights.json_file import read_json
+from solar.weights.members import member
 
 FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 """Files that say which row is which token, the best first."""

@@ -7,24 +7,11 @@ from typing import Any
 from solar.config.model import ArchitectureConfig
 from solar.errors import ConfigError, StageError
 from solar.models import llama
-from solar.weights.folder import ModelFolder
-from solar.weights.json_file import code_keys, read_json
+from solar.weights.folder import CONFIG_FILE, ModelFolder
 from solar.weights.quantised import quantisation
 
 _SHAPING = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 """Sizes that the shapes of a Llama's tensors follow from."""
-
-
-def refuse_code(source: Path, settings: dict[str, Any]) -> None:
-    """Raises `StageError` for a model that needs code from its folder."""
-    tokenizer = source / "tokenizer_config.json"
-    for path, content in (
-        (source / "config.json", settings),
-        (tokenizer, read_json(tokenizer) if tokenizer.exists() else {}),
-    ):
-        for key in code_keys(content):
-            if key.rpartition(".")[2] == "auto_map":
-                raise StageError(f"{path}: {key} asks to run code that came with the model, which is never done here")
 
 
 def check_sizes(settings: dict[str, Any], expects: ArchitectureConfig, source: Path) -> None:
@@ -38,12 +25,21 @@ def check_sizes(settings: dict[str, Any], expects: ArchitectureConfig, source: P
         raise ConfigError(f"expects: {source}: {differences}; correct the numbers or the source")
 
 
+def check_counts(settings: dict[str, Any], source: Path) -> None:
+    """Raises `StageError` for a size of a Llama that is no whole number above 0."""
+    for name in (*_SHAPING, "num_key_value_heads", "head_dim", "max_position_embeddings"):
+        value = settings.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise StageError(f"{source / CONFIG_FILE}: {name} is {value!r}, expected a whole number above 0")
+
+
 def check_tensors(settings: dict[str, Any], source: ModelFolder) -> None:
     """Raises `StageError` where a Llama's tensors are not those that its config.json implies."""
     if settings.get("model_type") not in llama.LLAMA_SHAPED or quantisation(settings) is not None:
         return
     if any(getattr(llama.sizes(settings), name) is None for name in _SHAPING):
         return  # `transformers` has defaults for sizes that a config.json leaves out
+    check_counts(settings, source.folder)
     shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
     expected = llama.tensor_shapes(settings)
     # Older exports carry constants that the model computes itself, and the tied head a second time.

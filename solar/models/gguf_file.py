@@ -1,14 +1,13 @@
 """Convert a Llama in a GGUF file to a Hugging Face folder, tensor by tensor, without torch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from solar.config.model import ArchitectureConfig
-from solar.errors import StageError, one_line
+from solar.errors import StageError, library_errors
 from solar.models import gguf_tokenizer, llama
 from solar.models.gguf_header import check_header
 from solar.weights.folder import CONFIG_FILE, SINGLE_FILE
@@ -48,7 +47,7 @@ def convert(path: Path, dtype: str, output: Path) -> dict[str, Any]:
     Raises:
         StageError: the extra `gguf` is not installed, or the file is not a plain Llama with a tokenizer known to us.
     """
-    with _refused_in_one_line(path):
+    with library_errors(path, "it is no GGUF file, or damaged: fetch it again", StageError):
         return _convert(path, dtype, output)
 
 
@@ -84,15 +83,6 @@ def _open(path: Path) -> Any:
         raise StageError(f"{path}: reading GGUF needs the package gguf; pip install 'solar[gguf]'") from error
     check_header(path)
     return GGUFReader(path)
-
-
-@contextmanager
-def _refused_in_one_line(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise about a damaged file into a `StageError`."""
-    try:
-        yield
-    except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError) as error:
-        raise StageError(f"{path}: not a GGUF file, or damaged ({one_line(error)}); fetch it again") from error
 
 
 def _sizes(fields: dict[str, Any], tied: bool, path: Path) -> ArchitectureConfig:

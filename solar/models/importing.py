@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.errors import StageError
 from solar.models import gguf_file, llama
-from solar.models.checks import check_sizes, check_tensors, refuse_code
+from solar.models.checks import check_counts, check_sizes, check_tensors
 from solar.models.sources import locate
 from solar.weights.agreement import check_layer_count, check_tied_head
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE, ModelFolder, open_folder
@@ -42,7 +42,6 @@ def import_model(config: ImportModelConfig, output: Path) -> dict[str, Any]:
 
 def _import_folder(source: ModelFolder, config: ImportModelConfig, output: Path) -> None:
     settings = source.config
-    refuse_code(source.folder, settings)
     check_layer_count(source)
     check_tied_head(source)
     if config.architecture == "llama":
@@ -80,6 +79,7 @@ def as_llama(settings: dict[str, Any], expects: ArchitectureConfig | None, sourc
             f"{source}: model_type is {settings.get('model_type')}, whose weights are not a Llama's; "
             "drop `architecture: llama`"
         )
+    check_counts(settings, source)
     window = settings.get("sliding_window")
     most = min(settings["max_position_embeddings"], window or settings["max_position_embeddings"])
     positions = most if expects is None else expects.max_position_embeddings

@@ -46,7 +46,8 @@ def sizes(config: dict[str, Any]) -> ArchitectureConfig:
     if values["num_key_value_heads"] is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
     values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
-    rope = config.get("rope_parameters") or {}
+    rope = config.get("rope_parameters")
+    rope = rope if isinstance(rope, dict) else {}
     return ArchitectureConfig(**values, rope_theta=rope.get("rope_theta", config.get("rope_theta", 10000.0)))
 
 

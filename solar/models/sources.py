@@ -6,7 +6,8 @@ from pathlib import Path
 from solar.config.model import ImportModelConfig
 from solar.errors import ConfigError, StageError
 from solar.weights.folder import CONFIG_FILE, INDEX_FILE
-from solar.weights.travelling import TEMPLATES, TRAVELLING
+from solar.weights.members import TEMPLATES
+from solar.weights.travelling import TRAVELLING
 
 
 def locate(config: ImportModelConfig) -> Path:

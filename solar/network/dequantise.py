@@ -20,7 +20,7 @@ from solar.network.folder import check_report, quiet, read_config, refused_in_on
 from solar.network.loading import load_model, model_class
 from solar.weights.folder import CONFIG_FILE, ModelFolder, open_folder
 from solar.weights.header import FLOAT_DTYPES
-from solar.weights.json_file import without_code, write_json
+from solar.weights.json_file import write_json
 from solar.weights.publish import published
 from solar.weights.quantised import quantisation, without_quantisation
 from solar.weights.travelling import copy_travelling_files
@@ -41,7 +41,7 @@ def dequantise(source: Path, target: Path) -> dict[str, int]:
         network = _load(model, config, method)
         with quiet():
             network.save_pretrained(partial, state_dict=_with_stored_floats(network.state_dict(), model))
-        plain = without_code(without_quantisation(model.config)) | {"dtype": str(network.dtype).removeprefix("torch.")}
+        plain = without_quantisation(model.config) | {"dtype": str(network.dtype).removeprefix("torch.")}
         plain.pop("torch_dtype", None)
         write_json(partial / CONFIG_FILE, plain)
         copy_travelling_files(source, partial)

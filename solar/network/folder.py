@@ -2,29 +2,26 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from solar.errors import StageError, one_line
+from solar.errors import StageError, library_errors
 from solar.weights import folder as weights
 from solar.weights.agreement import check_tied_head
 from solar.weights.folder import CONFIG_FILE
-from solar.weights.json_file import code_keys
+from solar.weights.json_file import huge_counts
 from solar.weights.quantised import refuse_packed, refuse_quantised
 
 HARMLESS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$")
 """Buffers that old checkpoints store and every network computes for itself."""
-LIBRARY_ERRORS = (
-    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
-    *(RuntimeError, ImportError, MemoryError, SafetensorError, StrictDataclassError),
-)
-"""What transformers and safetensors were seen to raise for folders that are damaged or hostile."""
+
+
+LEAST_COUNT = 1000
+"""Layers or experts that a model may have, however few tensors its files hold: they may be stored stacked."""
 
 
 def read_config(folder: Path, quantised: bool = False) -> PreTrainedConfig:
@@ -41,9 +38,6 @@ def read_config(folder: Path, quantised: bool = False) -> PreTrainedConfig:
         )
     if not quantised:
         refuse_quantised(folder, settings)
-    for key in code_keys(settings):
-        if key.endswith("_implementation"):  # transformers would fetch a kernel of that name and run it
-            raise StageError(f"{folder / CONFIG_FILE}: {key} names code of the hub; remove the key")
     with refused_in_one_line(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
@@ -66,6 +60,13 @@ def check_files(folder: Path) -> int:
     Raises `ArtifactError` unless the weights are safetensors files of plain numbers, each tensor once.
     """
     model = weights.open_folder(folder)
+    most = max(LEAST_COUNT, len(model.tensors))
+    for key, count in huge_counts(
+        model.config, most
+    ):  # transformers would build as many modules before it reads a file
+        raise StageError(
+            f"{folder / CONFIG_FILE}: {key}: {count:,} found, but the files hold {len(model.tensors)} tensors"
+        )
     refuse_packed(model)
     check_tied_head(model)
     return model.parameters
@@ -93,16 +94,9 @@ def _name(key: Any) -> str:
     return str(key[0] if isinstance(key, tuple) else key)
 
 
-@contextmanager
-def refused_in_one_line(folder: Path) -> Iterator[None]:
+def refused_in_one_line(folder: Path) -> AbstractContextManager[None]:
     """Turn what a library raises about a folder into a `StageError`."""
-    try:
-        yield
-    except LIBRARY_ERRORS as error:
-        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        raise StageError(
-            f"{folder}: cannot be loaded ({kind}{one_line(error)}); expected a whole Hugging Face model folder"
-        ) from error
+    return library_errors(folder, "expected a whole Hugging Face model folder", StageError)
 
 
 @contextmanager

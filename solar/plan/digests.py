@@ -5,10 +5,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solar.artifacts.manifest import write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.config.source_files import COMPRESSED, ROWS, TEXTS, compression, kind, source_files
 from solar.errors import ConfigError
-from solar.weights.digest import file_sha256
+from solar.weights.digest import file_sha256, read_plain
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Digests:
     def load(cls, memory: Path) -> "Digests":
         """Read the remembered hashes; none where the file cannot be read."""
         try:
-            known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = json.loads(read_plain(memory))
+        except (OSError, ValueError, RecursionError):
             known = {}
         return cls(memory, known if isinstance(known, dict) else {})
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from solar.artifacts.manifest import NAME
 from solar.artifacts.store import Artifact, Store
 from solar.config.base import StageConfig
 from solar.config.kinds import STAGES
 from solar.config.root import SolarConfig
-from solar.errors import ConfigError, PlanError, hint
+from solar.errors import ArtifactError, ConfigError, PlanError, hint
 from solar.plan.checks.objective import check_objective
 from solar.plan.digests import Digests
 from solar.plan.facts import ModelFacts, model_facts
@@ -122,9 +123,23 @@ def _identified(
             own_id = identity(stage, inputs, digests, batches)
         except ConfigError as error:
             raise ConfigError(f"stages.{name}.{error}") from None
-        planned[name] = PlannedStage(name, stage, own_id, inputs, store.find(name, own_id), facts.get(name))
+        artifact = store.find(name, own_id)
+        if artifact is not None:
+            _refuse_another_work(artifact, name, stage.kind, inputs)
+        planned[name] = PlannedStage(name, stage, own_id, inputs, artifact, facts.get(name))
     digests.save()
     return planned
+
+
+def _refuse_another_work(artifact: Artifact, name: str, kind: str, inputs: Mapping[str, str]) -> None:
+    """An id is a hash of the kind and of the ids that are read, so a manifest of that id with others is false."""
+    manifest = artifact.manifest
+    if manifest.kind != kind or set(manifest.inputs.values()) != set(inputs.values()):
+        raise ArtifactError(
+            f"{name}: {artifact.path / NAME}: says kind {manifest.kind} and inputs "
+            f"{sorted(set(manifest.inputs.values()))}, expected {kind} and {sorted(set(inputs.values()))}; "
+            f"delete {artifact.path} to make it again"
+        )
 
 
 def _unread(stages: Mapping[str, StageConfig], edges: Edges) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-EXECUTION = ("paths", "trainer", "logger", "hydra", "objective", "sweep", "until", "dry_run", "preflight")
+EXECUTION = ("paths", "trainer", "logger", "hydra", "objective", "sweep", "until", "dry_run", "preflight", "verify")
 """Groups and keys that no result depends on: they decide how, where and how far a run goes."""
 
 

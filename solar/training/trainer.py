@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import LambdaCallback
 from torch.utils.data import DataLoader
 
 from solar.config.optimizer import OptimizerName
-from solar.config.root import TrainerConfig
 from solar.config.run_context import RunContext
 from solar.config.training import AverageKind
 from solar.errors import Interrupted, StageError
@@ -47,14 +46,14 @@ def train(
 ) -> Metrics:
     """Run the steps that no checkpoint in `output` has done yet, and save the model with the files of `model_dir`."""
     settings, folder = context.trainer, output / "checkpoints"
-    resume, damaged = newest_whole(folder)
+    resume, damaged = newest_whole(folder, context.identity)
     for line in damaged:
         warnings.warn(line, stacklevel=2)
     first = step_of(resume) - module.first_step if resume else 0
     if resume is None and module.config.branch:
         resume = Trunk.of(model_dir).checkpoint
     recorder = Recorder(output / "logs" / "metrics.jsonl", settings.log_every_steps, context.progress)
-    callbacks = _callbacks(module, steps, held_out, output, settings, recorder, stop)
+    callbacks = _callbacks(module, steps, held_out, output, context, recorder, stop)
     trainer = make_trainer(module.config, callbacks, output, context)
     device = trainer.strategy.root_device
     reset_peak(device)
@@ -127,16 +126,16 @@ def _callbacks(
     steps: StepDataset,
     held_out: ValidationRows,
     output: Path,
-    settings: TrainerConfig,
+    context: RunContext,
     recorder: Recorder,
     stop: StopRequest,
 ) -> list[pl.Callback]:
     """In the order they act: a step's numbers are recorded before the checkpoint that says the step is done."""
-    folder, guard, points = output / "checkpoints", module.config.guard, None
+    folder, guard, points, settings = output / "checkpoints", module.config.guard, None, context.trainer
     if guard.rollback_every_steps is not None and guard.rollback_after is not None:
         points = Points(module.first_step, guard.rollback_every_steps, guard.rollback_after)
     seconds, keep = settings.checkpoint_every_seconds, settings.keep_checkpoints
-    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points)
+    saver = Saver(folder, seconds, keep, stop, recorder.stopwatch, points, context.identity)
     return [
         LambdaCallback(
             on_train_start=lambda *_: module.prepare(steps, held_out, output),

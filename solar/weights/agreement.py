@@ -16,7 +16,7 @@ _PIECE_BYTES = 1 << 20
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _EXTRA = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_layers")
 """Layers for multi-token prediction are numbered after the decoder's."""
-_LAYER = re.compile(r"^(.*?(?:^|\.)(?:layers|h|blocks))\.(\d+)\.")
+_LAYER = re.compile(r"^(.*?(?:^|\.)(?:layers|h|blocks))\.([0-9]{1,9})\.")
 _OTHER_STACKS = re.compile("vision|visual|image|audio|speech|encoder|mtp")
 
 

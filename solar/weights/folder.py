@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from solar.errors import ArtifactError
 from solar.weights.header import DTYPE_BITS, FLOAT_DTYPES, StoredTensor, read_header
 from solar.weights.json_file import read_json, write_json
+from solar.weights.members import check_members, member
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -18,6 +19,7 @@ CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
 UNMATERIALIZED_FILE = "unmaterialized.json"
 """Stands in place of the weights of a grown model that is stored as a plan (`solar.growth.unmaterialized`)."""
+MOST_NAME_CHARACTERS = 500
 _OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".gguf")
 
 
@@ -77,17 +79,26 @@ def open_folder(folder: Path) -> ModelFolder:
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         for tensor in read_header(path).tensors:
+            if len(tensor.name) > MOST_NAME_CHARACTERS:
+                _refuse(
+                    path,
+                    f"{tensor.name[:40]!r}...: a name of {len(tensor.name):,} characters, expected a tensor's name",
+                )
             if tensor.name in tensors:
                 _refuse(path, f"{tensor.name}: also in {tensors[tensor.name].path.name}, expected once")
             tensors[tensor.name] = tensor
-    _check_index(folder, tensors)
+    if (folder / INDEX_FILE).exists():
+        _check_index(folder, weight_map(folder), tensors)
     if not tensors:
         raise ArtifactError(f"{folder}: no tensor found, expected a model's weights")
     return ModelFolder(folder, config, tensors)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder. Raises `ArtifactError` for an adapter, and if there is no such folder."""
+    """The configuration of a model folder, all of whose files were looked at (`check_members`).
+
+    Raises `ArtifactError` for an adapter, and if there is no such folder.
+    """
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"
         raise ArtifactError(f"{folder}: {what}, expected a Hugging Face model folder")
@@ -95,6 +106,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{folder}: holds an adapter, expected a whole model; add it to its base first (peft's merge_and_unload)"
         )
+    check_members(folder)
     return read_json(member(folder, CONFIG_FILE))
 
 
@@ -135,41 +147,13 @@ def write_index(folder: Path, file_of: dict[str, str], total_bytes: int) -> None
     write_json(folder / INDEX_FILE, content)
 
 
-def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
-    if not (folder / INDEX_FILE).exists():
-        return
-    listed = weight_map(folder)
+def _check_index(folder: Path, listed: dict[str, str], tensors: dict[str, StoredTensor]) -> None:
     for name, file in listed.items():
         if name not in tensors or tensors[name].path.name != file:
             _refuse(folder / INDEX_FILE, f"{name}: not in {file}, where the index says it is")
     for name in tensors:
         if name not in listed:
             _refuse(tensors[name].path, f"{name}: not in the index, expected only what the index lists")
-
-
-def member(folder: Path, name: str) -> Path:
-    """The path of a regular file directly in the folder. A link may lead only to the store of a Hugging Face cache."""
-    path = folder / name
-    if not name or name != Path(name).name or any(letter in name for letter in "/\\\0") or name in (".", ".."):
-        raise ArtifactError(f"{folder / INDEX_FILE}: file name {name!r} found, expected a plain name in this folder")
-    if not path.exists():
-        _refuse(path, "no such file")
-    target = path.resolve()
-    roots = [folder.resolve(), *_cache_store(folder.resolve())]
-    if not any(target.is_relative_to(root) for root in roots):
-        _refuse(path, f"a link to {target}, outside the folder; copy the file here if you trust it")
-    if not target.is_file():
-        _refuse(path, "not a regular file")
-    return path
-
-
-def _cache_store(folder: Path) -> list[Path]:
-    """`blobs` of the Hugging Face cache, if the folder is a snapshot of that cache or lies in a snapshot."""
-    return [
-        store
-        for snapshot in (folder, folder.parent)
-        if snapshot.parent.name == "snapshots" and (store := snapshot.parent.parent / "blobs").is_dir()
-    ]
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Read the header of a safetensors file, trusting nothing in it.
+"""Headers of safetensors files: read without trust, and written.
 
 The format: 8 bytes of little-endian length, that many bytes of JSON, then the raw bytes of the tensors end to end.
 """
@@ -6,7 +6,7 @@ The format: 8 bytes of little-endian length, that many bytes of JSON, then the r
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,14 @@ from solar.weights.strict_json import UINT64, is_text, parse
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the format's own reader accepts."""
+MAX_TENSORS = 200_000
+"""In one file. The largest mixtures of experts have half as many in all their files; a header of the longest length
+could announce a million, which take minutes and gigabytes."""
+STRICTER = {
+    "comes twice": "readers differ in which of two entries of one name they take, so one file could be two models",
+    f"expected at most {MAX_TENSORS:,} tensors": "a header takes twenty times its size in memory",
+}
+"""Part of the message -> why we refuse a file that the format's own reader accepts."""
 
 DTYPE_BITS = {
     **dict.fromkeys(["F4"], 4),
@@ -28,6 +36,8 @@ DTYPE_BITS = {
 }
 FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")
 """Formats that arithmetic is done in."""
+METADATA = {"format": "pt"}
+"""What `transformers` expects in a file's header."""
 DTYPE_OF = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Names of number formats in configurations -> in files."""
 
@@ -62,7 +72,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Raises `ArtifactError`, with the file and the tensor, for everything that the format's own reader refuses.
 
-    Stricter in one way: a name that comes twice is refused; that reader takes the last.
+    `STRICTER` says what else is refused.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -97,9 +107,21 @@ def encode_header(
     return struct.pack("<Q", len(text)) + text
 
 
+def header_entries(dtypes: Mapping[str, str], shapes: Mapping[str, Iterable[int]]) -> dict[str, dict[str, Any]]:
+    """Tensors laid end to end, for `encode_header`: name -> dtype, shape, data_offsets."""
+    entries: dict[str, dict[str, Any]] = {}
+    offset = 0
+    for name, shape in shapes.items():
+        start, offset = offset, offset + math.prod(shape) * DTYPE_BITS[dtypes[name]] // 8
+        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, offset]}
+    return entries
+
+
 def _parse(path: Path, text: bytes, data_start: int, data_bytes: int) -> Header:
     if not text.startswith(b"{"):
         _refuse(path, f"header starts with {text[:1]!r}, expected '{{'")
+    if (count := text.count(b"{")) > MAX_TENSORS + 2:
+        _refuse(path, f"{count:,} objects in the header, expected at most {MAX_TENSORS:,} tensors")
     try:
         entries = parse(text)
     except (ValueError, RecursionError) as error:

@@ -1,20 +1,28 @@
 """JSON objects of a model folder, read without trust, and the keys in them that choose code to run."""
 
 import json
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from solar.errors import ArtifactError, one_line
 
-MAX_BYTES = 200_000_000
+MAX_BYTES = 64 * 2**20
 """The largest tokenizer.json files are some 35 MB."""
+MAX_VALUES = 4_000_000
+"""The largest tokenizers have 1.6 million: two for each merge, one for each token. A value takes up to 250 bytes of
+memory, so that a file of empty lists would take twenty times its size."""
 MAX_DEPTH = 100
-CODE_KEYS = ("auto_map", "_attn_implementation_internal", "trust_remote_code")
-"""Keys of a configuration that choose code to run. They never travel, at any depth; neither do hub kernels."""
+CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate", "kernel_config")
+"""Keys of a configuration that choose code to run."""
+MAX_COUNT = 100_000
+"""Of layers, experts, heads or labels; transformers makes a list of as many items when it reads config.json."""
+_COUNT = re.compile(r"(^|_)(layers?|experts?|labels|heads|blocks|depths?|stages|codebooks)(_|$)")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, most_values: int = MAX_VALUES) -> dict[str, Any]:
     """The JSON object of a file.
 
     Raises:
@@ -27,7 +35,10 @@ def read_json(path: Path) -> dict[str, Any]:
         size = status.st_size
         if size > MAX_BYTES:
             raise ArtifactError(f"{path}: {size:,} bytes found, expected at most {MAX_BYTES:,}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        if (values := sum(map(text.count, (b",", b"[", b"{")))) > most_values:
+            raise ArtifactError(f"{path}: {values:,} values found, expected at most {most_values:,}")
+        content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file, expected a Hugging Face model folder") from None
     except OSError as error:
@@ -46,23 +57,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def without_code(value: Any) -> Any:
-    """The same JSON without the keys that choose code.
-
-    >>> without_code({"model_type": "x", "auto_map": {}, "text_config": {"auto_map": {}, "n": 1}})
-    {'model_type': 'x', 'text_config': {'n': 1}}
-    """
-    if isinstance(value, list):
-        return [without_code(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: without_code(inner) for key, inner in value.items() if not _chooses_code(key, inner)}
-
-
 def code_keys(value: Any, place: str = "") -> list[str]:
     """Dotted paths of the keys that choose code.
 
-    >>> code_keys({"text_config": {"auto_map": {}}, "auto_map": {}})
+    >>> code_keys({"text_config": {"auto_map": {"a": "b"}}, "auto_map": {"a": "b"}, "attn_implementation": "sdpa"})
     ['text_config.auto_map', 'auto_map']
     """
     if isinstance(value, list):
@@ -75,9 +73,30 @@ def code_keys(value: Any, place: str = "") -> list[str]:
     return paths
 
 
+def huge_counts(value: Any, most: int = MAX_COUNT, place: str = "", key: str = "") -> Iterator[tuple[str, int]]:
+    """Dotted paths of the keys that count layers and the like, with counts above `most`.
+
+    >>> list(huge_counts({"text_config": {"num_hidden_layers": 10**9, "vocab_size": 10**9}}))
+    [('text_config.num_hidden_layers', 1000000000)]
+    """
+    if isinstance(value, dict):
+        for inner_key, inner in value.items():
+            yield from huge_counts(inner, most, f"{place}.{inner_key}" if place else inner_key, inner_key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from huge_counts(item, most, place, key)
+    elif isinstance(value, int) and value > most and _COUNT.search(key):
+        yield place, value
+
+
 def _chooses_code(key: str, value: Any) -> bool:
-    """`transformers` also fetches and runs the kernel of `attn_implementation: owner/name`."""
-    return key in CODE_KEYS or (key.endswith("_implementation") and isinstance(value, str) and "/" in value)
+    """`transformers` also fetches and runs the kernel of `attn_implementation: owner/name`, also for a part alone."""
+    if key.endswith("_implementation_internal"):
+        return True
+    if key.endswith("_implementation"):
+        parts = value.values() if isinstance(value, dict) else [value]
+        return any(isinstance(part, str) and "/" in part for part in parts)
+    return key in CODE_KEYS and bool(value)
 
 
 def _depth(value: Any) -> int:

@@ -13,29 +13,36 @@ from solar.errors import ArtifactError
 def published(target: Path, sources: Sequence[Path] = ()) -> Iterator[Path]:
     """A folder to build in, which becomes `target` in one step at the end; after any error nothing is left behind.
 
-    The next process clears what a killed process left. Nothing is forced to the disk.
+    The next process clears what a killed process left: a file beside the folder marks it as ours until the end. Nothing
+    is forced to the disk.
 
     Raises:
-        ArtifactError: the target exists, lies inside one of `sources`, cannot be made, or is being built already.
+        ArtifactError: the target exists, lies inside one of `sources`, cannot be made, or is being built already; or
+            somebody else made the folder to build in.
     """
     refuse_existing(target)
     refuse_inside(target, sources)
     partial = target.with_name(f".{target.name}.partial")
+    mark = partial.with_name(f"{partial.name}.mark")
     owner = _own(partial, target)
     try:
         try:
+            _mark_as_ours(partial, mark)
             _clear(partial)
             yield partial
             refuse_existing(target)
             partial.rename(target)
+            mark.unlink(missing_ok=True)
+        except _NotOurs:
+            raise
         except OSError as error:
-            _remove(partial)
+            _remove(partial, mark)
             reason = error.strerror or str(error)
             raise ArtifactError(
                 f"{target}: cannot be written ({reason}); free space or choose another place"
             ) from error
         except BaseException:
-            _remove(partial)
+            _remove(partial, mark)
             raise
     finally:
         os.close(owner)
@@ -72,6 +79,21 @@ def _own(partial: Path, target: Path) -> int:
     return owner
 
 
+class _NotOurs(ArtifactError):
+    pass
+
+
+def _mark_as_ours(partial: Path, mark: Path) -> None:
+    """Raises `ArtifactError` for a folder with files that has no mark."""
+    marked = mark.is_file() and not mark.is_symlink()
+    if not marked and any(partial.iterdir()):
+        raise _NotOurs(
+            f"{partial}: holds files, and {mark.name} is not beside it, so solar did not make it; move it away"
+        )
+    if not marked:
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
 def _clear(folder: Path) -> None:
     """Remove what a killed process left."""
     for path in folder.iterdir():
@@ -81,7 +103,9 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, mark: Path | None = None) -> None:
     from shutil import rmtree  # with its compressors it takes long to import, and is for failures
 
     rmtree(folder, ignore_errors=True)
+    if mark is not None:
+        mark.unlink(missing_ok=True)

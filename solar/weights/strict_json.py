@@ -13,7 +13,7 @@ def parse(text: bytes) -> Any:
     """Raises `ValueError` or `RecursionError` for what is no such JSON."""
     return json.loads(
         text.decode(),
-        object_pairs_hook=_unique,
+        object_pairs_hook=unique,
         parse_int=_integer,
         parse_float=_finite,
         parse_constant=_no_constant,
@@ -25,7 +25,8 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and _SURROGATE.search(value) is None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The entries of an object. Raises `ValueError` for a name that comes twice."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
         twice = next(name for i, (name, _) in enumerate(pairs) if name in {other for other, _ in pairs[:i]})

@@ -5,10 +5,9 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from solar.weights.folder import member
-from solar.weights.json_file import code_keys, read_json, without_code, write_json
+from solar.weights.json_file import read_json
+from solar.weights.members import TEMPLATES, check_members, member
 
 TOKENIZER = (
     "tokenizer.json",
@@ -26,8 +25,6 @@ TOKENIZER = (
     "chat_template.jinja",
     "chat_template.json",
 )
-TEMPLATES = "additional_chat_templates"
-"""Folder of named chat templates, `*.jinja`."""
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 """Files of the default template; transformers prefers them to the one in `tokenizer_config.json`."""
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
@@ -42,38 +39,26 @@ TRAVELLING = (*TOKENIZER, *OTHERS, *LEGAL)
 training logs, code, and the card, which describes the base alone."""
 
 
-def travelling_files(folder: Path, patterns: Iterable[str] = TRAVELLING) -> Iterator[str]:
-    """Names, relative to the folder, of its files that travel. Raises `ArtifactError` for a link that leads out."""
-    names = {path.name for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()}
-    yield from sorted(names)
-    templates = folder / TEMPLATES
-    if templates.is_dir() and not templates.is_symlink():
-        yield from (f"{TEMPLATES}/{path.name}" for path in sorted(templates.glob("*.jinja")))
-
-
-def copy_travelling_files(source: Path, target: Path, patterns: Iterable[str] = TRAVELLING) -> list[str]:
-    """Copy the files that travel, byte for byte except for keys that choose code; returns a line for each such key."""
-    notes: list[str] = []
-    for name in travelling_files(source, patterns):
+def copy_travelling_files(source: Path, target: Path, patterns: Iterable[str] = TRAVELLING) -> None:
+    """Copy the files that travel, byte for byte. Raises `ArtifactError` as `check_members`."""
+    check_members(source)
+    for name in _travelling_files(source, patterns):
         path = member((source / name).parent, Path(name).name)
         (target / name).parent.mkdir(exist_ok=True)
-        content = read_json(path) if _may_choose_code(path) else {}
-        if content != (cleaned := without_code(content)):
-            write_json(target / name, cleaned)
-            notes += left_out(name, content)
-        else:
-            shutil.copyfile(path, target / name)
-    return notes
+        shutil.copyfile(path, target / name)
+
+
+def _travelling_files(folder: Path, patterns: Iterable[str]) -> Iterator[str]:
+    """Names, relative to the folder, of its files that travel."""
+    names = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    yield from sorted(names)
+    if (folder / TEMPLATES).is_dir():
+        yield from (f"{TEMPLATES}/{path.name}" for path in sorted((folder / TEMPLATES).glob("*.jinja")))
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy a tokenizer's files."""
     copy_travelling_files(source, target, TOKENIZER)
-
-
-def left_out(name: str, content: dict[str, Any]) -> list[str]:
-    """A line for the user for each key of a configuration that does not travel."""
-    return [f"{name}: {key} left out: no code is taken from a model folder" for key in code_keys(content)]
 
 
 def copy_or_link(source: Path, target: Path, link: bool) -> bool:
@@ -92,10 +77,6 @@ def copy_or_link(source: Path, target: Path, link: bool) -> bool:
     return False
 
 
-def _may_choose_code(path: Path) -> bool:
-    return path.name.endswith("config.json")
-
-
 def chat_template(folder: Path) -> str | None:
     """The template that transformers finds in a folder, the default one of several; None if there is none.
 
@@ -106,7 +87,10 @@ def chat_template(folder: Path) -> str | None:
     for name in (TEMPLATE_FILES[1], "tokenizer_config.json"):
         named = read_json(member(folder, name)).get("chat_template") if (folder / name).exists() else None
         if isinstance(named, list):
-            named = next((each.get("template") for each in named if each.get("name") == "default"), None)
+            named = next(
+                (each.get("template") for each in named if isinstance(each, dict) and each.get("name") == "default"),
+                None,
+            )
         if isinstance(named, str):
             return named
     return None

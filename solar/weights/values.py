@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from solar.weights.header import DTYPE_BITS, StoredTensor, encode_header
-from solar.weights.layout import METADATA, header_entries
+from solar.weights.header import DTYPE_BITS, METADATA, StoredTensor, encode_header, header_entries
 from solar.weights.numbers import Wide, decode, encode
 
 

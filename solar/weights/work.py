@@ -15,7 +15,7 @@ from typing import Any
 from solar.errors import ArtifactError
 from solar.weights.folder import open_folder
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.([0-9]{1,9})\.")
 WITHOUT_SCORES = ("conv", "linear_attention", "mamba")
 """Kinds of layers whose queries do not look at every key; the products in their scans are not counted."""
 

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from solar.artifacts import claim
+from solar.artifacts import claim, process
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
 from solar.errors import ArtifactError, ArtifactInUse
+
+DEAD = {"host": socket.gethostname(), "boot": "before", "pid": 1, "started": "1"}
+"""An owner file of a process that ended with the machine's last start."""
 
 
 def _manifest(stage: str = "sft", identity: str = "0" * 12) -> Manifest:
@@ -43,6 +46,7 @@ def test_published_artifact_is_found_with_its_files_described(tmp_path: Path) ->
 
 
 def test_what_is_being_built_is_not_found(tmp_path: Path) -> None:
+    """T-F3"""
     store = Store(tmp_path)
     partial = store.begin("sft", "0" * 12)
     (partial / "model").mkdir()
@@ -70,6 +74,7 @@ def test_leftovers_of_a_killed_attempt_do_not_get_into_the_artifact(tmp_path: Pa
     partial = store.partial("sft", "0" * 12)
     (partial / "model").mkdir(parents=True)
     (partial / "model" / "half").write_text("x")
+    (partial / "owner.json").write_text(json.dumps(DEAD))
     _publish(store)
     assert sorted(path.name for path in store.folder("sft", "0" * 12).rglob("*")) == [
         "manifest.json",
@@ -116,10 +121,14 @@ def test_a_failed_attempt_without_checkpoints_leaves_nothing(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", ["work", "do nothing"])
+def test_of_eight_processes_exactly_one_builds(tmp_path: Path, locks: str) -> None:
+    """T-F1, T-F2: also where the file system ignores locks."""
     program = textwrap.dedent("""
-        import sys, time
+        import fcntl, sys, time
         from pathlib import Path
+        if sys.argv[2] == "do nothing":
+            fcntl.flock = lambda *_: None
         from solar.artifacts.store import Store
         from solar.errors import ArtifactError, ArtifactInUse
         try:
@@ -129,7 +138,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
         print("mine", flush=True)
         sys.stdin.read()
     """)
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(tmp_path), locks]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     several = [subprocess.Popen(command, **pipes) for _ in range(8)]
     # The losers end by themselves; the winner waits for its input to close.
@@ -143,6 +152,7 @@ def test_of_eight_processes_exactly_one_builds(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:
+    """T-F1"""
     program = (
         "import sys; from pathlib import Path; from solar.artifacts.claim import claim\n"
         "claim(Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
@@ -157,6 +167,27 @@ def test_the_folder_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:
     owner.wait()
     claim.claim(tmp_path)
     assert json.loads((tmp_path / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_fresh_claim_in_the_place_of_a_dead_one_is_not_removed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-F2: two newcomers find a dead claim, locks do nothing, and the slower one acts on what it saw before."""
+    path, read = tmp_path / "owner.json", claim.read_plain
+    path.write_text(json.dumps(DEAD))
+    fresh = json.dumps(process.describe() | {"locked": False})
+
+    def overtaken(file: Path) -> bytes:
+        content = read(file)
+        if content == json.dumps(DEAD).encode():
+            path.unlink()
+            path.write_text(fresh)
+        return content
+
+    monkeypatch.setattr(claim, "read_plain", overtaken)
+    with pytest.raises(ArtifactInUse, match=f"process {os.getpid()} is building it"):
+        claim.claim(tmp_path)
+    assert path.read_text() == fresh and [each.name for each in tmp_path.iterdir()] == ["owner.json"]
 
 
 def test_a_folder_claimed_on_another_machine_is_left_alone(tmp_path: Path) -> None:

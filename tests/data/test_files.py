@@ -170,7 +170,7 @@ def test_a_parquet_file_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.jsonl.zst"])
 def test_a_bomb_is_refused(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(unpack, "_ALWAYS_ALLOWED_BYTES", 2**20)
+    monkeypatch.setattr(unpack, "ALWAYS_ALLOWED_BYTES", 2**20)
     content = GOOD + b"\n" + b" " * 2**26
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else _zst(content))
     with pytest.raises(DataError, match="unpacks to over 500 times its size"):
@@ -313,6 +313,60 @@ print(rows, peak_mib() - before)
 """
     rows, growth_mib = map(int, run_program(program, str(tmp_path / "rows.parquet")).split())
     assert rows == 1000 and growth_mib < 250, growth_mib
+
+
+def test_rows_of_megabytes_are_read_in_bounded_memory(tmp_path):
+    """T-C2: 16 rows of 30 MB each, half a gigabyte, in a file of a megabyte."""
+    program = """
+import sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet
+from conftest import peak_mib
+from solar.data.read import files
+with pa.parquet.ParquetWriter(sys.argv[1], pa.schema({"text": pa.string()})) as table:
+    table.write_table(pa.table({"text": pa.array(["b" * (30 * 2**20)] * 16)}))
+"""
+    measure = """
+import sys
+from pathlib import Path
+from conftest import peak_mib
+import pyarrow.parquet
+from solar.data.read import files
+before = peak_mib()
+rows = sum(len(row["text"]) == 30 * 2**20 for _, row in files.read(Path(sys.argv[1])))
+print(rows, peak_mib() - before)
+"""
+    path = tmp_path / "rows.parquet"
+    run_program(program, str(path))
+    assert path.stat().st_size < 4 * 2**20
+    rows, growth_mib = map(int, run_program(measure, str(path)).split())
+    assert rows == 16 and growth_mib < 450, growth_mib
+
+
+def test_a_column_that_unpacks_to_far_more_than_is_stored_is_refused(tmp_path, monkeypatch):
+    """T-C2."""
+    monkeypatch.setattr("solar.data.read.tables.ALWAYS_ALLOWED_BYTES", 1000)
+    table = pyarrow.table({"text": ["a" * 2**20]})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(
+        DataError, match=r"rows\.parquet: column text unpacks to 1,04\d,\d+ bytes, over 500 times its size"
+    ):
+        list(read(tmp_path / "rows.parquet"))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_row_of_too_many_values_is_refused_before_it_is_parsed(name, tmp_path, monkeypatch):
+    """T-C2: lists take twenty times their length in memory."""
+    monkeypatch.setattr("solar.data.read.json_rows.MAX_VALUES", 20)
+    text = b'{"text": [' + b",".join([b"[]"] * 20) + b"]}"
+    (tmp_path / name).write_bytes(b"[" + text + b"]" if name == "rows.json" else text)
+    ((_, row),) = read(tmp_path / name)
+    assert _verdict(row) == "too_many_values"
+    (tmp_path / name).write_bytes(
+        b'[{"text": "' + b"a" * 100 + b'"}]' if name == "rows.json" else b'{"text": "aaaaaaaaaaaaaaa"}'
+    )
+    ((_, row),) = read(tmp_path / name)
+    assert set(row["text"]) == {"a"}
 
 
 def test_a_huge_row_of_a_table_is_one_bad_row(tmp_path, monkeypatch):

@@ -9,12 +9,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
 from solar.config.data import PythonDocsConfig
 from solar.config.evaluation import ReportConfig
@@ -25,10 +27,11 @@ from solar.config.model import ArchitectureConfig, InitModelConfig, TrainTokeniz
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import LoggerConfig, PathsConfig, SolarConfig, TrainerConfig
 from solar.config.training import Precision
-from solar.engine import execute
+from solar.engine import execute, finished
 from solar.engine.execute import Executor
+from solar.engine.finished import verify_finished
 from solar.engine.progress import Progress
-from solar.errors import StageError
+from solar.errors import ArtifactError, StageError
 from solar.plan.plan import make_plan
 
 SIZES = ArchitectureConfig(4, 16, 32, 2, 1, 300, 64, True, 1e4, 1e-5)
@@ -201,6 +204,48 @@ def test_a_run_takes_over_from_a_builder_that_dies(
     artifacts = executor.run(plan)
     assert launched == ["docs"] and (artifacts["docs"].path / "made").read_text() == "docs"
     assert not list(store.root.glob("*.partial"))
+
+
+def test_a_damaged_input_stops_the_stage_that_reads_it_before_it_starts(tmp_path: Path, launched: list[str]) -> None:
+    store = Store(tmp_path / "artifacts")
+    paths = _run(_config(tmp_path), store)
+    shutil.rmtree(paths["up"])
+    (paths["mean"] / "made").write_text("mist")  # as long as "mean"
+    launched.clear()
+    with pytest.raises(ArtifactError, match=r"^mean: .*made: its content was changed"):
+        _run(_config(tmp_path), store)
+    assert launched == [] and not list(store.root.glob("*.partial"))
+
+
+def test_the_plan_reads_no_contents_and_the_check_before_work_reads_all(tmp_path: Path, launched: list[str]) -> None:
+    store = Store(tmp_path / "artifacts")
+    paths = _run(_config(tmp_path), store)
+    (paths["docs"] / "made").write_text("dock")  # no stage that runs reads it
+    plan = make_plan(_config(tmp_path), store)
+    assert plan.to_run == []
+    with pytest.raises(ArtifactError, match=r"^docs: .*made: its content was changed"):
+        verify_finished(plan, store, Progress(Console(file=StringIO())))
+
+
+def test_long_reading_has_a_line(tmp_path: Path, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished, "WORTH_A_LINE_BYTES", 10)
+    _run(_config(tmp_path), Store(tmp_path / "artifacts"))
+    text = StringIO()
+    for _ in range(2):
+        store = Store(tmp_path / "artifacts")
+        verify_finished(make_plan(_config(tmp_path), store), store, Progress(Console(file=text)))
+    assert text.getvalue().count("verify") == 2 and "0.0 GB of artifacts read" in text.getvalue()
+
+
+@pytest.mark.parametrize("changes", [{"kind": "pretrain"}, {"inputs": {"a": "f" * 12}}], ids=["kind", "inputs"])
+def test_a_manifest_that_says_another_work_than_its_id_is_refused(
+    tmp_path: Path, launched: list[str], changes: dict[str, object]
+) -> None:
+    store = Store(tmp_path / "artifacts")
+    path = _run(_config(tmp_path), store)["mean"]
+    replace(Manifest.read(path), **changes).write(path)  # with a hash of its own that is right
+    with pytest.raises(ArtifactError, match=r"^mean: .*manifest\.json: says kind .*, expected merge and"):
+        make_plan(_config(tmp_path), store)
 
 
 @pytest.mark.parametrize(

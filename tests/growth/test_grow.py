@@ -230,15 +230,14 @@ def test_small_models_of_unproven_families_are_verified_by_logits(tiny, tmp_path
     assert grow(tmp_path / "base", tmp_path / "unproven", DUS).verified is Verify.logits
 
 
-def test_code_keys_of_the_config_do_not_travel(tiny, tmp_path):
+def test_a_base_whose_config_chooses_code_is_refused_and_nothing_is_left(tiny, tmp_path):
     shutil.copytree(tiny("llama"), tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text())
-    config |= {"auto_map": {"AutoConfig": "evil.Config"}, "_attn_implementation_internal": "someone/kernel"}
+    config |= {"auto_map": {"AutoConfig": "evil.Config"}}
     (tmp_path / "base" / "config.json").write_text(json.dumps(config))
-    report = grow(tmp_path / "base", tmp_path / "out", DUS)
-    written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert "auto_map" not in written and "_attn_implementation_internal" not in written
-    assert any("auto_map" in note for note in report.notes)
+    with pytest.raises(ArtifactError, match=r"config\.json: auto_map asks to run code"):
+        grow(tmp_path / "base", tmp_path / "out", DUS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_layers_above_the_decoder_are_left_out_and_told(tiny, tmp_path):

@@ -149,17 +149,21 @@ def test_a_merge_says_how_long_it_took(models, tmp_path):
     assert report.size_bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
 
 
-def test_no_code_travels_and_all_else_does_byte_for_byte(models, tmp_path):
-    first = models[0]
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_model_whose_files_choose_code_is_refused_and_nothing_is_left(name, models, tmp_path):
     chooses = {"auto_map": {"AutoModel": "modeling_x.X"}}
-    (first / "config.json").write_text(json.dumps({"model_type": "llama", "text_config": chooses, **chooses}))
-    (first / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", **chooses}))
+    (models[0] / name).write_text(json.dumps({"model_type": "llama", "text_config": chooses}))
+    with pytest.raises(ArtifactError, match=rf"{name}: text_config\.auto_map asks to run code"):
+        merge(models, tmp_path / "out", MergeConfig("merge", ["a", "b"], MergeMethod.average))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_travels_does_so_byte_for_byte(models, tmp_path):
+    first = models[0]
     (first / "generation_config.json").write_text('{"top_p":   0.9}')
     (first / "modeling_x.py").write_text("raise SystemExit")
     (first / "LICENSE.txt").write_text("as is")
     merge(models, tmp_path / "out", MergeConfig("merge", ["a", "b"], MergeMethod.average))
     out = tmp_path / "out"
-    assert json.loads((out / "config.json").read_text()) == {"model_type": "llama", "text_config": {}}
-    assert json.loads((out / "tokenizer_config.json").read_text()) == {"eos_token": "</s>"}
     assert (out / "generation_config.json").read_text() == '{"top_p":   0.9}'
     assert (out / "LICENSE.txt").exists() and not list(out.glob("*.py"))

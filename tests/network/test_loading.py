@@ -131,11 +131,11 @@ def test_an_adapter_is_told_from_a_model(door, folder):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "x", "auto_map": {"AutoConfig": "evil.C"}}, "cannot be loaded"),
-        ({"attn_implementation": "evil/kernel"}, "attn_implementation names code of the hub"),
+        ({"model_type": "x", "auto_map": {"AutoConfig": "evil.C"}}, "auto_map asks to run code"),
+        ({"attn_implementation": "evil/kernel"}, "attn_implementation asks to run code"),
         (
             {"text_config": {"_attn_implementation": "evil/kernel"}},
-            "text_config._attn_implementation names code of the hub",
+            "text_config._attn_implementation asks to run code",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from solar.errors import StageError
 from solar.training.checkpoint import folder as module
-from solar.training.checkpoint.folder import MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
+from solar.training.checkpoint.folder import IDENTITY, MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
 from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
 from solar.training.checkpoint.tree import flatten, unflatten
 
@@ -126,6 +126,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name", [TENSORS, STATE, MANIFEST])
 @pytest.mark.parametrize("how", DAMAGES)
 def test_resuming_falls_back_from_a_damaged_checkpoint_with_a_warning(tmp_path, name, how):
+    """T-A5: each file of a checkpoint, damaged in each way."""
     _save(tmp_path, 1)
     _save(tmp_path, 2)
     DAMAGES[how](checkpoint_path(tmp_path, 2) / name)
@@ -137,7 +138,83 @@ def test_resuming_falls_back_from_a_damaged_checkpoint_with_a_warning(tmp_path, 
     assert not (Path(__file__).parent / "planted").exists()
 
 
+def _renamed(folder):
+    checkpoint_path(folder, 2).rename(checkpoint_path(folder, 18))
+
+
+def _swapped(folder):
+    checkpoint_path(folder, 1).rename(folder / "other")
+    checkpoint_path(folder, 2).rename(checkpoint_path(folder, 1))
+    (folder / "other").rename(checkpoint_path(folder, 2))
+
+
+def _linked_elsewhere(folder):
+    checkpoint_path(folder, 2).rename(folder.parent / "elsewhere")
+    checkpoint_path(folder, 2).symlink_to(folder.parent / "elsewhere")
+
+
+def _pipe_in_its_place(folder):
+    os.mkfifo(checkpoint_path(folder, 3))
+
+
+def _file_in_its_place(folder):
+    checkpoint_path(folder, 3).write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "chosen", "problems"),
+    [
+        (_renamed, 1, ["step-00000018: holds the state after step 2, not 18; training goes on from step-00000001"]),
+        (
+            _swapped,
+            None,
+            ["step-00000002: holds the state after step 1, not 2; training starts again", "step-00000001"],
+        ),
+        (_linked_elsewhere, 1, ["step-00000002: is a link; training goes on from step-00000001"]),
+        (_pipe_in_its_place, 2, ["step-00000003: is no folder; training goes on from step-00000002"]),
+        (_file_in_its_place, 2, ["step-00000003: is no folder; training goes on from step-00000002"]),
+    ],
+)
+def test_only_a_checkpoint_of_its_own_step_is_resumed(tmp_path, spoil, chosen, problems):
+    """T-A5, T-A8: the highest step that validates, and a line for each that does not."""
+    folder = tmp_path / "checkpoints"
+    _save(folder, 1)
+    _save(folder, 2)
+    spoil(folder)
+    path, lines = newest_whole(folder)
+    assert path == (None if chosen is None else checkpoint_path(folder, chosen))
+    assert len(lines) == len(problems)
+    assert all(expected in line for expected, line in zip(problems, lines, strict=True))
+
+
+def test_a_checkpoint_of_another_stage_is_not_resumed(tmp_path):
+    """T-A8: a checkpoint from another run is refused; one from before ids were written is taken."""
+    io = SafetensorsCheckpointIO()
+    _save(tmp_path, 1)
+    io.save_checkpoint(_state(2), checkpoint_path(tmp_path, 2), {IDENTITY: "mine"})
+    io.save_checkpoint(_state(3), checkpoint_path(tmp_path, 3), {IDENTITY: "another"})
+    path, (line,) = newest_whole(tmp_path, "mine")
+    assert path == checkpoint_path(tmp_path, 2)
+    assert "is a checkpoint of the stage with id another, expected mine; training goes on from step-00000002" in line
+    shutil.rmtree(path)
+    assert newest_whole(tmp_path, "mine")[0] == checkpoint_path(tmp_path, 1)
+
+
+def test_what_lies_in_the_way_of_a_checkpoint_is_removed_without_what_it_links_to(tmp_path):
+    precious, folder = tmp_path / "precious", tmp_path / "checkpoints"
+    _save(precious, 9)
+    folder.mkdir()
+    for name in ("step-00000001", "step-00000002", "step-00000002.building", "step-00000007.building"):
+        (folder / name).symlink_to(checkpoint_path(precious, 9))
+    _save(folder, 2)
+    prune(folder, 1, saved_step=2)
+    assert [path.name for path in folder.iterdir()] == ["step-00000002"]
+    assert newest_whole(folder) == (checkpoint_path(folder, 2), [])
+    assert damage(checkpoint_path(precious, 9)) is None
+
+
 def test_swapped_tensor_files_are_noticed(tmp_path):
+    """T-A5"""
     _save(tmp_path, 1)
     _save(tmp_path, 2)
     one, two = (checkpoint_path(tmp_path, step) / TENSORS for step in (1, 2))
@@ -149,6 +226,7 @@ def test_swapped_tensor_files_are_noticed(tmp_path):
 
 
 def test_the_newest_checkpoint_has_the_highest_step_not_the_latest_file(tmp_path):
+    """T-A8"""
     _save(tmp_path, 10)
     _save(tmp_path, 9)
     assert newest_whole(tmp_path)[0] == checkpoint_path(tmp_path, 10)
@@ -193,6 +271,7 @@ def _killed_at(call, folder):
 
 
 def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
+    """T-A3"""
     call = 0
     while True:
         folder = tmp_path / str(call)
@@ -213,6 +292,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
 def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing):
+    """T-A4"""
     _save(tmp_path, 1)
 
     def fail(*_):
@@ -243,6 +323,7 @@ def _larger(numbers):
 
 @pytest.mark.parametrize("numbers", [100_000, 14_000])
 def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_disk, numbers):
+    """T-A6"""
     _save(full_disk, 1)
     with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*No space left.*free some space"):
         SafetensorsCheckpointIO().save_checkpoint(_larger(numbers), checkpoint_path(full_disk, 2))
@@ -253,6 +334,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_d
 
 
 def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
+    """T-A6"""
     _save(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
@@ -274,6 +356,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_one(tmp_path):
 
 
 def test_a_checkpoint_holds_the_values_of_the_moment_it_was_saved(tmp_path):
+    """T-A12"""
     state = _state(3)
     SafetensorsCheckpointIO().save_checkpoint(state, checkpoint_path(tmp_path, 3))
     state["state_dict"]["embed"].zero_()

@@ -131,6 +131,8 @@ def settings(**changes: object) -> dict[str, object]:
 class Place:
     """Where a training runs: this process, one CPU."""
 
+    identity: str | None = None
+
     def __init__(self, folder: Path, stage: str = "cpt", **trainer: object) -> None:
         self.experiment, self.stage, self.run_dir = "test", stage, folder / "run"
         self.logger = LoggerConfig(LoggerName.none)

@@ -1,5 +1,4 @@
 import json
-import random
 import struct
 
 import numpy as np
@@ -8,7 +7,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from solar.errors import ArtifactError
-from solar.weights.header import encode_header, read_header
+from solar.weights import header as header_module
+from solar.weights.header import STRICTER, encode_header, read_header
+from tests.faults import mutate
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -26,12 +27,11 @@ def file_of(path, header, data=b""):
 
 
 def official(path):
-    """What the format's own reader says: names, dtypes, shapes; None if it refuses."""
+    """What the format's own reader says after reading all of it: names, dtypes, shapes; None if it refuses."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return {
-                name: (file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()) for name in list(file.keys())
-            }
+            parts = {name: file.get_slice(name) for name in list(file.keys())}
+            return {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
     except (SafetensorError, OSError):
         return None
 
@@ -117,63 +117,8 @@ def test_a_length_that_lies_is_refused(raw, tmp_path):
     assert official(path) is None
 
 
-def mutations(original, count, seed):
-    """Files that differ from a good one: bytes changed, cut, inserted; words and numbers edited."""
-    draw = random.Random(seed)
-    words = [
-        b"F32",
-        b"F16",
-        b"BF16",
-        b"U8",
-        b"I64",
-        b"F4",
-        b"dtype",
-        b"shape",
-        b"data_offsets",
-        b"__metadata__",
-        b'"a"',
-    ]
-    words += [
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b",",
-        b":",
-        b" ",
-        b"-",
-        b"e5",
-        b"0",
-        b"99999999999999999999",
-        b"null",
-        b"true",
-        b"\\u0061",
-    ]
-    for _ in range(count):
-        raw = bytearray(original)
-        for _ in range(draw.randint(1, 3)):
-            at = draw.randrange(len(raw)) if draw.random() < 0.3 else draw.randrange(8, min(len(raw), 330))
-            kind = draw.randrange(5)
-            if kind == 0:
-                raw[at] = draw.randrange(256)
-            elif kind == 1:
-                del raw[at : at + draw.randint(1, 9)]
-            elif kind == 2:
-                raw[at:at] = draw.choice(words)
-            elif kind == 3:
-                raw[at : at + draw.randint(1, 4)] = draw.choice(words)
-            else:
-                raw[at : at + 1] = str(draw.randrange(12)).encode()
-            raw = raw or bytearray(b"x")
-        if draw.random() < 0.8:  # keep the length right, so that the mutation reaches the parser
-            shift = len(raw) - len(original)
-            (length,) = struct.unpack("<Q", original[:8])
-            raw[:8] = struct.pack("<Q", max(length + shift, 0))
-        yield bytes(raw)
-
-
 def disagreement(path, raw):
-    """Why our verdict on a file is not the official one; None if it is, or if we are stricter in the way we say."""
+    """Why our verdict on a file is not the official one; None if it is, or if `STRICTER` says why we refuse."""
     path.write_bytes(raw)
     mine, theirs = ours(path), official(path)
     if mine == theirs:
@@ -181,28 +126,52 @@ def disagreement(path, raw):
     try:
         read_header(path)
     except ArtifactError as error:
-        return None if "twice" in str(error) else f"we refuse ({error}), they accept {theirs}"
+        stricter = any(words in str(error) for words in STRICTER)
+        return None if stricter else f"we refuse ({error}), they accept {theirs}"
     return f"we accept {mine}, they {'accept ' + str(theirs) if theirs else 'refuse'}"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mutated_files_get_the_official_verdict(seed, tmp_path):
+    """T-E5."""
     original = save(TENSORS, metadata={"format": "pt"})
-    for raw in mutations(original, 1500, seed):
+    for raw in mutate.safetensors(original, 1500, seed):
         assert (why := disagreement(tmp_path / "x.safetensors", raw)) is None, (why, raw[:400])
 
 
 @pytest.mark.slow
 def test_twenty_thousand_mutated_files_get_the_official_verdict(tmp_path):
+    """T-E5."""
     original = save(TENSORS, metadata={"format": "pt"})
-    for raw in mutations(original, 20_000, 2):
+    for raw in mutate.safetensors(original, 20_000, 2):
         assert (why := disagreement(tmp_path / "x.safetensors", raw)) is None, (why, raw[:400])
 
 
-def test_most_mutations_are_refused_and_some_are_not(tmp_path):
+def test_mutated_files_are_refused_for_many_reasons_and_some_are_whole(tmp_path):
     """Else the comparison above would say nothing."""
-    path, verdicts = tmp_path / "x.safetensors", []
-    for raw in mutations(save(TENSORS), 300, 5):
+    path, reasons, accepted = tmp_path / "x.safetensors", set(), 0
+    for raw in mutate.safetensors(save(TENSORS), 600, 5):
         path.write_bytes(raw)
-        verdicts.append(ours(path) is not None)
-    assert 3 < sum(verdicts) < 200
+        try:
+            accepted += len(read_header(path).tensors) > 0
+        except ArtifactError as error:
+            message = str(error)
+            reasons |= {reason for reason in REASONS if reason in message}
+    assert 6 < accepted < 300 and reasons == set(REASONS)
+
+
+REASONS = [
+    *("overlaps the tensor before it", "leaves a gap before it", "tensors end at byte", "announced", "not valid JSON"),
+    *("overflows 64 bits", "dtype ", "shape ", "data_offsets ", "bytes found, expected", "__metadata__", "comes twice"),
+]
+
+
+def test_a_header_of_too_many_tensors_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    entries = ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(5))
+    path = file_of(tmp_path / "x.safetensors", b"{" + entries.encode() + b"}")
+    monkeypatch.setattr(header_module, "MAX_TENSORS", 4)
+    assert len(read_header(path).tensors) == 5 and len(official(path)) == 5  # two objects are no tensors
+    monkeypatch.setattr(header_module, "MAX_TENSORS", 3)
+    monkeypatch.setattr(header_module, "parse", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ArtifactError, match="6 objects in the header, expected at most 3 tensors"):
+        read_header(path)

@@ -1,13 +1,12 @@
 """JSON files of a model folder: limits, and keys that choose code."""
 
-import json
 import os
 
 import pytest
 
 from solar.errors import ArtifactError
 from solar.weights import json_file
-from solar.weights.json_file import code_keys, read_json, without_code, write_json
+from solar.weights.json_file import code_keys, huge_counts, read_json, write_json
 
 
 def nested(levels):
@@ -72,20 +71,50 @@ def test_text_is_written_as_it_is_and_read_back(tmp_path):
         ("auto_map", {"AutoModel": "modeling.M"}),
         ("trust_remote_code", True),
         ("attn_implementation", "owner/kernel"),
+        ("attn_implementation", {"text_config": "owner/kernel"}),
         ("_attn_implementation", "owner/kernel@v1"),
+        ("_attn_implementation", "paged|owner/kernel"),
+        ("_attn_implementation_internal", "sdpa"),
         ("experts_implementation", "owner/kernel"),
+        ("custom_pipelines", {"text-generation": {"impl": "a.B"}}),
+        ("custom_generate", "owner/code"),
+        ("kernel_config", {"RMSNorm": "owner/kernel:Norm"}),
     ],
 )
 @pytest.mark.parametrize("levels", [0, 1, 5])
-def test_keys_that_choose_code_are_found_and_removed_at_every_depth(key, value, levels):
+def test_keys_that_choose_code_are_found_at_every_depth(key, value, levels):
     config, path = {key: value, "n": 1}, key
     for _ in range(levels):
         config, path = {"inner": [0, config]}, f"inner.1.{path}"
     assert code_keys(config) == [path]
-    cleaned = without_code(config)
-    assert code_keys(cleaned) == [] and f'"{key}"' not in json.dumps(cleaned) and '"n": 1' in json.dumps(cleaned)
 
 
-@pytest.mark.parametrize("config", [{"attn_implementation": "sdpa"}, {"_attn_implementation": None}, {"map": "a/b"}])
-def test_other_keys_stay(config):
-    assert code_keys(config) == [] and without_code(config) == config
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"attn_implementation": "sdpa"},
+        {"_attn_implementation": None},
+        {"attn_implementation": {"text_config": "eager"}},
+        {"map": "a/b"},
+        {"auto_map": {}},
+        {"trust_remote_code": False},
+    ],
+)
+def test_keys_that_choose_none_are_none(config):
+    assert code_keys(config) == []
+
+
+def test_a_file_of_too_many_values_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text('{"a": [[],[],[]]}')  # one object, four lists, two commas
+    assert read_json(tmp_path / "a.json", most_values=7) == {"a": [[], [], []]}
+    monkeypatch.setattr(json_file.json, "loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ArtifactError, match=r"7 values found, expected at most 6"):
+        read_json(tmp_path / "a.json", most_values=6)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "num_local_experts", "num_labels", "depths"])
+def test_counts_beyond_every_model_are_found_at_every_depth(key):
+    config = {"vision_config": [{key: 100_001, "vocab_size": 10**12, "layer_norm_eps": 1e30}]}
+    assert list(huge_counts(config)) == [(f"vision_config.{key}", 100_001)]
+    assert list(huge_counts({key: 100_000})) == [] and list(huge_counts({key: 100}, most=99)) == [(key, 100)]
+    assert list(huge_counts({key: [1, 100_001]})) == [(key, 100_001)]

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import shutil
+import signal
 
 import pytest
 
@@ -37,6 +39,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     left.mkdir(parents=True)
     (left / "old").write_text("old")
     (tmp_path / ".out.partial" / "link").symlink_to(tmp_path)
+    (tmp_path / ".out.partial.mark").touch()
     with published(tmp_path / "out") as partial:
         assert [*partial.iterdir()] == []
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -82,3 +85,55 @@ def test_a_folder_that_another_process_builds_is_left_to_it(tmp_path):
         pass
     assert (tmp_path / ".out.partial" / "work").exists()
     os.close(owner)
+
+
+def test_what_somebody_else_put_into_the_folder_to_build_in_is_kept(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "thesis").write_text("years of work")
+    refusal = pytest.raises(ArtifactError, match=r"\.out\.partial: holds files, .* solar did not make it")
+    with refusal, published(tmp_path / "out"):
+        pass
+    assert (tmp_path / ".out.partial" / "thesis").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+
+
+def test_after_a_kill_at_any_moment_the_next_process_publishes_and_leaves_nothing_else(tmp_path):
+    calls = 0
+    while True:
+        place = tmp_path / str(calls)
+        place.mkdir()
+        killed = _killed_at(calls, place / "out")
+        if (place / "out").exists():
+            assert (place / "out" / "weights").read_text() == "w"
+            shutil.rmtree(place / "out")
+        with published(place / "out") as partial:
+            (partial / "weights").write_text("w")
+        assert [path.name for path in place.rglob("*")] == ["out", "weights"]
+        if not killed:
+            break
+        calls += 1
+    assert calls > 4
+
+
+def _killed_at(call, target):
+    """Publish in a child that is killed right before its `call`-th call into the system."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(function):
+            def wrapper(*arguments, **keywords):
+                nonlocal count
+                if count == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                return function(*arguments, **keywords)
+
+            return wrapper
+
+        for name in ("mkdir", "rename", "unlink", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+        with published(target) as partial:
+            (partial / "weights").write_text("w")
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -43,7 +43,7 @@ def test_the_list_of_what_travels_decides(source, target):
     (source / "additional_chat_templates").mkdir()
     for name in (*STAY, *TRAVEL, "additional_chat_templates/run.py"):
         (source / name).write_text("{}")
-    assert copy_travelling_files(source, target) == []
+    copy_travelling_files(source, target)
     assert names(target) == set(TRAVEL)
 
 
@@ -54,14 +54,18 @@ def test_a_tokenizer_travels_without_licence_and_generation_settings(source, tar
     assert names(target) == {"tokenizer.json"}
 
 
-def test_code_keys_are_left_out_with_a_note_and_other_files_keep_their_bytes(source, target):
+def test_files_travel_byte_for_byte(source, target):
     (source / "generation_config.json").write_text('{"top_p":   0.9}')
+    copy_travelling_files(source, target)
+    assert (target / "generation_config.json").read_text() == '{"top_p":   0.9}'
+
+
+def test_a_folder_whose_files_choose_code_does_not_travel(source, target):
     chooses = {"processor": {"auto_map": {"AutoProcessor": "a/b--p.P"}, "size": 3}}
     (source / "processor_config.json").write_text(json.dumps(chooses))
-    notes = copy_travelling_files(source, target)
-    assert notes == ["processor_config.json: processor.auto_map left out: no code is taken from a model folder"]
-    assert json.loads((target / "processor_config.json").read_text()) == {"processor": {"size": 3}}
-    assert (target / "generation_config.json").read_text() == '{"top_p":   0.9}'
+    with pytest.raises(ArtifactError, match=r"processor_config\.json: processor\.auto_map asks to run code"):
+        copy_travelling_files(source, target)
+    assert names(target) == set()
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "tokenizer.json", "additional_chat_templates/a.jinja"])
@@ -74,11 +78,12 @@ def test_a_link_out_of_the_folder_is_refused(name, source, target, tmp_path):
     assert names(target) == set()
 
 
-def test_a_folder_of_templates_that_is_a_link_does_not_travel(source, target, tmp_path):
+def test_a_folder_of_templates_that_is_a_link_is_refused(source, target, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.jinja").write_text("secret")
     (source / "additional_chat_templates").symlink_to(tmp_path / "elsewhere")
-    copy_travelling_files(source, target)
+    with pytest.raises(ArtifactError, match="a link or a file, expected a folder of templates"):
+        copy_travelling_files(source, target)
     assert names(target) == set()
 
 

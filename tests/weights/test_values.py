@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 
 from solar.errors import ArtifactError
 from solar.weights.folder import open_folder
-from solar.weights.header import read_header
-from solar.weights.layout import header_entries
+from solar.weights.header import header_entries, read_header
 from solar.weights.values import read_bytes, read_values, write_tensors
 
 DTYPES = {"a": "BF16", "b": "F16", "c": "I64"}

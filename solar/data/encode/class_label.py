@@ -6,13 +6,17 @@ Here the file is the truth. The label only adds roles (BOS, EOS, ...) that no fi
 """
 
 import json
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from solar.errors import DataError
+from solar.errors import DataError, library_errors
 
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -26,10 +30,9 @@ def read_file(folder: Path) -> Any:
 
     Warns where plain transformers builds another tokenizer from the same folder. Raises `DataError` for a damaged file.
     """
-    try:
+    with damaged(folder / FILE):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 (tokenizers raises plain `Exception` for a file that it cannot read)
-        raise DataError(f"{folder / FILE}: cannot be read ({_one_line(error)}); fetch the tokenizer again") from None
+        tokenizer.decode(tokenizer.encode("a"))  # a post-processor may panic at the first text
     labelled = _by_label(folder)
     if labelled is not None:
         for role in missing_roles(tokenizer, labelled):
@@ -52,7 +55,8 @@ def relabel(folder: Path) -> str:
     labelled = _by_label(folder) if (folder / FILE).is_file() else None
     if labelled is None:
         return ""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
+    with damaged(folder / FILE):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     if not difference(tokenizer, labelled):
         return ""
     path = folder / CONFIG
@@ -86,8 +90,9 @@ def difference(tokenizer: Any, labelled: Any) -> str | None:
 def _by_label(folder: Path) -> Any | None:
     """The tokenizer of plain transformers, if its label or the model's type names a class that builds its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception:  # noqa: BLE001 (a label may name a class that is not installed, or that cannot read this file)
+        with damaged(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except DataError:  # a label may name a class that is not installed, or that cannot read this file
         return None
     fast = hasattr(tokenizer, "backend_tokenizer") and type(tokenizer) is not PreTrainedTokenizerFast
     return tokenizer if fast else None
@@ -104,5 +109,26 @@ def _meaning(value: Any, part: str) -> Any:
     return {key: _meaning(item, part) for key, item in value.items() if key != "trim_offsets"}
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Around a library that reads a tokenizer: what it raises becomes a `DataError`."""
+    with library_errors(path, "fetch the tokenizer again", DataError), _quiet_panics():
+        yield
+
+
+@contextmanager
+def _quiet_panics() -> Iterator[None]:
+    """Keep what is written on standard error if all goes well: tokenizers also prints a report of a panic there."""
+    with TemporaryFile() as kept:
+        screen = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.truncate(0)
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            kept.seek(0)
+            os.write(2, kept.read())

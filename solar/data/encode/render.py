@@ -115,7 +115,10 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (
+            *(jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+            *(RecursionError, MemoryError),
+        ) as error:
             reason = " ".join(str(error).split())
             raise BadRow("template", f"the template refuses this conversation: {reason}") from None
         return rendered

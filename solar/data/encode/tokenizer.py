@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from solar.config.templates import TEMPLATE_TOKENS
 from solar.data.encode import class_label
 from solar.data.encode.templates import template_named
-from solar.errors import DataError, one_line
+from solar.errors import DataError
+from solar.weights.members import check_members
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
@@ -100,6 +101,7 @@ def read(folder: Path) -> Any:
 
     A folder of `vocab.json` and `merges.txt` is converted by transformers. Raises `DataError` if there is neither.
     """
+    check_members(folder)
     if (folder / class_label.FILE).is_file():
         return class_label.read_file(folder)
     if not (folder / "vocab.json").is_file():
@@ -110,7 +112,8 @@ def read(folder: Path) -> Any:
             f"{folder}: found {others or 'no tokenizer'}, expected tokenizer.json; make it where sentencepiece and "
             f"tiktoken are installed: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with class_label.damaged(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), tokenizers.Tokenizer):
         raise DataError(f"{folder}: no tokenizer.json for the fast tokenizers; save it with save_pretrained first")
     return tokenizer
@@ -149,10 +152,9 @@ def token_of_another_id(data: Path, model: Path) -> str | None:
 
 def _tokens_by_id(file: Path) -> dict[int, set[str]]:
     """An added token may have the id of a token of the vocabulary that it replaces."""
-    try:
+    check_members(file.parent)
+    with class_label.damaged(file):
         vocabulary = tokenizers.Tokenizer.from_file(str(file)).get_vocab()
-    except Exception as error:  # noqa: BLE001 (tokenizers raises plain `Exception` for a file that it cannot read)
-        raise DataError(f"{file}: cannot be read ({one_line(error)}); fetch the tokenizer again") from None
     by_id: dict[int, set[str]] = {}
     for token, i in vocabulary.items():
         by_id.setdefault(i, set()).add(token)

@@ -10,6 +10,9 @@ from solar.data.read.lines import lines
 from solar.data.read.messages import BadRow, Located, Row
 from solar.data.read.unpack import open_unpacked
 
+MAX_VALUES = 4_000_000
+"""In one row. Lists, objects and keys take up to 250 bytes of memory each, texts little more than their length."""
+
 
 def json_lines(file: Path) -> Iterator[Located]:
     """The rows of a file of JSON lines."""
@@ -19,6 +22,8 @@ def json_lines(file: Path) -> Iterator[Located]:
 
 def parse(line: bytes) -> Row | BadRow:
     """A JSON object as a row. Other values, repeated keys, NaN and infinities make a `BadRow`."""
+    if len(line) > MAX_VALUES and sum(map(line.count, (b"[", b"{", b":"))) > max(MAX_VALUES, len(line) // 16):
+        return BadRow("too_many_values", f"more than {MAX_VALUES:,} values, which would take over a gigabyte of memory")
     try:
         value = json.loads(
             line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_not_finite, parse_float=_finite

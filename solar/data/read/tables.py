@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -14,9 +14,11 @@ import pyarrow.parquet
 from solar.config.source_files import compression, kind
 from solar.data.read.lines import MAX_LINE_BYTES
 from solar.data.read.messages import BadRow, Located, Row
-from solar.data.read.unpack import open_unpacked
+from solar.data.read.unpack import ALWAYS_ALLOWED_BYTES, MAX_RATIO, open_unpacked
+from solar.errors import DataError
 
 _PARQUET_ROWS = 32
+_BATCH_BYTES = 128 * 2**20
 
 
 def table_rows(file: Path) -> Iterator[Located]:
@@ -29,11 +31,13 @@ def table_rows(file: Path) -> Iterator[Located]:
                 for row in _batch_rows(batch):
                     number += 1
                     yield f"{file} row {number}", row
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
     except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
         yield f"{file} row {number + 1}", BadRow("damaged_file", f"not a readable file of tables ({error})")
 
 
-def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
+def _batch_rows(batch: pyarrow.RecordBatch) -> Iterable[Row | BadRow]:
     """The rows of a batch; one by one if they are huge or hold values that Python cannot represent (far dates)."""
     huge = batch.nbytes > MAX_LINE_BYTES
     if huge and batch.num_rows == 1:
@@ -44,7 +48,7 @@ def _batch_rows(batch: pyarrow.RecordBatch) -> list[Row | BadRow]:
     except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
             return [BadRow("unreadable_value", f"a value cannot be read ({error})")]
-    return [row for place in range(batch.num_rows) for row in _batch_rows(batch.slice(place, 1))]
+    return (row for place in range(batch.num_rows) for row in _batch_rows(batch.slice(place, 1)))
 
 
 def _seekable(file: Path) -> BinaryIO:
@@ -60,8 +64,26 @@ def _seekable(file: Path) -> BinaryIO:
 
 def _parquet(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
     with pyarrow.parquet.ParquetFile(stream) as table:
-        # Few rows at a time: a value that is stored once may occur in every row, and no size in the file shows this.
-        yield from table.iter_batches(batch_size=_PARQUET_ROWS)
+        for number in range(table.num_row_groups):
+            rows = _rows_at_once(table.metadata.row_group(number))
+            yield from table.iter_batches(batch_size=rows, row_groups=[number])
+
+
+def _rows_at_once(group: pyarrow.parquet.RowGroupMetaData) -> int:
+    """Rows whose values fit into memory, even if every row repeats the largest value that its column can hold.
+
+    A value that is stored once may occur in every row, and no size in the file shows this. Raises `DataError` for a
+    column that unpacks to far more than is stored.
+    """
+    columns = [group.column(place) for place in range(group.num_columns)]
+    for column in columns:
+        if column.total_uncompressed_size > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * column.total_compressed_size):
+            raise DataError(
+                f"column {column.path_in_schema} unpacks to {column.total_uncompressed_size:,} bytes, over {MAX_RATIO} "
+                "times its size; unpack it yourself if you trust it"
+            )
+    largest = min(MAX_LINE_BYTES, sum(int(column.total_uncompressed_size) for column in columns))
+    return min(_PARQUET_ROWS, _BATCH_BYTES // max(largest, 1))
 
 
 def _arrow(stream: BinaryIO) -> Iterator[pyarrow.RecordBatch]:

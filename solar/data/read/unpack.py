@@ -10,8 +10,8 @@ import pyarrow
 from solar.config.source_files import compression
 from solar.errors import DataError
 
-_MAX_RATIO = 500
-_ALWAYS_ALLOWED_BYTES = 256 * 2**20
+MAX_RATIO = 500
+ALWAYS_ALLOWED_BYTES = 256 * 2**20
 _BUFFER_BYTES = 2**20
 
 
@@ -21,7 +21,7 @@ class Limited(io.RawIOBase):
     def __init__(self, stream: Any, file: Path) -> None:
         self._stream = stream
         self._file = file
-        self._limit = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * file.stat().st_size)
+        self._limit = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * file.stat().st_size)
         self._done = 0
 
     def readable(self) -> bool:
@@ -33,7 +33,7 @@ class Limited(io.RawIOBase):
         self._done += len(read)
         if self._done > self._limit:
             raise DataError(
-                f"{self._file}: unpacks to over {_MAX_RATIO} times its size; unpack it yourself if you trust it"
+                f"{self._file}: unpacks to over {MAX_RATIO} times its size; unpack it yourself if you trust it"
             )
         return len(read)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from solar.errors import ArtifactError
 from solar.growth.process import answer
-from solar.weights.folder import CONFIG_FILE, SINGLE_FILE, member, weight_map, write_index
-from solar.weights.json_file import read_json, without_code, write_json
+from solar.weights.folder import CONFIG_FILE, SINGLE_FILE, weight_map, write_index
+from solar.weights.json_file import read_json, write_json
+from solar.weights.members import member
 from solar.weights.publish import published
 from solar.weights.travelling import copy_travelling_files
 
@@ -39,7 +40,7 @@ def convert(source: Path, target: Path) -> dict[str, int]:
             count, size = count + len(tensors), size + sum(tensor.nbytes for tensor in tensors.values())
         if len(names) > 1:
             write_index(partial, file_of, size)
-        write_json(partial / CONFIG_FILE, without_code(read_json(member(source, CONFIG_FILE))))
+        write_json(partial / CONFIG_FILE, read_json(member(source, CONFIG_FILE)))
         copy_travelling_files(source, partial)
     return {"tensors": count, "bytes": size}
 

@@ -11,8 +11,7 @@ from solar.growth.files.copying import BLOCK_BYTES, allocate, copy_range, expect
 from solar.growth.files.recipes import Recipe
 from solar.growth.files.shards import Shard
 from solar.weights.folder import write_index
-from solar.weights.header import encode_header
-from solar.weights.layout import METADATA, header_entries
+from solar.weights.header import METADATA, encode_header, header_entries
 
 
 class Link(StrEnum):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solar.errors import PlanError
+from solar.errors import PlanError, library_errors
 from solar.growth.plans import LayerPlan
 from solar.growth.process import answer, ask
 from solar.growth.remap.decoder import Decoder
@@ -90,7 +90,8 @@ def _as_loaded(config: Configuration, path: tuple[str, ...]) -> tuple[Configurat
         )
     with TemporaryDirectory() as folder:
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(config))
-        own: Any = AutoConfig.from_pretrained(folder)
+        with library_errors(CONFIG_FILE, "correct the configuration", PlanError):
+            own: Any = AutoConfig.from_pretrained(folder)
     for key in path:
         own = getattr(own, key)
     computed = {name for name in dir(type(own)) if isinstance(getattr(type(own), name), property)}

@@ -26,7 +26,7 @@ def check(config: SolarConfig) -> None:
     infinite = [f"{key}: found {value}, expected a finite number" for key, value in _infinite(as_plain(config))]
     problems = infinite or list(_invalid(config))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
 
 
 def _invalid(config: SolarConfig) -> Iterator[str]:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from solar.errors import Interrupted
 from solar.training.callbacks.stopwatch import Stopwatch
+from solar.training.checkpoint.folder import IDENTITY
 from solar.training.checkpoint.points import Points, checkpoint_path, prune
 from solar.training.interrupt import StopRequest
 from solar.training.modules.step import TrainingModule, training_module
@@ -24,10 +25,14 @@ class Saver(pl.Callback):
         stop: StopRequest,
         stopwatch: Stopwatch,
         points: Points | None = None,
+        identity: str | None = None,
     ) -> None:
-        """`points`: steps that a training may be rolled back to. All other checkpoints only limit what a kill costs."""
+        """`points`: steps that a training may be rolled back to. All other checkpoints only limit what a kill costs.
+
+        `identity`: the id of the stage, which its checkpoints carry.
+        """
         self.folder, self.every_seconds, self.keep, self.points = folder, every_seconds, keep, points
-        self.stop, self.stopwatch = stop, stopwatch
+        self.stop, self.stopwatch, self.identity = stop, stopwatch, identity
         self._saved_at, self._saved_step = time.monotonic(), -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -81,7 +86,8 @@ class Saver(pl.Callback):
         if self._saved_step == module.steps_done:
             return
         with self.stopwatch.stopped():
-            trainer.save_checkpoint(checkpoint_path(self.folder, module.steps_done), weights_only=False)
+            path, options = checkpoint_path(self.folder, module.steps_done), {IDENTITY: self.identity}
+            trainer.save_checkpoint(path, weights_only=False, storage_options=options)
             if trainer.is_global_zero:
                 prune(self.folder, self.keep, self.points, module.steps_done)
         self._saved_at, self._saved_step = time.monotonic(), module.steps_done

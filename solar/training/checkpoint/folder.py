@@ -3,11 +3,13 @@
     checkpoints/step-00000120/   tensors.safetensors   state.json   manifest.json (size and sha256 of the other two)
 
 A checkpoint is built under another name, flushed to the disk and renamed: a kill at any moment leaves the previous
-checkpoint untouched.
+checkpoint untouched. The state holds the number of steps that are done, and the manifest the id of the stage: a
+checkpoint under another step's name, or in another stage's folder, is not used.
 """
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,14 @@ from safetensors.torch import load_file
 from solar.errors import StageError
 from solar.training.checkpoint.tensor_file import save_file
 from solar.training.checkpoint.tree import flatten, unflatten
-from solar.weights.digest import file_sha256
+from solar.weights.digest import open_plain, plain_sha256, read_plain
+from solar.weights.strict_json import unique
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+IDENTITY = "identity"
+"""Key of the manifest and of Lightning's storage options: the id of the stage that trains."""
+NAME = re.compile(r"step-(\d{8,})")
+"""Name of a checkpoint that a training resumes from: the number of optimizer steps that are done."""
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
@@ -30,16 +37,16 @@ class SafetensorsCheckpointIO(CheckpointIO):
         """Raises `StageError` where the disk refuses the files; earlier checkpoints stay as they are."""
         final = Path(path)
         building = final.with_name(f"{final.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
         try:
-            self._save(checkpoint, building, final)
+            discard(building)
+            self._save(checkpoint, building, final, (storage_options or {}).get(IDENTITY))
         except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
             raise StageError(
                 f"{final}: cannot be saved ({error}); free some space; the same command goes on from the last one"
             ) from error
 
-    def _save(self, checkpoint: dict[str, Any], building: Path, final: Path) -> None:
+    def _save(self, checkpoint: dict[str, Any], building: Path, final: Path, identity: str | None) -> None:
         building.mkdir(parents=True)
         plain, tensors = flatten(checkpoint)
         save_file(tensors, building / TENSORS)
@@ -47,13 +54,11 @@ class SafetensorsCheckpointIO(CheckpointIO):
         files = {name: _fingerprint(building / name) for name in (TENSORS, STATE)}
         for name in files:
             _flush(building / name)
-        (building / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+        manifest = files if identity is None else {**files, IDENTITY: identity}
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _flush(building / MANIFEST)
         _flush(building)
-        if final.is_dir() and not final.is_symlink():
-            shutil.rmtree(final)
-        else:
-            final.unlink(missing_ok=True)
+        discard(final)
         building.rename(final)
         _flush(final.parent)
 
@@ -67,30 +72,60 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the manifest first: the rest of an interrupted removal must not count as a checkpoint."""
-        (Path(path) / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+        folder = Path(path)
+        if folder.is_dir() and not folder.is_symlink():
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.unlink(missing_ok=True)
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if every file has the size and content that the manifest lists."""
-    for name in (MANIFEST, TENSORS, STATE):
-        path = checkpoint / name
-        if path.is_symlink() or not path.is_file():
-            return f"{name} is missing"
+def damage(checkpoint: Path, identity: str | None = None) -> str | None:
+    """What is wrong with a checkpoint; None if every file has the size and content that the manifest lists.
+
+    A folder with the name of a step must also hold that step, and be of the stage `identity` where both say a stage.
+    """
+    if checkpoint.is_symlink() or (checkpoint.exists() and not checkpoint.is_dir()):
+        return "is a link" if checkpoint.is_symlink() else "is no folder"
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
+        for name in (MANIFEST, TENSORS, STATE):
+            os.close(open_plain(checkpoint / name))
+        manifest = json.loads(read_plain(checkpoint / MANIFEST), object_pairs_hook=unique)
+        if not isinstance(manifest, dict) or set(manifest) - {IDENTITY} != {TENSORS, STATE}:
+            return f"{MANIFEST} does not list {TENSORS} and {STATE}"
+        for name in (TENSORS, STATE):
+            if _fingerprint(checkpoint / name) != manifest[name]:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{Path(str(error.filename)).name} {error.strerror}"
+    except (ValueError, RecursionError):
         return f"{MANIFEST} is not JSON"
-    if not isinstance(manifest, dict) or set(manifest) != {TENSORS, STATE}:
-        return f"{MANIFEST} does not list {TENSORS} and {STATE}"
-    for name, expected in manifest.items():
-        if _fingerprint(checkpoint / name) != expected:
-            return f"{name} is not what was written"
+    return _of_another_place(checkpoint, manifest, identity)
+
+
+def _of_another_place(checkpoint: Path, manifest: dict[str, Any], identity: str | None) -> str | None:
+    if identity is not None and manifest.get(IDENTITY, identity) != identity:
+        return f"is a checkpoint of the stage with id {manifest[IDENTITY]}, expected {identity}"
+    if named := NAME.fullmatch(checkpoint.name):
+        done = json.loads(read_plain(checkpoint / STATE))["solar"]["steps_done"]
+        if done != int(named[1]):
+            return f"holds the state after step {done}, not {int(named[1])}"
     return None
 
 
+def discard(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file, or a link, but not what the link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _fingerprint(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    stamp, sha256 = plain_sha256(path)
+    return {"bytes": stamp[2], "sha256": sha256}
 
 
 def _flush(path: Path) -> None:

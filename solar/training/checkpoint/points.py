@@ -1,10 +1,9 @@
 """Which checkpoints a training has, resumes from, may be rolled back to, and removes."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from solar.training.checkpoint.folder import SafetensorsCheckpointIO, damage
+from solar.training.checkpoint.folder import NAME, SafetensorsCheckpointIO, damage, discard
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,24 @@ def step_of(checkpoint: Path) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, also damaged checkpoints; the oldest first."""
-    named = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
-    return sorted(named, key=step_of)
+    """Whatever has the name of a checkpoint, damaged or not; the oldest first."""
+    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=step_of)
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest undamaged checkpoint, and a line about each newer damaged checkpoint."""
-    damaged: list[str] = []
+def newest_whole(folder: Path, identity: str | None = None) -> tuple[Path | None, list[str]]:
+    """The undamaged checkpoint of the highest step, and a line about each damaged checkpoint of a higher step.
+
+    `identity`: the id of the stage; its checkpoints may name no other.
+    """
+    problems: list[str] = []
+    whole: Path | None = None
     for path in reversed(checkpoints(folder)):
-        problem = damage(path)
-        if problem is None:
-            return path, damaged
-        damaged.append(f"{path}: {problem}; falling back to an older checkpoint, if there is any")
-    return None, damaged
+        if (problem := damage(path, identity)) is None:
+            whole = path
+            break
+        problems.append(f"{path}: {problem}")
+    instead = "training starts again" if whole is None else f"training goes on from {whole.name}"
+    return whole, [f"{problem}; {instead}" for problem in problems]
 
 
 def prune(folder: Path, keep: int, points: Points | None = None, saved_step: int | None = None) -> None:
@@ -74,4 +77,4 @@ def prune(folder: Path, keep: int, points: Points | None = None, saved_step: int
         if points is None or not points.includes(step) or step < points.oldest_needed(oldest_kept):
             SafetensorsCheckpointIO().remove_checkpoint(path)
     for path in folder.glob("step-*.building"):
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)

@@ -47,7 +47,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if self.is_global_zero:
-            SafetensorsCheckpointIO().save_checkpoint(checkpoint, filepath)
+            SafetensorsCheckpointIO().save_checkpoint(checkpoint, filepath, storage_options)
         else:
             save_file(flatten(checkpoint)[1], None)
         self.barrier()
