@@ -1,4 +1,4 @@
-"""T-D1. Each key of each kind of stage, and of all else, with a letter missing: refused, with the key that was meant."""
+"""T-D1. Each key of each kind of stage, and of all else, with a letter missing: refused with the key that was meant."""
 
 from collections.abc import Iterator
 from typing import Any
