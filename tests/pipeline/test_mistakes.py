@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import largest_file
+
 from .conftest import Run
 
 MISTAKES = {
@@ -116,20 +118,9 @@ def test_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> 
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
-def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    import resource
-    import subprocess
-
-    from .conftest import command
-
-    limit = 200_000  # bytes a file: the text of the documentation is more
-
-    done = subprocess.run(
-        command(tmp_path, "until=docs"),
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+def test_full_disk_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    with largest_file(200_000):  # the text of the documentation is more
+        done = run(tmp_path, "until=docs")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("artifacts/docs*"))

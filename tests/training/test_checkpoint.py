@@ -3,9 +3,7 @@
 import json
 import os
 import pickle
-import resource
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from solar.training.checkpoint.folder import IDENTITY, MANIFEST, STATE, TENSORS,
 from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
 from solar.training.checkpoint.tree import flatten, unflatten
 from tests.faults.crashes import killed_at
+from tests.faults.disks import largest_file, small_disk
 from tests.faults.power_loss import Lost, cut_at
 
 
@@ -314,14 +313,8 @@ def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A disk of its own with 64 kB; needs the right to mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def _larger(numbers):
@@ -343,13 +336,9 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_d
 def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
     """T-A6"""
     _save(tmp_path, 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*File too large"):
-            SafetensorsCheckpointIO().save_checkpoint(_larger(10_000), checkpoint_path(tmp_path, 2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refusal = pytest.raises(StageError, match=r"step-00000002: cannot be saved .*File too large")
+    with largest_file(4096), refusal:
+        SafetensorsCheckpointIO().save_checkpoint(_larger(10_000), checkpoint_path(tmp_path, 2))
     assert newest_whole(tmp_path) == (checkpoint_path(tmp_path, 1), [])
 
 

@@ -60,7 +60,7 @@ def _run(folder, kind, name, stops=(), workers=0):
                     os.kill(os.getpid(), signal.SIGTERM)
 
         more = {"model_dir": folder / "base", "reference_dir": folder / "base", "data_dir": folder / "data"}
-        make = (lambda *rest, cls=Stopping: cls(*rest, **more)) if kind == "dpo" else Stopping
+        make = (lambda *rest, cls=Stopping, more=more: cls(*rest, **more)) if kind == "dpo" else Stopping
         call = {"module": make, "held_out": ROWS[kind][:3], "num_workers": workers, "log_every_steps": 1}
         with listening() as request:
             if stop is None:

@@ -1,6 +1,6 @@
 """T-C8. Read back from the batches themselves: which tokens a training sees, for any workers, ranks and stops."""
 
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def _read(folder, first, stop, workers, ranks):
         steps = StepDataset(data, order, from_rows, budget, MICRO, rank, ranks)
         loader = step_loader(steps, first, workers)
         parts.append([step.micro_batches for step in islice(loader, (stop or budget.steps) - first)])
-    return [sum((_tokens(batch) for batches in step for batch in batches), []) for step in zip(*parts, strict=True)]
+    return [[token for batch in chain(*step) for token in _tokens(batch)] for step in zip(*parts, strict=True)]
 
 
 def _tokens(batch):
@@ -52,7 +52,7 @@ def folder(request, tmp_path):
 
 
 def test_two_epochs_hold_every_token_twice(folder):
-    read = sum(_read(folder, 0, None, workers=0, ranks=1), [])
+    read = list(chain(*_read(folder, 0, None, workers=0, ranks=1)))
     assert np.bincount(read).tolist() == [2] * sum(LENGTHS)
 
 
@@ -63,7 +63,7 @@ def test_workers_ranks_and_stops_change_no_step(folder, workers, ranks):
     rows = TokenDataset(folder, "train").split.rows
     stops = [0, 1, rows // BATCH, rows // BATCH + 1, None]
     read = []
-    for number, (first, stop) in enumerate(zip(stops, stops[1:], strict=False)):
+    for number, (first, stop) in enumerate(pairwise(stops)):
         read += _read(folder, first, stop, workers, ranks if number % 2 == 0 else 1)
     assert [sorted(tokens) for tokens in read] == expected
     assert len(expected) > 4
