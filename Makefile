@@ -7,7 +7,7 @@ ARGS   ?=
 RIVALS := .venv-rivals
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lock run test test-slow test-gpu check audit format bench docs clean
+.PHONY: help setup extras lock run test test-slow test-gpu check audit format bench wheels docs clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ test-slow: $(READY) ## Run the long tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n auto --dist worksteal --durations 10 $(ARGS)
 
 test-gpu: $(READY) ## Run the tests that need a GPU
-	@$(BIN)/python -m pytest -q -m gpu -rs tests/network $(ARGS)
+	@$(BIN)/python -m pytest -q -m gpu -rs tests $(ARGS)
 
 check: $(READY) audit ## Format, lint, types and advisories, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
@@ -70,6 +70,10 @@ $(RIVALS)/.ready:
 	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0 \
 		trl==1.16.0 peft==0.21.2 accelerate==1.15.0 mergekit==0.1.5
 	@touch $@
+
+WHEELS ?= wheels
+wheels: ## Fetch what a machine with a GPU and no network may lack, for this Python and system, into WHEELS
+	@$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEELS) --requirement benchmarks/wheels.txt
 
 docs: $(READY) ## Write docs/configuration.md from the dataclasses and docs/reliability.md from the tests
 	@$(BIN)/python -m solar.config.document > docs/configuration.md && echo "wrote docs/configuration.md"

@@ -1,46 +1,66 @@
-"""What an accelerator gives: `python benchmarks/accelerator.py [--tiny] [--seconds N] [--only NAME]`.
+"""What an accelerator gives: `python benchmarks/accelerator.py [--tiny] [--seconds N] [--only NAME] [--wheels FOLDER]`.
 
-Sections in order of worth: environment and ceilings, correctness of every way of computing attention, then speed and
-memory of pretraining, packed SFT and DPO beside the loop that people write by hand and HF Trainer. Each prints its rows
-as it goes; the last line is JSON, also if the run is cut by a signal or out of time. A section that fails says so, and
-the next one runs. `--tiny` runs all of it on a CPU.
+Sections in order of worth: environment and ceilings; correctness of every way of computing attention, of adapters, of
+the fused loss, of a resumed training and of shards; then speed and memory of packed SFT, DPO and pretraining beside the
+loop that people write by hand, HF Trainer and TRL; `dus_10b` from growth to merge. Each prints its rows as it goes; the
+last line is JSON, also if the run is cut by a signal or out of time. A section that fails says so, and the next one
+runs. `--tiny` runs all of it on a CPU. `--wheels`: a folder that `make wheels` filled, for a machine without a network.
 """
 
 import argparse
 import json
+import os
 import platform
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "training")]
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need; before CUDA starts
 
-from support.accelerated import Shape, Timer, bare_loop, free, hf_trainer, ours, synchronise  # noqa: E402
+from support.wheels import install_missing  # noqa: E402
 
-from solar.network.attention import NAME, Segment  # noqa: E402
-from solar.network.decoder import Decoder  # noqa: E402
-from solar.network.head import body_of  # noqa: E402
-from solar.network.isolation import family_of, in_one_pass, layout_of  # noqa: E402
-from solar.network.kernels.choice import Way  # noqa: E402
+if "--wheels" in sys.argv[:-1]:
+    install_missing(Path(sys.argv[sys.argv.index("--wheels") + 1]))
+
+from solar.environment import grow_segments  # noqa: E402
+
+grow_segments()
+
+import torch  # noqa: E402
+from support import correct  # noqa: E402
+from support.accelerated import Shape, Timer, free, ours, synchronise  # noqa: E402
+from support.pipeline import dus  # noqa: E402
+from support.rivals import (  # noqa: E402
+    bare_loop,
+    hf_flattening,
+    hf_trainer,
+    trl_dpo,
+    trl_dpo_precomputed,
+    trl_sft,
+)
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
-SHAPES = [
+Rival = Callable[[Shape, Timer, bool], dict[str, float]]
+ONE_B, TEN_B, SMOL = [
     Shape("llama 1B", 16, 2048, 8192, 32, 8, 128256, 4, 4096),
     Shape("10.7B", 48, 4096, 14336, 32, 8, 32000, 2, 4096, recompute=True),
     Shape("smollm2 135M", 30, 576, 1536, 9, 3, 49152, 16, 2048),
 ]
 TINY = [Shape("tiny", 2, 64, 128, 2, 1, 256, 2, 64)]
+NEEDS = {"TRL": "trl", "TRL, reference precomputed": "trl"}
+"""Rival -> the package without which its row says so."""
 
 
-class Cut(Exception):
-    """The run was asked to end."""
+class Cut(BaseException):
+    """The run was asked to end: nothing that goes on after an error may go on."""
 
 
 class Run:
@@ -61,8 +81,6 @@ class Run:
         try:
             for row, figures in rows(self):
                 self._add(name, row, figures)
-        except Cut:
-            raise
         except Exception as error:  # noqa: BLE001  (whatever fails, the sections behind it must run)
             self._add(name, "failed", {"error": f"{type(error).__name__}: {error}"[:500]})
             traceback.print_exc(limit=-4)
@@ -104,119 +122,88 @@ def _seconds(device: torch.device, work: Callable[[], Any], repeats: int) -> flo
     return (time.perf_counter() - began) / repeats
 
 
-LENGTHS = [70, 33, 1, 90, 62]
-
-
 def correctness(run: Run) -> Rows:
-    """Hidden states and gradients of every way, against the same weights in float64 on the host; and isolation."""
-    ids = torch.randint(3, 1000, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
-    shape = Shape("", 2, 256, 512, 4, 2, 1024, 1, 512)
-    cpu = torch.device("cpu")
-    exact_network = shape.network(cpu, torch.float64, NAME).eval()
-    exact = _states_and_gradients(exact_network, Way.segments, ids, True)
-    half, single = torch.bfloat16, torch.float32
-    for way, dtype in [(Way.segments, single), (Way.flex, single), (Way.flex, half), (Way.varlen, half)]:
-        row = f"{way} {str(dtype).removeprefix('torch.')}"
-        if way is Way.varlen and run.device.type == "cpu":
-            yield row, {"not_run": "needs CUDA"}
-            continue
-        network = shape.network(cpu, torch.float64, NAME).to(run.device, dtype).eval()
-        gradients = not (way is Way.flex and run.device.type == "cpu")  # FlexAttention has no backward pass there
-        values = _states_and_gradients(network, way, ids, gradients)
-        errors = {key: _error(value, exact[key]) for key, value in values.items()}
-        yield row, {**errors, "isolated": _isolated(network, way, ids)}
-
-
-def _states_and_gradients(network: Any, way: Way, ids: torch.Tensor, gradients: bool) -> dict[str, torch.Tensor]:
-    network.zero_grad()
-    with torch.set_grad_enabled(gradients):
-        states_TD = _states(network, way, ids)
-        weights_TD = torch.randn(states_TD.shape, generator=torch.Generator().manual_seed(1)).to(states_TD)
-        loss = (states_TD * weights_TD).sum()
-    values = {"states": states_TD.detach()}
-    if gradients:
-        loss.backward()
-        values["embedding_gradient"] = network.get_input_embeddings().weight.grad.clone()
-        values["key_gradient"] = network.model.layers[0].self_attn.k_proj.weight.grad.clone()
-    return values
-
-
-def _states(network: Any, way: Way, ids: torch.Tensor) -> torch.Tensor:
-    segments = [Segment(length) for length in LENGTHS]
-    positions = torch.cat([torch.arange(length) for length in LENGTHS]).to(network.device)
-    layout = layout_of(way, segments, network, family_of(network))
-    return in_one_pass(body_of(network), ids.to(network.device), positions, layout)[0]
-
-
-def _error(value: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((value.double().cpu() - exact).abs().max() / exact.abs().max())
-
-
-@torch.no_grad()
-def _isolated(network: Any, way: Way, ids: torch.Tensor) -> bool:
-    """Whether changing the second document leaves the bits of the others alone."""
-    changed = ids.clone()
-    start, end = LENGTHS[0], LENGTHS[0] + LENGTHS[1]
-    changed[start:end] = (changed[start:end] + 1) % 1000
-    before, after = (_states(network, way, row) for row in (ids, changed))
-    others = torch.equal(before[:start], after[:start]) and torch.equal(before[end:], after[end:])
-    return others and not torch.equal(before[start:end], after[start:end])
+    """Every way of attention, adapters, the loss, whole small trainings."""
+    for part in (correct.ways, correct.adapters, correct.fused_loss, correct.trainings):
+        try:
+            yield from part(run.device)
+        except Exception as error:  # noqa: BLE001  (whatever fails, the parts behind it must run)
+            yield part.__name__, {"error": f"{type(error).__name__}: {error}"[:500]}
+            traceback.print_exc(limit=-4)
+        free(run.device)
 
 
 def shared_prompts(run: Run) -> Rows:
-    """A row in which two answers share a prompt, through the decoder as training calls it, against float64."""
-    shape = Shape("", 2, 256, 512, 4, 2, 1024, 1, 512)
-    ids = torch.randint(3, 1000, (150,), generator=torch.Generator().manual_seed(0))
-    positions = torch.cat([torch.arange(100), torch.arange(60, 110)])
-    segments = [Segment(100), Segment(50, (0, 60))]
-    network = shape.network(torch.device("cpu"), torch.float64, NAME).eval()
-    with torch.no_grad():
-        exact = Decoder(network)(ids, positions, segments)[0]
-        decoder = Decoder(network.to(run.device, torch.bfloat16))
-        states = decoder(ids.to(run.device), positions.to(run.device), segments)[0]
-    yield "two answers", {"states": _error(states, exact), "attention": "; ".join(decoder.choices)}
+    return correct.shared_prompts(run.device)
 
 
-def pretraining(run: Run) -> Rows:
-    """Full rows; `of_matmul`: model FLOPs as a share of the measured ceiling."""
-    for shape in TINY if run.tiny else SHAPES:
-        yield from _beside(run, shape, "pretrain", {"bare loop": bare_loop, "HF Trainer": hf_trainer})
+LOOPS: dict[str, Rival] = {"bare loop": bare_loop, "HF Trainer": hf_trainer}
+SFT: dict[str, Rival] = {"HF Trainer, flattening": hf_flattening, "TRL": trl_sft}
+PAIRS: dict[str, Rival] = {"TRL": trl_dpo, "TRL, reference precomputed": trl_dpo_precomputed}
 
 
 def packed_sft(run: Run) -> Rows:
-    """Rows of documents of log-normal lengths."""
-    for shape in TINY if run.tiny else SHAPES[:1]:
-        yield from _beside(run, shape, "sft", {})
+    """Rows of documents of log-normal lengths; adapters beside floats and beside few bits show their peaks."""
+    shape = TINY[0] if run.tiny else ONE_B
+    yield from _beside(run, shape, "sft", SFT)
+    adapted = {name: partial(ours, adapter=name) for name in ("floats", "nf4")}
+    for name, case in adapted.items():
+        yield from _measured(run, f"{shape.name}: ours, adapter beside {name}", case, shape, "sft", False)
 
 
 def dpo(run: Run) -> Rows:
     """Pairs a second, each with a prompt of half a row."""
-    for shape in TINY if run.tiny else SHAPES[:1]:
-        yield from _beside(run, shape, "dpo", {})
+    return _beside(run, TINY[0] if run.tiny else ONE_B, "dpo", PAIRS)
 
 
-def _beside(run: Run, shape: Shape, kind: str, rivals: dict[str, Callable[..., dict[str, float]]]) -> Rows:
-    """Ours, as it is and compiled, and the rivals, each in memory alone."""
-    warm, steps = (1, 3) if run.tiny else (4, 14)
-    cases: dict[str, Callable[[Timer], dict[str, float]]] = {"ours": lambda timer: ours(shape, timer, kind, False)}
+def grown(run: Run) -> Rows:
+    return dus(run.device, run.tiny, run.deadline)
+
+
+def pretraining(run: Run) -> Rows:
+    """Full rows; `of_matmul`: model FLOPs as a share of the measured ceiling."""
+    yield from _beside(run, TINY[0] if run.tiny else ONE_B, "pretrain", LOOPS)
+    if not run.tiny:
+        yield from _measured(run, f"{TEN_B.name}: ours, compiled", ours, TEN_B, "pretrain", True)
+        yield from _measured(run, f"{TEN_B.name}: bare loop", bare_loop, TEN_B, True)
+
+
+def other_shapes(run: Run) -> Rows:
+    """What the sections above left out."""
+    for shape in [] if run.tiny else [SMOL, TEN_B]:
+        for kind, rivals in (("pretrain", LOOPS), ("sft", SFT), ("dpo", PAIRS)):
+            for row, figures in _beside(run, shape, kind, rivals):
+                yield f"{kind} {row}", figures
+
+
+def _beside(run: Run, shape: Shape, kind: str, rivals: dict[str, Rival]) -> Rows:
+    """Ours, as it is and compiled, and the rivals, each in memory alone; those of full rows are compiled, too."""
     compiles = run.device.type == "cuda"
-    if compiles:
-        cases["ours, compiled"] = lambda timer: ours(shape, timer, kind, True)
+    for name, compiled in [("ours", False), *([("ours, compiled", True)] if compiles else [])]:
+        yield from _measured(run, f"{shape.name}: {name}", ours, shape, kind, compiled)
     for name, rival in rivals.items():
-        cases[name] = lambda timer, rival=rival: rival(shape, timer, compiles)  # type: ignore[misc]
-    for name, case in cases.items():
-        row = f"{shape.name}: {name}"
-        if time.monotonic() > run.deadline:
-            yield row, {"not_run": "out of time"}
-            continue
-        try:
-            figures = case(Timer(run.device, warm, steps))
-        except (RuntimeError, ImportError, ValueError) as error:  # out of memory, or a rival that is not there
-            figures = {"error": f"{type(error).__name__}: {error}"[:300]}  # type: ignore[dict-item]
-        if run.matmul_flops and "flops_per_second" in figures:
-            figures["of_matmul"] = figures["flops_per_second"] / run.matmul_flops
-        free(run.device)
-        yield row, figures
+        yield from _measured(
+            run, f"{shape.name}: {name}", rival, shape, compiles and kind == "pretrain", needs=NEEDS.get(name)
+        )
+
+
+def _steps(run: Run, shape: Shape) -> tuple[int, int]:
+    """Steps before the measured ones, and all; one of 10.7B takes more than a second."""
+    return (1, 3) if run.tiny else (3, 8) if shape is TEN_B else (4, 14)
+
+
+def _measured(run: Run, row: str, case: Callable[..., Any], shape: Shape, *rest: Any, needs: str | None = None) -> Rows:
+    if time.monotonic() > run.deadline or (needs is not None and find_spec(needs) is None):
+        yield row, {"not_run": "out of time" if time.monotonic() > run.deadline else f"{needs} is not installed"}
+        return
+    try:
+        figures = case(shape, Timer(run.device, *_steps(run, shape)), *rest)
+    except (RuntimeError, ImportError, ValueError, TypeError, AttributeError) as error:  # memory, or a rival's change
+        figures = {"error": f"{type(error).__name__}: {error}"[:300]}
+    if run.matmul_flops and "flops_per_second" in figures:
+        figures["of_matmul"] = figures["flops_per_second"] / run.matmul_flops
+    free(run.device)
+    yield row, figures
 
 
 SECTIONS = {
@@ -226,6 +213,8 @@ SECTIONS = {
     "packed SFT": packed_sft,
     "DPO": dpo,
     "pretraining": pretraining,
+    "dus_10b": grown,
+    "other shapes": other_shapes,
 }
 
 
@@ -234,6 +223,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes on the CPU")
     parser.add_argument("--seconds", type=float, default=460, help="no section or case starts after this many")
     parser.add_argument("--only", choices=list(SECTIONS), help="one section")
+    parser.add_argument("--wheels", type=Path, help="install what is missing from this folder first")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _cut)

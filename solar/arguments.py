@@ -19,6 +19,7 @@ from omegaconf import MISSING as OMITTED
 
 from solar.config.docstrings import docstrings
 from solar.engine.disk import disk_problem
+from solar.environment import grow_segments
 from solar.errors import ConfigError, SolarError, hint, printable_line
 from solar.redaction import redact, redact_tracebacks
 
@@ -47,6 +48,7 @@ def run(
 
     0: done, or help was asked for; 1: refused, after a line for each problem; 2: no words, so the usage was printed.
     """
+    grow_segments()
     words = sys.argv[1:] if words is None else words
     redact_tracebacks()
     if not words or _HELP & set(words):

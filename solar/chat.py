@@ -13,9 +13,9 @@ from solar.arguments import run
 from solar.artifacts.damage import refuse_damaged
 from solar.artifacts.last_run import last_run
 from solar.errors import ConfigError, printable
+from solar.network.device import check_device, device_for
 
 Message = dict[str, str]
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -45,8 +45,7 @@ class Options:
             raise ConfigError(
                 "expected max_new_tokens of 1 or more, temperature of 0 or more, top_p above 0 and up to 1"
             )
-        if self.device not in DEVICES:
-            raise ConfigError(f"device: found {self.device!r}, expected one of {', '.join(DEVICES)}")
+        check_device(self.device)
 
 
 def find_model(name: str, root: Path) -> Path:
@@ -67,18 +66,6 @@ def find_model(name: str, root: Path) -> Path:
         stages = ", ".join(models) or "none"
         raise ConfigError(f"{name}: {wrong}, and no model of the last run ({latest.record}), which has {stages}")
     return models[name]
-
-
-def device_for(name: str) -> str:
-    """The device that `name` means on this machine. Raises `ConfigError` if torch does not see the device."""
-    import torch
-
-    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, here in seen.items() if here)
-    if not seen[name]:
-        raise ConfigError(f"device: found {name}, which torch does not see here; expected auto or cpu")
-    return name
 
 
 class Speaker:

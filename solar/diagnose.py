@@ -31,6 +31,8 @@ class DiagnoseOptions:
     """A folder for diagnosis.json and diagnosis.png."""
     scan: float | None = None
     """Seconds for trying every repeat of a block, short blocks first."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto`: the GPU of this machine if there is one, else its CPU."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -59,6 +61,7 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
     from solar.diagnosis.diagnose import diagnose
     from solar.diagnosis.seams import tokenized
     from solar.growth.remap.decoder import find_decoder
+    from solar.network.device import device_for
     from solar.weights.folder import open_folder
 
     if chosen.tokens < 16 or chosen.sequence_length < 16:
@@ -66,12 +69,13 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
             f"tokens, sequence_length: found {chosen.tokens} and {chosen.sequence_length}, expected at least 16"
         )
     refuse_damaged(model)
-    base = open_folder(model)
+    device, base = device_for(chosen.device), open_folder(model)
     shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
     n = find_decoder(base.config, shapes).num_hidden_layers
     rows_BT = tokenized(model, chosen.text, chosen.tokens, chosen.sequence_length)
     with TemporaryDirectory() as nowhere:
-        diagnosis = diagnose(model, torch.split(rows_BT, 8), candidates(n), chosen.output or Path(nowhere))
+        output = chosen.output or Path(nowhere)
+        diagnosis = diagnose(model, torch.split(rows_BT, 8), candidates(n), output, device=device)
     _say(f"{n} layers, loss {diagnosis['base_loss']:.4f} nats a token on {diagnosis['tokens']} tokens")
     _say("block influence  " + " ".join(f"{influence:.3f}" for influence in diagnosis["block_influence"]))
     _say(
@@ -80,7 +84,7 @@ def _diagnose(names: list[str], chosen: DiagnoseOptions) -> None:
         )
     )
     if chosen.scan is not None:
-        _scan(model, chosen.scan, chosen.output, n, rows_BT)
+        _scan(model, chosen.scan, chosen.output, n, rows_BT.to(device))
 
 
 def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: int, rows_BT: Any) -> None:
@@ -88,7 +92,7 @@ def _scan(folder: Path, seconds: float, output: Path | None, num_hidden_layers: 
     from solar.diagnosis.virtual import VirtualModel
     from solar.network.loading import load_model
 
-    model = load_model(folder)
+    model = load_model(folder, device=str(rows_BT.device))
     scan = scan_repeats(VirtualModel(model, num_hidden_layers), rows_BT[:8], seconds, _live_line)
     _say(f"{scan['tried']} of {scan['possible']} repeats tried; the best:")
     _say(_table(scan["repeats"][:10], ["start", "stop", "layers", "step0_gap"]))

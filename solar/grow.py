@@ -20,6 +20,7 @@ from solar.growth.files.writer import Link
 from solar.growth.grow import GrowthReport, grow
 from solar.growth.job import Job, work_out
 from solar.growth.process import ask
+from solar.network.device import check_device
 from solar.weights.folder import read_config
 from solar.weights.quantised import quantisation
 
@@ -39,6 +40,8 @@ class GrowOptions(GrowthPlan):
     """Say what would be written, and write nothing."""
     text: Path | None = None
     """A file on which `seam=rms_match` measures."""
+    device: str = "auto"
+    """Where `seam=rms_match` and `verify=logits` run the model: `cpu`, `cuda`, `mps`, or `auto`, a GPU if any."""
 
 
 @dataclass
@@ -73,6 +76,7 @@ def _grow(names: list[str], options: GrowOptions) -> None:
     for name in ("threads", "max_shard_bytes"):
         if (count := getattr(options, name)) is not None and count < 1:
             raise ConfigError(f"{name}: found {count}, expected at least 1")
+    check_device(options.device)
     scales = _seam_scales(source, options)
     if options.dry_run:
         job = work_out(source, options, max_shard_bytes=options.max_shard_bytes, seam_scales=scales)
@@ -88,6 +92,7 @@ def _grow(names: list[str], options: GrowOptions) -> None:
         max_shard_bytes=options.max_shard_bytes,
         threads=options.threads,
         seam_scales=scales,
+        device=options.device,
     )
     _say(_report_text(report, target))
 
@@ -98,7 +103,7 @@ def _seam_scales(source: Path, options: GrowOptions) -> dict[int, float] | None:
     if options.text is None:
         raise PlanError("text: not set, but seam rms_match measures on it; give text=FILE")
     plan = {name: getattr(options, name) for name in ("plan", *options.given_parameters())}
-    request = {"model": str(source), "text": str(options.text), "plan": plan}
+    request = {"model": str(source), "text": str(options.text), "plan": plan, "device": options.device}
     return {int(position): scale for position, scale in ask("solar.diagnosis.seams", request, PlanError).items()}
 
 
@@ -106,7 +111,7 @@ def _convert(names: list[str], options: NoOptions) -> None:
     source, target = (Path(name).expanduser() for name in names)
     refuse_damaged(source)
     quantised = quantisation(read_config(source)) is not None
-    module = "solar.network.dequantise" if quantised else "solar.growth.files.convert"
+    module = "solar.network.quantised.dequantise" if quantised else "solar.growth.files.convert"
     written = ask(module, {"source": str(source), "target": str(target)}, ConfigError)
     kind = "plain floats" if quantised else "safetensors"
     _say(f"{target}: {written['tensors']} tensors, {_size(written['bytes'])}, as {kind}")

@@ -28,6 +28,7 @@ from solar.engine.finished import verify_finished
 from solar.engine.launch import RESUMABLE
 from solar.engine.progress import Progress
 from solar.engine.record import open_run
+from solar.environment import prepare_run
 from solar.errors import ConfigError, Interrupted, SolarError, printable_line
 from solar.explain import KNOWN, below_null, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
 from solar.plan.checks.check import check
@@ -132,10 +133,7 @@ def main() -> None:
         arguments.append(f"+experiment={DEFAULT_EXPERIMENT}")
     sys.argv[1:] = sorted(arguments, key=_place)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its exceptions to us; with 0 it prints and exits itself
-    # On a busy machine, threads that spin while they wait for each other cost most of the time; short waits do not.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one line a stage is ours
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    prepare_run()
     redact_tracebacks()
     warnings.formatwarning = warning
     register()

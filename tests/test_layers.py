@@ -61,7 +61,7 @@ FLOORS = {
         ["unmaterialized"],
     ],
     "training": [
-        ["checkpoint", "interrupt", "memory"],
+        ["checkpoint", "determinism", "interrupt", "memory"],
         ["distributed"],
         ["optim"],
         ["batches"],

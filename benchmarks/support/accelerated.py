@@ -1,4 +1,4 @@
-"""Trainings that `benchmarks/accelerator.py` measures: ours through Lightning, the loop people write, HF Trainer.
+"""What `benchmarks/accelerator.py` measures: shapes, rows, seconds and memory, and our own training through Lightning.
 
 Weights are random and made on the device; nothing is saved. T tokens of a row, B rows of a batch.
 """
@@ -115,26 +115,32 @@ def packed_documents(shape: Shape, count: int) -> list[list[int]]:
     return rows
 
 
-def ours(shape: Shape, timer: Timer, kind: str, compiled: bool) -> dict[str, float]:
-    """`kind`: pretrain, sft (packed rows) or dpo (pairs that share half of a row as their prompt)."""
+def ours(shape: Shape, timer: Timer, kind: str, compiled: bool, adapter: str | None = None) -> dict[str, float]:
+    """`kind`: pretrain, sft (packed rows) or dpo (pairs that share half of a row as their prompt).
+
+    `adapter`: `floats`, or the form of a base in few bits; None trains all weights.
+    """
     from tiny import InOrder, MemoryRows, Place, settings
 
     from solar.config.duration import Duration
     from solar.config.training import Precision, PretrainConfig
     from solar.network.attention import NAME
-    from solar.network.head import body_of
     from solar.training.batches.steps import Budget, StepDataset
     from solar.training.batches.validation_rows import ValidationRows
+    from solar.training.distributed.sharding import decoder_layers
     from solar.training.interrupt import StopRequest
     from solar.training.modules.recomputation import recompute_activations
     from solar.training.trainer import train
 
     config: Any = PretrainConfig(**_settings(settings, timer, shape, Precision.bf16_true))
     network = shape.network(timer.device, torch.bfloat16, NAME)
+    if adapter is not None:
+        _adapt(network, adapter, timer.device)
     if shape.recompute:
         recompute_activations(network, False)
     if compiled:
-        body_of(network).compile(dynamic=True)
+        for layer in decoder_layers(network):
+            layer.compile(dynamic=True)
     rows = MemoryRows(_rows(shape, timer, kind))
     order = InOrder(rows)
     budget = Budget.of(Duration.parse(config.duration), order, config.global_batch_size)
@@ -150,6 +156,16 @@ def ours(shape: Shape, timer: Timer, kind: str, compiled: bool) -> dict[str, flo
     timer.marks["flops_per_second"] = module.flops_done / module.steps_done * measured / timer.seconds
     units = measured * shape.rows * (1 if kind == "dpo" else shape.length)
     return timer.report(units) | {"attention": "; ".join(module.decoders[0].choices)}  # type: ignore[dict-item]
+
+
+def _adapt(network: PreTrainedModel, adapter: str, device: torch.device) -> None:
+    from solar.config.training import AdapterConfig, FrozenBase, Precision
+    from solar.network.adapter import add_adapter
+    from solar.network.quantised.base import quantise
+
+    if adapter != "floats":
+        quantise(network, FrozenBase(adapter), Precision.bf16_true, device)
+    add_adapter(network, AdapterConfig(rank=16), seed=0)
 
 
 def _settings(settings: Callable[..., dict[str, Any]], timer: Timer, shape: Shape, precision: Any) -> dict[str, Any]:
@@ -169,7 +185,7 @@ def _rows(shape: Shape, timer: Timer, kind: str) -> list[Any]:
 
     count = shape.rows * (timer.steps + 1)
     if kind == "pretrain":
-        return [TinyRow(ids, ids.copy(), [shape.length], [n]) for n, ids in enumerate(full_rows(shape, count))]
+        return [token_row(ids, number) for number, ids in enumerate(full_rows(shape, count))]
     if kind == "sft":
         rows = []
         for number, (ids, lengths) in enumerate(
@@ -179,10 +195,17 @@ def _rows(shape: Shape, timer: Timer, kind: str) -> list[Any]:
             labels[np.cumsum([0, *lengths[:-1]])] = -100
             rows.append(TinyRow(ids, labels, lengths, [number] * len(lengths)))
         return rows
-    return [_pair(ids, number) for number, ids in enumerate(full_rows(shape, count))]
+    return [pair_row(ids, number) for number, ids in enumerate(full_rows(shape, count))]
 
 
-def _pair(ids: np.ndarray, number: int) -> Any:
+def token_row(ids: np.ndarray, number: int) -> Any:
+    """One document, whose tokens are all trained."""
+    from tiny import TinyRow
+
+    return TinyRow(ids, ids.copy(), [len(ids)], [number])
+
+
+def pair_row(ids: np.ndarray, number: int) -> Any:
     """A prompt of half of the row, and two answers of a quarter each."""
     from tiny import TinyRow
 
@@ -219,51 +242,3 @@ def _module(kind: str, timer: Timer) -> Any:
             return int(step.rows)
 
     return Pairs if kind == "dpo" else Measured
-
-
-def bare_loop(shape: Shape, timer: Timer, compiled: bool) -> dict[str, float]:
-    """Full rows, the family's own loss, fused AdamW, clipping; compiled where ours is."""
-    network = shape.network(timer.device, torch.bfloat16, "sdpa")
-    if shape.recompute:
-        network.gradient_checkpointing_enable()
-    run: Any = torch.compile(network) if compiled else network
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
-    rows = full_rows(shape, shape.rows * timer.steps)
-    for step in range(timer.steps):
-        ids = torch.from_numpy(np.stack(rows[step * shape.rows : (step + 1) * shape.rows])).to(timer.device)
-        run(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        timer.step_done()
-    return timer.report((timer.steps - timer.warm) * shape.rows * shape.length)
-
-
-def hf_trainer(shape: Shape, timer: Timer, compiled: bool) -> dict[str, float]:
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-
-    class Callback(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            timer.step_done()
-
-    arguments = TrainingArguments(
-        output_dir=tempfile.mkdtemp(prefix="accelerator-"),
-        max_steps=timer.steps,
-        per_device_train_batch_size=shape.rows,
-        learning_rate=1e-5,
-        lr_scheduler_type="constant",
-        optim="adamw_torch_fused",
-        max_grad_norm=1.0,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=timer.device.type == "cpu",
-        **({"gradient_checkpointing": True} if shape.recompute else {}),
-        torch_compile=compiled,
-        disable_tqdm=True,
-        logging_steps=1000,
-        dataloader_pin_memory=timer.device.type == "cuda",
-    )
-    data = [{"input_ids": ids, "labels": ids} for ids in full_rows(shape, shape.rows * timer.steps)]
-    network = shape.network(timer.device, torch.bfloat16, "sdpa")
-    Trainer(network, arguments, train_dataset=data, callbacks=[Callback()]).train()
-    return timer.report((timer.steps - timer.warm) * shape.rows * shape.length)

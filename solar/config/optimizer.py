@@ -50,6 +50,9 @@ class OptimizerConfig:
     """Decoupled weight decay, relative to the learning rate; 0 for none."""
     max_grad_norm: float = MISSING
     """Gradients are scaled down to this norm; 0 means never."""
+    split_weights: bool | None = None
+    """With adamw in bf16_true: keep the 16 bits that bfloat16 cuts off each weight, 2 bytes more a weight. Updates then
+    add up as in float32; else updates below 1/512 of a weight vanish."""
 
     def problems(self) -> Iterator[str]:
         if not self.lr > 0:
@@ -63,6 +66,8 @@ class OptimizerConfig:
                 yield f"eps: found {self.eps}, expected more than 0"
         if not self.weight_decay >= 0:
             yield f"weight_decay: found {self.weight_decay}, expected 0 or more"
+        if self.split_weights and self.name is not OptimizerName.adamw:
+            yield f"split_weights: found true with {self.name}, expected adamw"
         if not self.max_grad_norm >= 0:
             yield f"max_grad_norm: found {self.max_grad_norm}, expected 0 (never clip) or more"
 

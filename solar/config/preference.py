@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from solar.config.base import StageConfig, reference
 from solar.config.duration import Duration
-from solar.config.training import Precision, TrainConfig
+from solar.config.training import FrozenBase, Precision, TrainConfig
 from solar.errors import ConfigError
 
 
@@ -215,6 +215,8 @@ class ReferenceLogpsConfig(StageConfig):
     """The preference data."""
     precision: Precision = MISSING
     """Number formats of the forward pass; those of the training that reads the result."""
+    base: FrozenBase | None = None
+    """Hold the linear layers in few bits, as the training that reads the result does (`adapter.base`)."""
 
 
 @dataclass

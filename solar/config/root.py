@@ -55,9 +55,13 @@ class TrainerConfig:
     """Processes that load data; the order of samples does not depend on it."""
     threads: int | None = None
     """CPU threads of torch; null: torch chooses."""
-    compile: bool = False
-    """torch.compile: a minute of start-up for faster steps. Its kernels depend on the batches since the start, so a
-    resumed training equals an uninterrupted training up to rounding, not in every byte."""
+    compile: bool | None = None
+    """torch.compile of the layers: up to a minute of start-up for faster steps; null: on GPUs where one kernel computes
+    attention, without fsdp. Its kernels depend on the batches since the start, so a resumed training equals an
+    uninterrupted training up to rounding, not in every byte."""
+    deterministic: bool = False
+    """On GPUs: the same bytes from the same run, also after a kill and a resume, by slower kernels and without
+    torch.compile. On CPUs this is always so."""
     log_every_steps: int = MISSING
     """Steps between two lines of `logs/metrics.jsonl`."""
     telemetry_every_steps: int | None = None
@@ -71,6 +75,11 @@ class TrainerConfig:
     def device_type(self) -> str:
         """What torch calls the accelerator."""
         return DEVICE_TYPES[self.accelerator]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that must be set before a process first multiplies matrices on a GPU."""
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if self.deterministic else {}
 
     @property
     def replicas(self) -> int:
@@ -112,6 +121,8 @@ class TrainerConfig:
             yield f"strategy: found single with {self.devices * self.num_nodes} devices, expected ddp or fsdp"
         if self.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d+", self.rendezvous):
             yield f"rendezvous: found {self.rendezvous!r}, expected HOST:PORT"
+        if self.deterministic and self.compile:
+            yield "compile: found true with deterministic, whose bytes compiled kernels would change; expected null"
         if self.tensor_parallel > 1 and self.strategy is not Strategy.fsdp:
             yield f"tensor_parallel: found {self.tensor_parallel} with strategy {self.strategy}, expected fsdp"
         elif self.tensor_parallel > 1 and self.devices % self.tensor_parallel:

@@ -102,6 +102,15 @@ _READ_BY = {"decay": AverageKind.ema, "window_fraction": AverageKind.window, "ev
 """Setting of an average -> the kind that reads the setting."""
 
 
+class FrozenBase(StrEnum):
+    """How the weights beside adapters are held while these are trained. Needs `bitsandbytes`."""
+
+    nf4 = "nf4"
+    """About 4 bits a weight (QLoRA, arXiv 2305.14314)."""
+    int8 = "int8"
+    """8 bits a weight."""
+
+
 @dataclass
 class AdapterConfig:
     """Low-rank adapters (LoRA): a few weights are trained, and folded into the frozen weights in the end."""
@@ -116,6 +125,9 @@ class AdapterConfig:
     """Last names of linear layers that get an adapter (q_proj, v_proj, ...); all except the output layer, if empty."""
     keep: bool | None = None
     """Write the adapter alone to `adapter/`, too, beside the model that it is folded into."""
+    base: FrozenBase | None = None
+    """Hold the frozen linear layers in few bits (QLoRA); null: as floats. The saved model has the rounded weights as
+    floats again, since the adapter was trained beside these; a reference of DPO is rounded in the same way."""
 
     def problems(self) -> Iterator[str]:
         if self.rank < 0:
@@ -124,7 +136,7 @@ class AdapterConfig:
             yield f"alpha: found {self.alpha}, expected more than 0"
         if not 0 <= self.dropout < 1:
             yield f"dropout: found {self.dropout}, expected 0 to below 1"
-        for name in ("targets", "dropout", "keep"):
+        for name in ("targets", "dropout", "keep", "base"):
             if not self.rank and getattr(self, name):
                 yield f"{name}: given, but there is no adapter; remove it, or set rank"
 
@@ -199,14 +211,28 @@ class TrainConfig(StageConfig):
             elif not factor >= 0:
                 yield f"lr_factors.{role}: found {factor}, expected 0 (frozen) or more"
         yield from self._unfreezing()
+        yield from self._base_in_few_bits()
         for part in ("optimizer", "schedule", "guard", "average", "adapter"):
             for problem in getattr(self, part).problems():
                 yield f"{part}.{problem}"
+        if self.optimizer.split_weights and (self.precision is not Precision.bf16_true or self.adapter.rank):
+            found = "an adapter" if self.adapter.rank else f"precision {self.precision}"
+            yield f"optimizer.split_weights: found true with {found}, expected bf16_true and no adapter"
         if self.optimizer.name is OptimizerName.schedule_free:
             if self.schedule.name is not ScheduleName.constant:
                 yield f"schedule.name: found {self.schedule.name} with optimizer schedule_free, expected constant"
             if self.average.kind is not AverageKind.none:
                 yield f"average.kind: found {self.average.kind} with optimizer schedule_free, which averages by itself"
+
+    def _base_in_few_bits(self) -> Iterator[str]:
+        """Adapters of a part of the layers, and a state that outlives the base it was trained beside."""
+        if self.adapter.base is None or not self.adapter.rank:
+            return
+        if self.trainable is not Trainable.all:
+            yield f"adapter.base: found {self.adapter.base} with trainable {self.trainable}, expected trainable all"
+        for name in ("keep_optimizer", "branch"):
+            if getattr(self, name):
+                yield f"adapter.base: found {self.adapter.base} with {name}, which needs floats; expected null"
 
     def _unfreezing(self) -> Iterator[str]:
         if self.unfreeze_at is None:
@@ -242,11 +268,17 @@ class NextTokenConfig(TrainConfig):
     z_loss: float | None = None
     """Weight of the squared log of the softmax' denominator, which keeps logits from drifting (PaLM: 1e-4; OLMo 2:
     1e-5). It is part of the logged `loss`, is logged as `z_loss` too, and held-out text is read without it."""
+    float8: bool | None = None
+    """Multiply the matrices of the layers in float8 (torchao), on GPUs of compute capability 8.9 and later, beside
+    bf16_true or bf16_mixed. Weights, output layer and the trained model keep their number formats."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if self.z_loss is not None and not self.z_loss > 0:
             yield f"z_loss: found {self.z_loss}, expected more than 0, or null for none"
+        if self.float8 and (self.precision is Precision.fp32 or self.adapter.rank):
+            found = "an adapter" if self.adapter.rank else f"precision {self.precision}"
+            yield f"float8: found true with {found}, expected bf16_true or bf16_mixed, and no adapter"
 
 
 @dataclass

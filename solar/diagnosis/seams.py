@@ -65,13 +65,15 @@ def tokenized(folder: Path, text: Path, tokens: int = _TOKENS, sequence_length: 
 
 
 def _work(request: dict[str, Any]) -> dict[int, float]:
+    from solar.network.device import device_for
     from solar.network.loading import load_model
 
-    folder = Path(request["model"])
-    model = load_model(folder)
+    folder, device = Path(request["model"]), device_for(request["device"])
+    model = load_model(folder, device=device)
     growth = GrowthPlan(**{**request["plan"], "plan": PlanName(request["plan"]["plan"])})
     n = model.config.get_text_config(decoder=True).num_hidden_layers
-    return seam_scales(VirtualModel(model, n), resolve(growth, n), tokenized(folder, Path(request["text"])))
+    rows_BT = tokenized(folder, Path(request["text"])).to(device)
+    return seam_scales(VirtualModel(model, n), resolve(growth, n), rows_BT)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 from solar.diagnosis.virtual import VirtualModel, find_layers
 from solar.errors import ArtifactError, SolarError
 from solar.growth.process import answer
+from solar.network.device import device_for
 from solar.network.loading import load_model
 
 TOLERANCE = 1e-5
@@ -19,16 +20,17 @@ _BATCH, _TOKENS, _WINDOW = 2, 24, 5
 
 def judge(request: dict[str, Any]) -> dict[str, float]:
     """The difference of logits. Raises `ArtifactError` for a folder that does not load, or for logits that differ."""
-    compares = request["level"] == "logits"
+    compares, device = request["level"] == "logits", device_for(request["device"])
     try:
-        grown = load_model(Path(request["grown"]), window=_WINDOW, device="cpu" if compares else "meta")
+        grown = load_model(Path(request["grown"]), window=_WINDOW, device=device if compares else "meta")
     except SolarError as error:
         raise ArtifactError(f"verification failed: {error}") from error
     if not compares:
         return {}
-    base = load_model(Path(request["base"]), window=_WINDOW)
+    base = load_model(Path(request["base"]), window=_WINDOW, device=device)
     vocab_size = base.config.get_text_config(decoder=True).vocab_size
-    input_ids_BT = torch.randint(0, vocab_size, (_BATCH, _TOKENS), generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    input_ids_BT = torch.randint(0, vocab_size, (_BATCH, _TOKENS), generator=draw).to(device)
     virtual = VirtualModel(base, request["base_layers"])
     if request["same_function"] or request["lossless"]:
         expected_BTV = virtual.record(input_ids_BT).logits_BTV

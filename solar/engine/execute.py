@@ -1,5 +1,6 @@
 """Walk the plan: run the missing stages, publish their artifacts."""
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from solar.engine.launch import launch
 from solar.engine.progress import Line, Progress
 from solar.engine.stop import Stop
 from solar.errors import ArtifactInUse, DataError, StageError
+from solar.plan.cost import cost
 from solar.plan.plan import Plan, PlannedStage
 from solar.redaction import redact
 from solar.weights.travelling import template_sha256
@@ -40,6 +42,7 @@ class Executor:
     def run(self, plan: Plan) -> Mapping[str, Artifact]:
         """The artifact of every stage that is done or needed, by stage name; finished stages are not run again."""
         artifacts: dict[str, Artifact] = {}
+        os.environ.update(self.config.trainer.environment)
         stop = Stop()
         with stop.listening():
             remove_dead_attempts(self.store)
@@ -47,10 +50,10 @@ class Executor:
                 if stage.artifact is not None:
                     artifacts[name] = stage.artifact
                 elif stage.needed:
-                    artifacts[name] = self._run_stage(stage, artifacts, stop)
+                    artifacts[name] = self._run_stage(stage, artifacts, stop, plan)
         return artifacts
 
-    def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop) -> Artifact:
+    def _run_stage(self, stage: PlannedStage, artifacts: Mapping[str, Artifact], stop: Stop, plan: Plan) -> Artifact:
         inputs = {name: artifacts[name] for name in stage.inputs}
         started = time.monotonic()
         with self.progress.stage(stage.name) as line:
@@ -65,6 +68,7 @@ class Executor:
                     for name, artifact in inputs.items():  # what was whole at the start may have been changed since
                         self.store.verify(artifact, name)
                     metrics = _launched(stage, inputs, output, self._context(stage, line))
+                    metrics = self._beside_estimate(metrics, stage, plan)
                     seconds = round(time.monotonic() - started, 3)
                     with stop.held():
                         artifact = self.store.publish(_manifest(stage, metrics | _template(output), seconds))
@@ -75,6 +79,11 @@ class Executor:
                         raise StageError(f"{stage.name}: {problem}") from error
                     raise
         return artifact
+
+    def _beside_estimate(self, metrics: Metrics, stage: PlannedStage, plan: Plan) -> Metrics:
+        """A measured peak of memory gets the plan's estimate at its side; activations are in the peak alone."""
+        estimate = cost(stage, plan.stages, self.config.trainer).gpu_bytes if "peak_memory_bytes" in metrics else None
+        return metrics if estimate is None else {**metrics, "estimated_memory_bytes": estimate}
 
     def _claimed(self, stage: PlannedStage, line: Line) -> Path | Artifact:
         """The folder to build in; or the artifact, if another run finished it since the plan was made.

@@ -19,6 +19,7 @@ _SHOWN = (
     ("rollbacks", "{:.0f} rollbacks"),
     ("tokens_per_second", "{:,.0f} tokens/s"),
     ("attention", "attention {}"),
+    ("adapter_base", "base in {}"),
     ("summary", "{}"),
 )
 """Metrics in a stage's last line, in this order, each with its format."""

@@ -17,11 +17,10 @@ from solar.data.encode.encode import Encoder
 from solar.errors import DataError, StageError
 from solar.network.cross_entropy import segment_sums
 from solar.network.decoder import Decoder
+from solar.network.device import TOKENS_AT_ONCE
 from solar.network.microbatch import from_answers
 
 FILE = "choices.jsonl"
-TOKENS_AT_ONCE = 2048
-"""Answers share a pass up to this many tokens; a constant, so that scores do not depend on the machine."""
 
 Pair = tuple[list[int], list[int]]
 """Token ids of a prompt, at least one, and of an answer."""
@@ -135,13 +134,13 @@ def log_likelihoods(decoder: Decoder, pairs: list[Pair]) -> list[float]:
 
     Prompts lose their start where both together are longer than the model's positions.
     """
-    longest = decoder.max_positions
+    longest, most = decoder.max_positions, TOKENS_AT_ONCE[decoder.device.type]
     rows = [_shortened(prompt, answer, longest) for prompt, answer in pairs]
     lengths = [len(prompt) + len(answer) for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda index: (lengths[index], index))
     sums = [0.0] * len(rows)
     while order:
-        batch = order[-max(1, TOKENS_AT_ONCE // lengths[order[-1]]) :]
+        batch = order[-max(1, most // lengths[order[-1]]) :]
         del order[-len(batch) :]
         for index, total in zip(batch, _sums(decoder, [rows[index] for index in batch]), strict=True):
             sums[index] = total

@@ -1,6 +1,8 @@
 """Scores of lm-evaluation-harness."""
 
+from contextlib import redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +24,13 @@ def harness_scores(
     tokenizer: Any,
     tasks: dict[str, HarnessTaskConfig],
     limit: int | None = None,
-    batch_size: int = 1,
     own_tasks: Path | None = None,
 ) -> dict[str, Any]:
     """`harness`: name -> score from 0 to 1; `harness_mean`: their unweighted mean (H6, where they are its six).
 
     A group of tasks (MMLU) scores the unweighted mean of its subjects, as the Open LLM Leaderboard did.
-    `own_tasks`: a folder of task files that replaces the harness's own.
+    `own_tasks`: a folder of task files that replaces the harness's own. On CUDA, the harness looks for the largest
+    batch that fits, and weights in float32 are multiplied in bfloat16; elsewhere questions are read one by one.
 
     Raises:
         StageError: the extra `eval` is not installed.
@@ -45,8 +47,8 @@ def harness_scores(
     # The harness's own tree holds thousands of files, so it is scanned only if no other is given.
     manager = TaskManager(include_path=str(own_tasks), include_defaults=False) if own_tasks else TaskManager()
     scores = {}
-    with own_attention(network):
-        reader = HFLM(pretrained=network, tokenizer=without_suffix(tokenizer), batch_size=batch_size)
+    with own_attention(network), redirect_stdout(StringIO()):  # the harness prints the size of its batches
+        reader = HFLM(pretrained=network, tokenizer=without_suffix(tokenizer), **_speed(network))
         for name, task in tasks.items():
             if task.task not in manager.all_tasks:
                 raise ConfigError(f"harness.{name}.task: {task.task} is no task of lm-evaluation-harness")
@@ -61,6 +63,17 @@ def harness_scores(
             )
             scores[name] = _score(results, task, name)
     return {"harness": scores, "harness_mean": sum(scores.values()) / len(scores)}
+
+
+def _speed(network: "PreTrainedModel") -> dict[str, Any]:
+    """How the harness reads on the network's device."""
+    if network.device.type != "cuda":
+        return {"batch_size": 1}
+    return {"batch_size": "auto"} | ({"mixed_precision_dtype": "bfloat16"} if _in_float32(network) else {})
+
+
+def _in_float32(network: "PreTrainedModel") -> bool:
+    return str(network.dtype) == "torch.float32"
 
 
 def _score(results: dict[str, Any], task: HarnessTaskConfig, name: str) -> float:

@@ -11,10 +11,8 @@ from solar.data.store.dataset import Row, TokenDataset
 from solar.errors import DataError, StageError
 from solar.network.compatibility import check_positions, check_vocabulary
 from solar.network.decoder import Decoder
+from solar.network.device import TOKENS_AT_ONCE
 from solar.network.microbatch import MicroBatch, from_rows
-
-TOKENS_AT_ONCE = 2048
-"""Rows share a pass up to this many tokens; a constant, since the order of additions may change a sum's last bits."""
 
 
 def held_out_loss(decoder: Decoder, folder: Path, max_tokens: int | None = None) -> dict[str, Any]:
@@ -29,7 +27,7 @@ def held_out_loss(decoder: Decoder, folder: Path, max_tokens: int | None = None)
     dataset = TokenDataset(folder, "valid")
     _check(dataset, decoder, folder)
     nats, tokens = 0.0, 0
-    for batch in _batches(dataset, max_tokens):
+    for batch in _batches(dataset, max_tokens, TOKENS_AT_ONCE[decoder.device.type]):
         with torch.inference_mode():
             states_ND = decoder.trained_states(batch.to(decoder.device))
             loss, _ = decoder.head.loss_sum(states_ND, batch.targets_N.to(decoder.device))
@@ -54,8 +52,8 @@ def _check(dataset: TokenDataset, decoder: Decoder, folder: Path) -> None:
     check_positions(decoder.network, dataset, model, folder)
 
 
-def _batches(dataset: TokenDataset, max_tokens: int | None) -> Iterator[MicroBatch]:
-    rows_at_once = max(1, TOKENS_AT_ONCE // dataset.header.sequence_length)
+def _batches(dataset: TokenDataset, max_tokens: int | None, most: int) -> Iterator[MicroBatch]:
+    rows_at_once = max(1, most // dataset.header.sequence_length)
     rows: list[Row] = []
     read = 0
     for index in range(len(dataset)):

@@ -54,12 +54,13 @@ def grow(
     max_shard_bytes: int | None = None,
     threads: int = 2,
     seam_scales: Mapping[int, float] | None = None,
+    device: str = "cpu",
 ) -> GrowthReport:
     """Grow the model of folder `source` into the new folder `target`, which appears whole or not at all.
 
     `verify`: by default `bytes` for a Llama or a Mistral, `logits` for models under 1 B parameters of a family that our
     tests have not proven, otherwise `load`. `seam_scales`: what `seam: rms_match` measured (`solar.diagnosis.seams`),
-    position -> factor.
+    position -> factor. `device`: where `logits` are computed.
 
     Raises:
         PlanError: the plan or the model cannot be right.
@@ -76,7 +77,7 @@ def grow(
         copy_travelling_files(source, partial)
         if level is not Verify.none:
             check_files(partial, job.base, job.decoder, job.layers, job.recipes, written)
-            check_model(job, partial, level)
+            check_model(job, partial, level, device)
         linked = sum(shard.nbytes for shard in job.shards if (partial / shard.name).stat().st_nlink > 1)
     return GrowthReport(
         layers=job.layers,
@@ -92,7 +93,7 @@ def grow(
     )
 
 
-def check_model(job: Job, folder: Path, level: Verify) -> None:
+def check_model(job: Job, folder: Path, level: Verify, device: str = "cpu") -> None:
     """Verify at the levels `load` and `logits`: `transformers` builds the model, in a process of its own."""
     if level in (Verify.load, Verify.logits):
         request = {
@@ -101,6 +102,7 @@ def check_model(job: Job, folder: Path, level: Verify) -> None:
             "layers": job.layers.sources,
             "base_layers": job.layers.base_layers,
             "level": level.value,
+            "device": device,
             "same_function": all(recipe.is_copy for recipe in job.recipes.values()),
             "lossless": job.layers.keeps_base and _new_layers_are_silent(job),
         }

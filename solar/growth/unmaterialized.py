@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 _ENUMS = {"plan": PlanName, "init": Init, "seam": SeamInit, "dtype": WeightDtype}
 
 
-def keep_plan(source: Path, target: Path, plan: GrowthPlan, seam_scales: Mapping[int, float] | None = None) -> Job:
+def keep_plan(
+    source: Path,
+    target: Path,
+    plan: GrowthPlan,
+    seam_scales: Mapping[int, float] | None = None,
+    device: str = "cpu",
+) -> Job:
     """Write the new folder `target` without weights. Verifies and raises as `solar.growth.grow.grow` does."""
     job = work_out(source, plan, seam_scales=seam_scales)
     level = default_verification(job)
@@ -43,7 +49,7 @@ def keep_plan(source: Path, target: Path, plan: GrowthPlan, seam_scales: Mapping
         write_json(partial / CONFIG_FILE, job.config)
         write_json(partial / UNMATERIALIZED_FILE, note)
         copy_travelling_files(source, partial)
-        check_model(job, partial, level)
+        check_model(job, partial, level, device)
     return job
 
 

@@ -56,7 +56,11 @@ def _check_targets(network: PreTrainedModel) -> None:
 def transposed_layers(network: PreTrainedModel) -> set[str]:
     """Names of layers whose weight is [inputs, outputs], as GPT-2 has them."""
     named = network.named_modules()
-    return {name.removesuffix(".base_layer") for name, module in named if isinstance(module, Conv1D)}
+    return {
+        name.removesuffix(".base_layer")
+        for name, module in named
+        if isinstance(module, Conv1D) or getattr(module, "transposed", False)
+    }
 
 
 def folded(weights: dict[str, Tensor], config: AdapterConfig, transposed: Set[str] = frozenset()) -> dict[str, Tensor]:
@@ -79,7 +83,7 @@ def folded(weights: dict[str, Tensor], config: AdapterConfig, transposed: Set[st
             continue
         place = name.removesuffix(".base_layer.weight")
         down, up = (weights[f"{place}.lora_{part}.{NAME}.weight"].float() for part in "AB")
-        change = config.alpha / config.rank * (up @ down)
+        change = (config.alpha / config.rank * (up @ down)).to(weight.device)
         if place in transposed:
             change = change.T
         plain[f"{place}.weight"] = (weight.float() + change).to(weight.dtype)

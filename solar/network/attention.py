@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from solar.network.kernels.flex import Blocks, flex_over_blocks
 from solar.network.kernels.segments import Scores, Segment, Segments, segment_attention, whole_attention
@@ -61,17 +61,14 @@ def packed_attention(
 
 def _chunk(module: torch.nn.Module) -> int | None:
     """The layer's chunk, which `transformers` hands to masks alone."""
-    config = getattr(module, "config", None)
-    types = getattr(config, "layer_types", None)
-    if not types or types[getattr(module, "layer_idx", 0)] != "chunked_attention":
-        return None
+    config: Any = getattr(module, "config", None)
     chunk: int | None = getattr(config, "attention_chunk_size", None)
-    return chunk
+    if chunk is None or not config.layer_types:
+        return None
+    # The layer's number is read last: a compiled layer that reads its number serves no other layer.
+    return chunk if config.layer_types[module.layer_idx] == "chunked_attention" else None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Layouts replace the mask over the row, whose size would grow with T squared."""
-
-
+# Under a name without a mask function, transformers makes no mask, whose size would grow with T squared, and does not
+# look for documents in the positions, which would make the host wait for the device.
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

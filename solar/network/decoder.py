@@ -80,6 +80,7 @@ class Decoder(nn.Module):
             self.family,
             shares_prompts=shares_prompts,
             dropout=drops_attention(network),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
         )
         if choice.way is not Way.flex or runs_in_segments(network):
             return choice

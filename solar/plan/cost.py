@@ -10,7 +10,7 @@ from solar.config.model import ArchitectureConfig
 from solar.config.optimizer import OptimizerName
 from solar.config.preference import DpoConfig
 from solar.config.root import Strategy, TrainerConfig
-from solar.config.training import Precision, Trainable, TrainConfig
+from solar.config.training import FrozenBase, Precision, Trainable, TrainConfig
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import PlannedStage
 
@@ -44,14 +44,27 @@ def cost(stage: PlannedStage, stages: Mapping[str, PlannedStage], trainer: Train
     if tokens is not None and facts.work is not None:
         flops = tokens * facts.work.flops(length or 1) * (4 / 3 if isinstance(config, DpoConfig) else 1)
     number = 2 if config.precision is Precision.bf16_true else 4
-    weights, trained = facts.parameters * number, trainable_parameters(config, facts)
-    optimizer = trained * (OPTIMIZER_NUMBERS[config.optimizer.name] * number + OPTIMIZER_BYTES[config.optimizer.name])
+    weights, trained = _weights_bytes(config, facts, number), trainable_parameters(config, facts)
+    numbers = OPTIMIZER_NUMBERS[config.optimizer.name] + bool(config.optimizer.split_weights)
+    optimizer = trained * (numbers * number + OPTIMIZER_BYTES[config.optimizer.name])
     checkpoints = trainer.keep_checkpoints + 1 + (config.guard.rollback_after is not None)
     disk = checkpoints * (weights + optimizer) + stored + (optimizer if config.keep_optimizer else 0)
     sharded_over = trainer.devices * trainer.num_nodes if trainer.strategy is Strategy.fsdp else 1
     return Cost(tokens, flops, disk, (weights + trained * number + optimizer) // sharded_over)
 
 
+def _weights_bytes(config: TrainConfig, facts: ModelFacts, number: int) -> int:
+    """Of a base in few bits, the layers' matrices are held so; norms of layers, a ten-thousandth, count as matrices."""
+    sizes, depth, base = facts.architecture, facts.num_hidden_layers, config.adapter.base
+    assert facts.parameters is not None
+    if base is None or sizes is None or depth is None:
+        return facts.parameters * number
+    layers = depth * sizes.layer_parameters
+    return (facts.parameters - layers) * number + round(layers * BASE_BYTES[base])
+
+
+BASE_BYTES = {FrozenBase.nf4: 0.5 + 1 / 64 + 4 / 64 / 256, FrozenBase.int8: 1.0}
+"""Bytes of a frozen weight with its scales; of nf4 (blocks of 64 weights), the scales have scales (256 to a float)."""
 OPTIMIZER_NUMBERS = {
     OptimizerName.adamw: 2,
     OptimizerName.schedule_free: 2,

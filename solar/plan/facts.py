@@ -1,6 +1,5 @@
 """What is known about each stage's model before it exists: depth, sizes, parameters."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from solar.config.merging import MergeConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig, InitModelConfig
 from solar.config.soup import SoupConfig
 from solar.config.training import TrainConfig
-from solar.errors import PlanError
+from solar.errors import ArtifactError, PlanError
 from solar.growth.plans import resolve
+from solar.weights.folder import read_config
 from solar.weights.work import LayerWork, ModelWork, work_of_folder
 
 
@@ -118,12 +118,11 @@ def _imported(stage: ImportModelConfig) -> ModelFacts:
 
 
 def _config_of_folder(path: str | None) -> dict[str, Any]:
-    """A local folder's config.json; empty where there is none that can be read."""
+    """A local folder's config.json; empty where there is none that can be read, which the stage will refuse."""
     try:
-        config = json.loads((Path(path or "") / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_config(Path(path)) if path else {}
+    except ArtifactError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _depends_on_batches(config: dict[str, Any]) -> bool:

@@ -114,6 +114,8 @@ def _step(entry: Entry) -> str:
     config = entry.manifest["config"]
     settings = {key: config[key] for key in ("plan", "m", "duration", "method", "weights", "beta") if config.get(key)}
     words = ", ".join(f"{key} {plain(value)}" for key, value in settings.items())
+    if base := (config.get("adapter") or {}).get("base"):
+        words += f", an adapter beside weights rounded to {base}, which the model keeps"
     kind, took = entry.kind.replace("_", " "), duration(entry.manifest["wall_seconds"])
     return f"- **{entry.stage}** ({kind}, `{entry.manifest['id']}`): {words or 'as it came'}; {took}"
 

@@ -23,12 +23,12 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
     base = inputs[config.model].path / "model"
     plan: GrowthPlan = config if config.diagnosis is None else selected(inputs[config.diagnosis])
     plan = replace(plan, dtype=config.dtype or plan.dtype)
-    scales = None
+    scales, device = None, context.trainer.device_type
     if plan.seam is SeamInit.rms_match and config.data is not None:
-        scales = _seam_scales(base, inputs[config.data].path, plan)
+        scales = _seam_scales(base, inputs[config.data].path, plan, device)
     context.progress(f"grow {inputs[config.model].manifest.stage}")
     if not config.materialize:
-        job, built_from = keep_plan(base, output / "model", plan, scales), inputs[config.model].path.name
+        job, built_from = keep_plan(base, output / "model", plan, scales, device), inputs[config.model].path.name
         return {
             "parameters_before": job.base.parameters,
             "parameters": job.parameters,
@@ -37,7 +37,7 @@ def run(config: UpscaleConfig, inputs: Inputs, output: Path, context: RunContext
             "weights_built_from": built_from,
             "summary": f"{job.layers}, {job.parameters:,} parameters, built from {built_from} when they are loaded",
         }
-    report = grow(base, output / "model", plan, seam_scales=scales)
+    report = grow(base, output / "model", plan, seam_scales=scales, device=device)
     relabelled = class_label.relabel(output / "model")
     return {
         "parameters_before": report.base_parameters,
@@ -56,7 +56,7 @@ def selected(diagnosis: Artifact) -> GrowthPlan:
     return plan
 
 
-def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:
+def _seam_scales(base: Path, data: Path, plan: GrowthPlan, device: str) -> dict[int, float]:
     import torch
 
     from solar.data.held_out import held_out_rows
@@ -65,7 +65,7 @@ def _seam_scales(base: Path, data: Path, plan: GrowthPlan) -> dict[int, float]:
     from solar.growth.plans import resolve
     from solar.network.loading import load_model
 
-    model = load_model(base)
+    model = load_model(base, device=device)
     depth = model.config.get_text_config(decoder=True).num_hidden_layers
     rows_BT = torch.from_numpy(held_out_rows(data, MEASURED_TOKENS, min(512, model.config.max_position_embeddings)))
-    return seam_scales(VirtualModel(model, depth), resolve(plan, depth), rows_BT)
+    return seam_scales(VirtualModel(model, depth), resolve(plan, depth), rows_BT.to(device))

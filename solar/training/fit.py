@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from solar.config.duration import Duration
 from solar.config.root import Strategy, TrainerConfig
 from solar.config.run_context import RunContext
-from solar.config.training import SELECTIVE, TrainConfig
+from solar.config.training import SELECTIVE, NextTokenConfig, TrainConfig
 from solar.data.encode.trained_template import save_for_model
 from solar.data.order.order import Order
 from solar.data.store.dataset import Row, TokenDataset
@@ -22,9 +22,9 @@ from solar.errors import DataError
 from solar.growth.roles import roles
 from solar.network.adapter import add_adapter
 from solar.network.compatibility import check_positions, check_vocabulary
-from solar.network.head import body_of
 from solar.network.loading import load_network
 from solar.network.microbatch import Ints
+from solar.network.quantised.base import quantise
 from solar.training.batches.continuation import Trunk
 from solar.training.batches.row_subset import chosen_rows
 from solar.training.batches.steps import Budget, StepDataset
@@ -32,6 +32,9 @@ from solar.training.batches.validation_rows import ValidationRows
 from solar.training.distributed.sharded_loading import empty_network
 from solar.training.interrupt import listening
 from solar.training.lightning import replica_of
+from solar.training.memory import own_device
+from solar.training.modules.compilation import compile_layers
+from solar.training.modules.float8 import check_float8, compute_in_float8
 from solar.training.modules.recomputation import recompute_activations
 from solar.training.modules.step import TrainingModule
 from solar.training.modules.unfreezing import FrozenUntil
@@ -93,14 +96,20 @@ def fit(
 def _network(model_dir: Path, config: TrainConfig, trainer: TrainerConfig, role_of: Roles) -> PreTrainedModel:
     """The model with adapter, frozen weights, recomputed activations and compiled layers, as configured."""
     sharded = trainer.strategy is Strategy.fsdp
+    float8 = isinstance(config, NextTokenConfig) and config.float8
+    if float8:
+        check_float8(trainer)
     network = (empty_network if sharded else load_network)(model_dir, config.precision)
+    if config.adapter.base is not None:
+        quantise(network, config.adapter.base, config.precision, own_device(trainer.device_type))
     if config.adapter.rank:
         add_adapter(network, config.adapter, config.seed)
     freeze(network, config, role_of)
+    if float8:
+        compute_in_float8(network)
     if config.activation_checkpointing:
         recompute_activations(network, config.activation_checkpointing == SELECTIVE)
-    if trainer.compile:
-        body_of(network).compile(dynamic=True)
+    compile_layers(network, trainer)
     return network
 
 

@@ -1,11 +1,18 @@
-"""The most memory that a training held at once."""
+"""The device of this process, and the most memory that a training held at once."""
 
+import os
 import re
 from pathlib import Path
 
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def own_device(device_type: str) -> torch.device:
+    """Of several GPUs, the one that torchrun's environment names."""
+    index = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"{device_type}:{index}" if device_type == "cuda" else device_type)
 
 
 def reset_peak(device: torch.device) -> None:

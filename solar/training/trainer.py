@@ -16,6 +16,7 @@ from solar.config.run_context import RunContext
 from solar.config.training import AverageKind
 from solar.errors import Interrupted, StageError
 from solar.network.adapter import folded, transposed_layers
+from solar.network.quantised.base import dequantised, describe
 from solar.training.batches.continuation import KEPT, Trunk
 from solar.training.batches.steps import Step, StepDataset, step_loader
 from solar.training.batches.validation_rows import ValidationRows
@@ -27,6 +28,7 @@ from solar.training.callbacks.trackers import finish
 from solar.training.callbacks.validation import Validator
 from solar.training.checkpoint.export import gathered, save_adapter, save_model, stored_dtypes, without_tied
 from solar.training.checkpoint.points import Points, newest_whole, step_of
+from solar.training.determinism import determinism
 from solar.training.interrupt import StopRequest
 from solar.training.lightning import make_trainer
 from solar.training.memory import peak_bytes, reset_peak
@@ -59,7 +61,8 @@ def train(
     reset_peak(device)
     try:
         loader = step_loader(steps, first, settings.num_workers, pinned=device.type == "cuda")
-        _run(trainer, module, loader, resume)
+        with determinism(settings):
+            _run(trainer, module, loader, resume)
         peak = peak_bytes(device)
         weights = trainer.strategy.lightning_module_state_dict()
     finally:
@@ -76,6 +79,8 @@ def train(
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
     }
     metrics |= {} if peak is None else {"peak_memory_bytes": float(peak)}
+    if (form := module.config.adapter.base) is not None:
+        metrics["adapter_base"] = describe(module.network, form)
     ways = sorted(module.decoders[0].choices)
     return metrics | ({"attention": "; ".join(ways)} if ways else {})
 
@@ -108,7 +113,10 @@ def _lost_a_worker(error: Exception) -> bool:
 
 
 def _save(trainer: pl.Trainer, module: TrainingModule, weights: dict[str, Any], model_dir: Path, output: Path) -> None:
-    """Rank 0 writes `model/`, with the adapter folded in, and `adapter/` where the configuration keeps the adapter."""
+    """Rank 0 writes `model/`, with the adapter folded in, and `adapter/` where the configuration keeps the adapter.
+
+    A base that was held in few bits is written with its rounded weights: the adapter was trained beside these.
+    """
     prefix, adapter, dtypes = "network.", module.config.adapter, stored_dtypes(model_dir)
     named = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
     named = gathered(without_tied(module.network, named, dtypes), dtypes, trainer.is_global_zero)
@@ -116,6 +124,7 @@ def _save(trainer: pl.Trainer, module: TrainingModule, weights: dict[str, Any], 
         return
     if adapter.keep:
         save_adapter(module.network, named, output / "adapter")
+    named |= dequantised(module.network)
     if adapter.rank:
         named = folded(named, adapter, transposed_layers(module.network))
     save_model(module.network, named, dtypes, model_dir, output / "model")

@@ -4,6 +4,7 @@ A folder is somebody else's. Its files are regular files in the folder itself, o
 chooses no code and asks for no billion layers. Libraries follow links, wait for pipes, and build what JSON asks for.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -43,6 +44,8 @@ def check_members(folder: Path) -> None:
     Raises `ArtifactError` for a link that leads out, for what is no regular file, for a file that is too large, and for
     JSON that is nested too deep, chooses code to run, or asks for more layers than any model has.
     """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        _refuse(folder, "may not be read by this user")
     for name in _present(folder):
         path = member((folder / name).parent, Path(name).name)
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -99,6 +102,8 @@ def member(folder: Path, name: str) -> Path:
         _refuse(path, f"a link to {target}, outside the folder; copy the file here if you trust it")
     if not target.is_file():
         _refuse(path, "not a regular file")
+    if not os.access(target, os.R_OK):
+        _refuse(path, "may not be read by this user")
     return path
 
 

@@ -92,6 +92,7 @@ def score_layers(layers: Sequence[Mapping[str, Any]], kinds: Sequence[str] | Non
             yield 0, None
             continue
         window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        window = window if isinstance(window, int) and window > 0 else None
         width = heads * (_first(config, "head_dim") or hidden // heads)
         yield width, window if kind == "sliding_attention" else None
 
@@ -102,7 +103,8 @@ def work_of_folder(folder: Path) -> ModelWork | None:
         model = open_folder(folder)
     except (ArtifactError, OSError):
         return None
-    config = model.config.get("text_config") or model.config
+    inner = model.config.get("text_config")
+    config = inner if isinstance(inner, dict) and inner else model.config
     matrices: dict[int, float] = {}
     for name, tensor in model.tensors.items():
         if (place := _LAYER.search(name)) is not None and len(tensor.shape) in (2, 3):
@@ -113,7 +115,7 @@ def work_of_folder(folder: Path) -> ModelWork | None:
     has_heads = _first(config, "num_attention_heads", "n_head", "num_heads")
     if not (count and hidden and vocabulary and has_heads) or sorted(matrices) != list(range(count)):
         return None
-    if kinds is not None and len(kinds) != count:
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != count):
         return None
     scores = list(score_layers([config] * count, kinds))
     layers = (LayerWork(matrices[number], *scores[number]) for number in range(count))

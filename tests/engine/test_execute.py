@@ -18,21 +18,22 @@ from rich.console import Console
 
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Store
-from solar.config.data import PythonDocsConfig
+from solar.config.data import PrepareDataConfig, PythonDocsConfig, SourceConfig, Task
 from solar.config.evaluation import ReportConfig
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import PlanName
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.config.model import ArchitectureConfig, InitModelConfig, TrainTokenizerConfig
+from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import LoggerConfig, PathsConfig, SolarConfig, TrainerConfig
-from solar.config.training import Precision
+from solar.config.training import Precision, PretrainConfig
 from solar.engine import execute, finished
 from solar.engine.execute import Executor
 from solar.engine.finished import verify_finished
 from solar.engine.progress import Progress
 from solar.errors import ArtifactError, StageError
-from solar.plan.plan import make_plan
+from solar.plan.plan import Plan, make_plan
 
 SIZES = ArchitectureConfig(4, 16, 32, 2, 1, 300, 64, True, 1e4, 1e-5)
 
@@ -98,6 +99,29 @@ def test_two_equal_stages_run_once(tmp_path: Path, launched: list[str]) -> None:
     assert plan.stages["b"].same_as == "a" and plan.stages["b"].status == "same as a"
     paths = _run(_config(tmp_path), store)
     assert launched == ["docs", "tokenizer", "a", "mean", "up"] and paths["b"] == paths["a"]
+
+
+def test_a_measured_peak_of_memory_gets_the_estimate_of_the_plan_at_its_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, gradients and two moments in float32: 16 bytes a weight."""
+    config, store = _config(tmp_path), Store(tmp_path / "artifacts")
+    text = SourceConfig(stage="docs")
+    settings = {"sequence_length": 64, "task": Task.pretrain, "tokenizer": "tokenizer", "seed": 1}
+    config.stages["data"] = PrepareDataConfig(kind="prepare_data", sources={"text": text}, **settings)
+    training = {"model": "a", "data": "data", "duration": "4 steps", "global_batch_size": 1, "seed": 1}
+    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-3)
+    config.stages["cpt"] = PretrainConfig(kind="pretrain", precision=Precision.fp32, optimizer=optimizer, **training)
+
+    def launch(config, inputs, output, context):
+        (output / "made").write_text("")
+        return {"peak_memory_bytes": 5.0} if context.stage == "cpt" else {"tokens": 1}
+
+    monkeypatch.setattr(execute, "launch", launch)
+    artifacts = _executor(config, store).run(make_plan(config, store))
+    expected = {"peak_memory_bytes": 5.0, "estimated_memory_bytes": 16 * SIZES.parameters()}
+    assert artifacts["cpt"].manifest.metrics == expected
+    assert artifacts["data"].manifest.metrics == {"tokens": 1}
 
 
 def test_a_missing_stage_that_only_finished_stages_read_is_not_made_again(tmp_path: Path, launched: list[str]) -> None:
@@ -285,3 +309,14 @@ def test_the_first_ctrl_c_ends_a_pass_of_the_reference(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         executor.run(Plan("t", {"logps": stage}, ()))
     assert after == []
+
+
+@pytest.mark.parametrize("deterministic,expected", [(True, ":4096:8"), (False, "of the user")])
+def test_variables_of_deterministic_mode_are_set_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool, expected: str
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "of the user")
+    config = _config(tmp_path)
+    config.trainer.deterministic = deterministic
+    assert not _executor(config, Store(tmp_path)).run(Plan("t", {}, ()))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected

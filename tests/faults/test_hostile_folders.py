@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from solar.config.model import ImportModelConfig
+from solar.plan.facts import model_facts
 from tests.faults.commands import COMMANDS, Outcome, Server
 from tests.faults.hostile import CASES, CODE, JSON_FILES, Damage, marker, planted
 
@@ -146,3 +148,13 @@ def test_a_key_that_chooses_code_is_refused_at_every_depth_of_every_file(key, na
             done = outcome(server, here, place, command, planted(name, depth, key))
             assert problems(done, command, place) == [] and done.status == 1
             assert f"{key} asks to run code" in done.err and name in done.err
+
+
+@pytest.mark.parametrize("name", ["pipe-config.json", "size-deep-config.json", "config-text_config", "config-nul"])
+def test_a_plan_is_made_without_waiting_for_or_trusting_a_folder(name, tmp_path):
+    """T-E4: planning looks at config.json for its estimates, before the stage refuses the folder."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    CASES[name](tmp_path / "model")
+    facts = model_facts({"base": ImportModelConfig(kind="import_model", path=str(tmp_path / "model"))})
+    assert facts["base"].num_hidden_layers is None and facts["base"].work is None

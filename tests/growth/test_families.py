@@ -183,7 +183,7 @@ def test_loading_is_checked_without_memory_for_the_weights(tiny):
 def test_the_oracle_sees_a_configuration_that_is_wrong_in_one_value(name, key, value, tiny, tmp_path):
     growth = GrowthPlan(PlanName.dus, p=1, q=2)
     grow(tiny(name), tmp_path / "grown", growth, verify=Verify.none)
-    request = {"base": str(tiny(name)), "grown": str(tmp_path / "grown"), "level": "logits"}
+    request = {"base": str(tiny(name)), "grown": str(tmp_path / "grown"), "level": "logits", "device": "cpu"}
     request |= {"base_layers": LAYERS, "layers": [*range(7), *range(2, 8)], "same_function": True, "lossless": False}
     assert oracle.judge(request)["logits_difference"] <= 1e-5
     config = json.loads((tmp_path / "grown" / "config.json").read_text())

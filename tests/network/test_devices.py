@@ -8,20 +8,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from solar import chat
-from solar.chat import Options, device_for
+from solar import diagnose as diagnose_command
+from solar import grow as grow_command
+from solar.chat import Options
 from solar.config.evaluation import EvaluateConfig
-from solar.config.growth import DiagnoseConfig
+from solar.config.growth import DiagnoseConfig, UpscaleConfig
+from solar.config.growth_plan import GrowthPlan, PlanName, SeamInit
 from solar.config.root import TrainerConfig
 from solar.config.synthesis import SynthesizeConfig
 from solar.data.encode import encode, tokenizer
+from solar.diagnosis import seams, verify_logits
 from solar.errors import ConfigError
+from solar.evaluation import harness
+from solar.growth.files.verify import Verify
+from solar.growth.grow import grow
 from solar.network import isolation, loading
 from solar.network.attention import Segment
+from solar.network.device import device_for
 from solar.network.microbatch import assemble
 from solar.plan.preflight import accelerator
-from solar.stages import diagnose, evaluate, synthesize
+from solar.stages import diagnose, evaluate, synthesize, upscale
 from solar.training.batches.steps import Step
+from tests.growth.tiny import LAYERS, make_tiny
 
 
 def _batch():
@@ -66,10 +74,66 @@ def test_a_conversation_takes_the_device_that_torch_sees(monkeypatch):
         device_for("cuda")
 
 
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """torch sees a GPU, which is this CPU; the devices that models are asked for are recorded."""
+    asked = []
+    plain = loading.load_model
+
+    def load_model(folder, dtype=torch.float32, window=None, device="cpu"):
+        asked.append(device)
+        return plain(folder, dtype, window, "cpu")
+
+    for module in (loading, verify_logits):
+        monkeypatch.setattr(module, "load_model", load_model)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    plain_to = Tensor.to
+
+    def to(tensor, *where, **options):
+        if where[:1] != ("cuda",):
+            return plain_to(tensor, *where, **options)
+        asked.append("input")
+        return tensor
+
+    monkeypatch.setattr(Tensor, "to", to)
+    return asked
+
+
+def test_grown_logits_are_compared_on_the_device_of_the_trainer(on_cuda, tmp_path):
+    base = make_tiny("llama", tmp_path / "base")
+    grow(base, tmp_path / "grown", GrowthPlan(PlanName.dus, p=1, q=2), verify=Verify.none)
+    request = {"base": str(base), "grown": str(tmp_path / "grown"), "level": "logits", "device": "auto"}
+    request |= {"base_layers": LAYERS, "layers": [*range(LAYERS - 1), *range(2, LAYERS)]}
+    on_cuda.clear()
+    verify_logits.judge(request | {"same_function": True, "lossless": False})
+    assert on_cuda == ["cuda", "cuda", "input"]
+
+
+def test_seams_are_measured_on_the_device_that_is_asked_for(on_cuda, tmp_path, monkeypatch):
+    base = make_tiny("llama", tmp_path / "base")
+    monkeypatch.setattr(seams, "tokenized", lambda *_: torch.arange(32)[None] % 50)
+    request = {"model": str(base), "text": "", "plan": {"plan": "dus", "p": 1, "q": 2}, "device": "cuda"}
+    assert seams._work(request)[0] == 1.0 and on_cuda == ["cuda", "input"]
+
+
+def test_the_commands_that_measure_and_grow_take_a_device(tmp_path, capsys):
+    for command in (diagnose_command, grow_command):
+        words = [str(tmp_path), *([str(tmp_path / "out"), "m=2"] if command is grow_command else ["text=t"])]
+        assert command.main([*words, "device=tpu"]) == 1
+        assert "device: found 'tpu', expected one of auto, cpu, cuda, mps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "dtype,settings", [(torch.float32, {"mixed_precision_dtype": "bfloat16"}), (torch.bfloat16, {})]
+)
+def test_the_harness_finds_its_own_batch_size_in_bfloat16_on_a_gpu_alone(dtype, settings):
+    cuda, cpu = (SimpleNamespace(device=torch.device(kind), dtype=dtype) for kind in ("cuda", "cpu"))
+    assert harness._speed(cuda) == {"batch_size": "auto"} | settings and harness._speed(cpu) == {"batch_size": 1}
+
+
 def test_an_unknown_device_is_refused_before_anything_is_loaded():
     with pytest.raises(ConfigError, match="device: found 'tpu', expected one of auto, cpu, cuda, mps"):
         Options(device="tpu").check()
-    assert chat.DEVICES[0] == "auto"
 
 
 @pytest.mark.parametrize("accelerator_name,device", [("cpu", "cpu"), ("gpu", "cuda"), ("mps", "mps")])
@@ -96,14 +160,27 @@ def test_stages_without_training_run_on_the_device_of_the_trainer(accelerator_na
     monkeypatch.setattr(isolation, "own_attention", lambda _: nullcontext())
     monkeypatch.setattr(tokenizer, "load", lambda _: None)
     monkeypatch.setattr(encode, "Encoder", lambda _: None)
+
+    def grown(*_, device, **__):
+        devices["upscale"] = device
+        return SimpleNamespace(base_parameters=1, parameters=1, layers=SimpleNamespace(sources=[0]), bytes=1)
+
+    def seam_scales(*arguments):
+        devices["rms_match"] = arguments[-1]
+
+    monkeypatch.setattr(upscale, "grow", grown)
+    monkeypatch.setattr(upscale, "_seam_scales", seam_scales)
+    monkeypatch.setattr(upscale.class_label, "relabel", lambda _: "")
     trainer = TrainerConfig(accelerator=accelerator_name)
     context = SimpleNamespace(trainer=trainer, progress=lambda line: None)
-    folder = SimpleNamespace(path=tmp_path)
+    folder = SimpleNamespace(path=tmp_path, manifest=SimpleNamespace(stage="base"))
     inputs = {"base": folder, "text": folder}
     evaluate.run(EvaluateConfig(kind="evaluate", models=["base"], data="text"), inputs, tmp_path, context)
     config = DiagnoseConfig(kind="diagnose", model="base", data="text", tokens=8, sequence_length=4)
     diagnose.run(config, inputs, tmp_path, context)
+    growth = UpscaleConfig(kind="upscale", model="base", plan=PlanName.dus, m=1, seam=SeamInit.rms_match, data="text")
+    upscale.run(growth, inputs, tmp_path, context)
     local = SynthesizeConfig(kind="synthesize", model="base", temperature=0.0, max_new_tokens=4)
     with synthesize._answerer(local, inputs, context):
         pass
-    assert devices == {"evaluate": device, "diagnose": device, "synthesize": device}
+    assert devices == dict.fromkeys(["evaluate", "diagnose", "upscale", "rms_match", "synthesize"], device)

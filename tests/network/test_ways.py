@@ -226,6 +226,34 @@ def test_device_number_format_and_family_choose_the_way(expected, arguments):
     assert str(choose(*arguments)) == expected
 
 
+def test_in_deterministic_mode_no_row_takes_flex():
+    assert choose("cuda", BF16, LLAMA, deterministic=True).way is Way.varlen
+    assert str(choose("cuda", FP32, LLAMA, deterministic=True)) == (
+        "segments (deterministic, float32, which varlen does not take)"
+    )
+    shared = choose("cuda", BF16, LLAMA, shares_prompts=True, deterministic=True)
+    assert shared == Choice(Way.segments, "deterministic, answers share a prompt")
+    assert str(choose("cuda", BF16, GEMMA2, deterministic=True)) == "one by one (soft caps, deterministic)"
+
+
+def test_the_decoder_asks_torch_whether_the_mode_is_deterministic(monkeypatch):
+    asked = []
+
+    def noting(*arguments, deterministic, **options):
+        asked.append(deterministic)
+        return choose(*arguments, deterministic=deterministic, **options)
+
+    monkeypatch.setattr("solar.network.decoder.choose", noting)
+    network = _network("llama")
+    network.set_attn_implementation(NAME)
+    ids, positions = _row(5, 3)
+    with torch.no_grad():
+        for mode in (True, False):
+            torch.use_deterministic_algorithms(mode)
+            Decoder(network)(ids, positions, [Segment(5), Segment(3)])
+    assert asked == [True, False]
+
+
 def test_shared_prompts_take_flex_and_attention_dropout_takes_segments():
     assert choose("cuda", BF16, LLAMA, shares_prompts=True) == Choice(Way.flex, "answers share a prompt")
     assert choose("cuda", BF16, LLAMA, dropout=True) == Choice(Way.segments, "attention dropout")

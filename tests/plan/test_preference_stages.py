@@ -72,6 +72,12 @@ def test_another_precision_has_a_pass_of_its_own(tmp_path: Path) -> None:
     assert stages["dpo_a"].config.logps != stages["dpo_b"].config.logps
 
 
+def test_a_base_in_few_bits_has_a_pass_that_rounds_the_reference_alike(tmp_path: Path) -> None:
+    stages = _plan(tmp_path, "stages.dpo_b.adapter.rank=4", "stages.dpo_b.adapter.base=nf4").stages
+    logps = {name: stages[stages[name].config.logps].config.base for name in ("dpo_a", "dpo_b")}
+    assert logps == {"dpo_a": None, "dpo_b": "nf4"}
+
+
 def test_a_sweep_over_beta_changes_no_pass(tmp_path: Path) -> None:
     ids = {_plan(tmp_path, f"stages.dpo_a.beta={beta}").stages["sft_logps"].id for beta in (0.05, 0.1, 0.5)}
     assert len(ids) == 1

@@ -9,13 +9,15 @@ import pytest
 from solar.config.data import Deduplicate, PrepareDataConfig
 from solar.config.model import ArchitectureConfig, ImportModelConfig
 from solar.config.optimizer import OptimizerConfig, OptimizerName
-from solar.config.root import LoggerConfig, LoggerName, SolarConfig, Strategy, TrainerConfig
+from solar.config.preference import ReferenceLogpsConfig
+from solar.config.root import LoggerConfig, LoggerName, PathsConfig, SolarConfig, Strategy, TrainerConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.config.training import AdapterConfig, Precision, SftConfig, Trainable
+from solar.config.training import AdapterConfig, FrozenBase, Precision, SftConfig, Trainable
 from solar.plan.cost import cost, trainable_parameters
 from solar.plan.facts import ModelFacts
-from solar.plan.plan import PlannedStage
+from solar.plan.plan import Plan, PlannedStage
 from solar.plan.preflight.packages import missing_packages
+from solar.plan.preflight.resources import missing_resources
 
 MISTRAL = ArchitectureConfig(32, 4096, 14336, 32, 8, 32000, 4096, False, 1e4, 1e-5)
 PARAMETERS = 7_241_732_096
@@ -44,6 +46,8 @@ def test_full_training_takes_weights_gradients_and_two_moments() -> None:
     assert _cost(_sft(precision=Precision.bf16_true), FACTS).gpu_bytes == 8 * PARAMETERS
     eight_bit = OptimizerConfig(OptimizerName.adamw_8bit, 1e-3)
     assert _cost(_sft(optimizer=eight_bit), FACTS).gpu_bytes == (4 + 4 + 2) * PARAMETERS
+    split = OptimizerConfig(OptimizerName.adamw, 1e-3, split_weights=True)
+    assert _cost(_sft(precision=Precision.bf16_true, optimizer=split), FACTS).gpu_bytes == 10 * PARAMETERS
     sharded = replace(TRAINER, devices=4, strategy=Strategy.fsdp)
     assert _cost(_sft(), FACTS, sharded).gpu_bytes == 4 * PARAMETERS
 
@@ -54,6 +58,15 @@ def test_adapters_alone_get_gradients_and_moments() -> None:
     assert _cost(_sft(adapter=AdapterConfig(rank=8)), FACTS).gpu_bytes == 4 * PARAMETERS + 12 * adapters
     two = AdapterConfig(rank=8, targets=["q_proj", "v_proj"])
     assert trainable_parameters(_sft(adapter=two), FACTS) == 32 * 8 * (8192 + 5120)
+
+
+def test_a_base_in_few_bits_takes_half_a_byte_a_weight_and_its_scales() -> None:
+    trained = 12 * 32 * 8 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    floats = 4 * (EMBEDDINGS + NORM)
+    nf4, int8 = (_sft(adapter=AdapterConfig(rank=8, base=base)) for base in FrozenBase)
+    assert _cost(int8, FACTS).gpu_bytes == floats + 32 * LAYER + trained
+    # blocks of 64 weights have a scale of one byte, and 256 scales a float
+    assert _cost(nf4, FACTS).gpu_bytes == floats + 32 * LAYER // 2 + 32 * LAYER // 64 + 32 * LAYER // 4096 + trained
 
 
 def test_frozen_layers_get_no_gradients_and_no_moments() -> None:
@@ -91,6 +104,14 @@ def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
             "stages.s.adapter.rank: needs peft, which is not installed; pip install 'solar[lora]'",
         ),
         (
+            _sft(float8=True),
+            "stages.s.float8: needs torchao, which is not installed; pip install 'solar[float8]'",
+        ),
+        (
+            ReferenceLogpsConfig(kind="reference_logps", base=FrozenBase.nf4),
+            "stages.s.base: needs bitsandbytes, which is not installed; pip install 'solar[qlora]'",
+        ),
+        (
             _sft(optimizer=OptimizerConfig(OptimizerName.schedule_free)),
             "stages.s.optimizer.name: needs schedulefree, which is not installed; pip install 'solar[schedule_free]'",
         ),
@@ -107,3 +128,24 @@ def test_an_optional_package_is_asked_for_before_work_starts(
     assert list(missing_packages([stage], whole)) == [line]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert list(missing_packages([stage], whole)) == []
+
+
+def test_float8_on_a_cpu_is_refused_before_work_starts(tmp_path: Path) -> None:
+    stage = PlannedStage("s", _sft(float8=True), "0", {}, None, None)
+    plan = Plan("x", {"s": stage}, ())
+    lines = {}
+    for accelerator in ("cpu", "gpu"):
+        trainer = replace(TRAINER, accelerator=accelerator)
+        config = SolarConfig(name="x", trainer=trainer, paths=PathsConfig(root=str(tmp_path)))
+        lines[accelerator] = [line for line in missing_resources(plan, config) if "float8" in line]
+    assert lines == {"cpu": ["stages.s.float8: found trainer.accelerator cpu, expected gpu"], "gpu": []}
+
+
+def test_a_base_in_few_bits_asks_for_bitsandbytes_beside_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = PlannedStage("s", _sft(adapter=AdapterConfig(rank=8, base=FrozenBase.nf4)), "0", {}, None, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    lines = missing_packages([stage], SolarConfig(logger=LoggerConfig(LoggerName.none)))
+    assert [line.partition(",")[0] for line in lines] == [
+        "stages.s.adapter.rank: needs peft",
+        "stages.s.adapter.base: needs bitsandbytes",
+    ]

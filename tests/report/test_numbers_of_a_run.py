@@ -102,6 +102,14 @@ def test_a_card_says_how_the_model_was_grown_made_and_scored(chain, tmp_path):
     assert "from_pretrained" in text
 
 
+def test_a_card_says_that_the_base_of_an_adapter_was_rounded(disk, tmp_path):
+    entry = disk.add("sft", "sft", model__config_json={})
+    entry.manifest["config"] |= {"duration": "2 steps", "adapter": {"rank": 8, "base": "nf4"}}
+    write_card(entry, disk.run, tmp_path / "README.md")
+    told = "(sft, `sft-0123`): duration 2 steps, an adapter beside weights rounded to nf4, which the model keeps"
+    assert told in (tmp_path / "README.md").read_text()
+
+
 def test_a_loss_that_is_not_finite_leaves_the_curve_and_is_counted_in_words(disk):
     log = curve(3.0, 2.5, 2.0)
     log[3]["valid_loss"] = None  # how the log writes a number that is not finite

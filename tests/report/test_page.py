@@ -108,6 +108,13 @@ def test_what_a_stage_says_of_itself_stands_beside_its_name(disk):
     assert "a and b by average, weights 0.4 0.6" in found.text
 
 
+def test_a_peak_of_memory_stands_beside_its_estimate(disk):
+    memory = {"peak_memory_bytes": 2.5e9, "estimated_memory_bytes": 1_000_000_000}
+    disk.add("sft", "sft", metrics=memory | {"adapter_base": "nf4, 4.13 bits a weight"})
+    _, found = page(disk)
+    assert "base in nf4, 4.13 bits a weight · memory 2.5 GB (estimate without activations 1 GB)" in found.text
+
+
 def test_a_run_without_models_or_scores_still_has_a_page(disk):
     disk.add("docs", "python_docs")
     _, found = page(disk)

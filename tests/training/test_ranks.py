@@ -84,6 +84,71 @@ def test_two_ranks_follow_the_losses_of_one(folder, kind):
         _assert_same_weights(place / "single", place / strategy)
 
 
+def test_mixed_precision_keeps_float32_shards_and_gathers_bfloat16(folder):
+    """Two processes add bfloat16 gradients up in another order than one, so losses agree to bfloat16's 8 bits."""
+    place = folder / "mixed"
+    place.mkdir()
+    (place / "base").symlink_to(folder / "base")
+    for strategy, ranks in (("single", 1), ("fsdp", 2)):
+        done = _start("mixed", strategy, place, ranks)
+        assert done.returncode == 0, done.stderr.decode()[-6000:]
+        formats = [json.loads((place / strategy / f"formats-{rank}.json").read_text()) for rank in range(ranks)]
+        weight = "torch.bfloat16" if strategy == "fsdp" else "torch.float32"  # autocast converts a single process'
+        single = ["torch.float32"]
+        expected = {"kept": single, "moments": single, "weight": weight, "output": "torch.bfloat16"}
+        assert formats == [expected] * ranks
+    one, two = (_losses(place / strategy) for strategy in ("single", "fsdp"))
+    assert [place[:2] for place in one] == [place[:2] for place in two]
+    assert [place[2] for place in one] == pytest.approx([place[2] for place in two], rel=4e-3)
+    assert one[0][2] > 1.05 * one[-1][2]
+    checkpointed = load_file(place / "fsdp/model/model.safetensors")
+    assert {weight.dtype for weight in checkpointed.values()} == {torch.float32}
+
+
+@slow
+def test_two_ranks_with_compiled_layers_follow_the_losses_of_one(folder):
+    """In graphs that are not compiled further. Ten rows of several lengths and two layers share them."""
+    place = folder / "compiled"
+    place.mkdir()
+    (place / "base").symlink_to(folder / "base")
+    assert _start("compiled", "single", place, 1).returncode == 0
+    done = _start("compiled", "ddp", place, 2)
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
+    _assert_same_stream(_losses(place / "single"), _losses(place / "ddp"))
+    _assert_same_weights(place / "single", place / "ddp")
+    assert 0 < json.loads((place / "ddp" / "metrics.json").read_text())["graphs"] < 20
+
+
+@slow
+def test_every_rank_is_deterministic(folder):
+    place = folder / "deterministic"
+    (place / "ddp").mkdir(parents=True)
+    (place / "base").symlink_to(folder / "base")
+    done = _start("deterministic", "ddp", place, 2)
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
+    assert [json.loads((place / f"ddp/deterministic-{n}.json").read_text()) for n in (0, 1)] == [[True, ":4096:8"]] * 2
+
+
+@slow
+def test_weights_split_in_two_halves_are_sharded_saved_and_resumed_by_another_number_of_ranks(folder):
+    place = folder / "split"
+    place.mkdir()
+    (place / "base").symlink_to(folder / "base")
+    assert _start("split", "single", place, 1).returncode == 0
+    expected = _losses(place / "single")
+    (place / "single").rename(place / "expected")
+    assert _start("split", "fsdp", place, 2, stop_at=2).returncode != 0
+    (checkpoint,) = (place / "fsdp" / "checkpoints").iterdir()
+    low = {n: t for n, t in load_file(checkpoint / "tensors.safetensors").items() if "low_bits" in n}
+    assert len(low) > 10 and all(tensor.view(torch.int16).any() for tensor in low.values())
+    (place / "fsdp").rename(place / "single")
+    done = _start("split", "single", place, 1)
+    assert done.returncode == 0, done.stderr.decode()[-6000:]
+    found = _losses(place / "single")
+    assert [place[:2] for place in expected] == [place[:2] for place in found]
+    assert [place[2] for place in expected] == pytest.approx([place[2] for place in found], rel=4e-3)
+
+
 @slow
 def test_four_ranks_in_two_pairs_that_share_layers_follow_the_losses_of_one(folder):
     place = folder / "pairs"

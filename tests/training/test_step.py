@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import llama, llama_folder, row, settings, train_rows
-from torch.overrides import TorchFunctionMode
+from tiny import Place, llama, llama_folder, row, settings, train_rows
 from torch.utils.flop_counter import FlopCounterMode
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Precision, PretrainConfig, SftConfig
 from solar.network.microbatch import from_rows
 from solar.training.batches.steps import Step
+from solar.training.modules.compilation import compile_layers
 from solar.training.modules.next_token import ContinuedPretraining, InstructionTuning
 from solar.training.modules.recomputation import recompute_activations
 
@@ -216,31 +216,6 @@ def test_the_peak_of_memory_is_at_least_the_weights_gradients_and_moments(tmp_pa
     assert 4 * 4 * weights < metrics["peak_memory_bytes"] < 100e9
 
 
-def test_a_step_waits_for_the_device_once(tmp_path):
-    """The sums and the gradient's norm reach the host in one list. (The masks of transformers wait elsewhere.)"""
-    waits = []
-
-    class Counting(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            with Transfers(waits):
-                super().training_step(step, batch_idx)
-
-    class Transfers(TorchFunctionMode):
-        def __init__(self, seen):
-            super().__init__()
-            self.seen = seen
-
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            if function in (torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.__float__):
-                self.seen.append(function)
-            return function(*args, **(kwargs or {}))
-
-    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-3, [0.9, 0.95], 1e-8, 0.0, 0.01)
-    config = PretrainConfig(**settings(duration="3 steps", optimizer=optimizer))
-    train_rows(UNEQUAL, config, llama_folder(tmp_path / "base"), tmp_path / "out", module=Counting)
-    assert waits == [torch.Tensor.tolist] * 3
-
-
 @pytest.mark.slow
 def test_compiled_layers_have_the_loss_of_eager_layers(tmp_path):
     if shutil.which("c++") is None and shutil.which("g++") is None:
@@ -249,7 +224,7 @@ def test_compiled_layers_have_the_loss_of_eager_layers(tmp_path):
 
     class Compiled(Keeping):
         def __init__(self, network, *rest):
-            network.base_model.compile(dynamic=True)
+            compile_layers(network, replace(Place(tmp_path).trainer, compile=True))
             super().__init__(network, *rest)
 
     config = PretrainConfig(**settings(duration="1 epoch"))

@@ -62,6 +62,16 @@ def test_a_snapshot_of_the_hugging_face_cache_may_link_to_its_blobs(folder, tmp_
     assert len(open_folder(snapshot).tensors) == 3
 
 
+@pytest.mark.parametrize("name", ["config.json", "two.safetensors", "."])
+def test_what_this_user_may_not_read_is_refused(name, folder, monkeypatch):
+    """The tests run as root, who may read everything: the answer of the system is replaced."""
+    may = os.access
+    closed = (folder / name).resolve()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and may(path, mode))
+    with pytest.raises(ArtifactError, match="may not be read by this user"):
+        open_folder(folder)
+
+
 def test_a_pipe_is_no_shard(folder):
     (folder / "two.safetensors").unlink()
     os.mkfifo(folder / "two.safetensors")

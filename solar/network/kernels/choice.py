@@ -46,28 +46,51 @@ class Choice:
 
 
 def choose(
-    device_type: str, dtype: torch.dtype, family: Family, *, shares_prompts: bool = False, dropout: bool = False
+    device_type: str,
+    dtype: torch.dtype,
+    family: Family,
+    *,
+    shares_prompts: bool = False,
+    dropout: bool = False,
+    deterministic: bool = False,
 ) -> Choice:
-    """`dtype`: of queries, keys and values. `dropout`: attention weights are dropped in this pass."""
+    """`dtype`: of queries, keys and values. `dropout`: attention weights are dropped in this pass.
+
+    `deterministic`: a resumed run must repeat every bit. Compiled FlexAttention depends on the rows since the start.
+    """
     if not (family.in_segments or family.in_flex):
         return Choice(Way.alone, "the family mixes tokens outside an attention function that may be exchanged")
     if device_type != "cuda" or dropout:
-        reason = "attention dropout" if device_type == "cuda" else device_type
-        if family.in_segments:
-            return Choice(Way.segments, reason)
-        return Choice(Way.alone, f"{' and '.join(family.features)}, {reason}")
+        return _exact(family, "attention dropout" if device_type == "cuda" else device_type)
+    obstacle = _obstacle(dtype, family, shares_prompts)
+    if obstacle is None:
+        return Choice(Way.varlen, f"{_name(dtype)} on cuda")
+    if not deterministic:
+        return Choice(Way.flex, obstacle)
+    return _exact(family, f"deterministic, {obstacle}" if family.in_segments else "deterministic")
+
+
+def _exact(family: Family, reason: str) -> Choice:
+    """The way without kernels over the whole row."""
+    if family.in_segments:
+        return Choice(Way.segments, reason)
+    return Choice(Way.alone, f"{' and '.join(family.features)}, {reason}")
+
+
+def _obstacle(dtype: torch.dtype, family: Family, shares_prompts: bool) -> str | None:
+    """What `varlen` cannot say or take, if anything."""
     if not family.in_segments:
-        return Choice(Way.flex, " and ".join(family.features))
+        return " and ".join(family.features)
     if shares_prompts:
-        return Choice(Way.flex, "answers share a prompt")
+        return "answers share a prompt"
     if dtype not in (torch.bfloat16, torch.float16):
-        return Choice(Way.flex, f"{_name(dtype)}, which varlen does not take")
+        return f"{_name(dtype)}, which varlen does not take"
     if family.head_sizes is None:
-        return Choice(Way.flex, "heads of several sizes")
+        return "heads of several sizes"
     keys, values = family.head_sizes
     if keys != values or keys % 8 or keys > LARGEST_VARLEN_HEAD:
-        return Choice(Way.flex, f"heads of {keys} and {values}, which varlen does not take")
-    return Choice(Way.varlen, f"{_name(dtype)} on cuda")
+        return f"heads of {keys} and {values}, which varlen does not take"
+    return None
 
 
 def _name(dtype: torch.dtype) -> str:

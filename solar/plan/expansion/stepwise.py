@@ -75,6 +75,7 @@ def _wanted(stage: StageConfig, stages: Stages) -> ReferenceLogpsConfig | None:
         return None
     if stage.reference not in stages or stage.data not in stages:
         return None
+    base = stage.adapter.base if isinstance(stage, DpoConfig) else None
     return ReferenceLogpsConfig(
-        kind="reference_logps", model=stage.reference, data=stage.data, precision=stage.precision
+        kind="reference_logps", model=stage.reference, data=stage.data, precision=stage.precision, base=base
     )

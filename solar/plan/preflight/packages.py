@@ -7,9 +7,10 @@ from solar.config.data import Deduplicate, PrepareDataConfig
 from solar.config.evaluation import EvaluateConfig
 from solar.config.model import ImportModelConfig
 from solar.config.optimizer import OPTIMIZER_PACKAGES
+from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import LoggerName, SolarConfig
 from solar.config.synthesis import SynthesizeConfig
-from solar.config.training import TrainConfig
+from solar.config.training import NextTokenConfig, TrainConfig
 from solar.plan.identity import absent_packages
 from solar.plan.plan import PlannedStage
 
@@ -48,3 +49,9 @@ def _optional(stage: PlannedStage) -> Iterator[tuple[str, str, str]]:
                 yield "optimizer.name", package, f"solar[{extra}]"
             if config.adapter.rank:
                 yield "adapter.rank", "peft", "solar[lora]"
+            if isinstance(config, NextTokenConfig) and config.float8:
+                yield "float8", "torchao", "solar[float8]"
+            if config.adapter.base is not None:
+                yield "adapter.base", "bitsandbytes", "solar[qlora]"
+        case ReferenceLogpsConfig() as config if config.base is not None:
+            yield "base", "bitsandbytes", "solar[qlora]"

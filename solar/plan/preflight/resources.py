@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from solar.config.root import SolarConfig
-from solar.config.training import TrainConfig
+from solar.config.training import NextTokenConfig, TrainConfig
 from solar.plan.cost import cost
 from solar.plan.plan import Plan
 from solar.plan.show import quantity
@@ -15,6 +15,7 @@ from solar.plan.show import quantity
 def missing_resources(plan: Plan, config: SolarConfig) -> Iterator[str]:
     """A line for each resource that is too small, and for layers that the devices cannot divide."""
     yield from _heads(plan, config)
+    yield from _float8(plan, config)
     yield from _disk(plan, config)
     yield from _gpus(plan, config)
 
@@ -30,6 +31,13 @@ def _heads(plan: Plan, config: SolarConfig) -> Iterator[str]:
                     f"trainer.tensor_parallel: found {parts}, expected a divisor of the model's {name}, "
                     f"{getattr(shape, name)} (stages.{stage.name})"
                 )
+
+
+def _float8(plan: Plan, config: SolarConfig) -> Iterator[str]:
+    """The first use of a GPU tells whether it multiplies float8 numbers; other devices never do."""
+    for stage in plan.to_run:
+        if isinstance(stage.config, NextTokenConfig) and stage.config.float8 and config.trainer.accelerator != "gpu":
+            yield f"stages.{stage.name}.float8: found trainer.accelerator {config.trainer.accelerator}, expected gpu"
 
 
 def _disk(plan: Plan, config: SolarConfig) -> Iterator[str]:

@@ -138,14 +138,30 @@ def samples(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def provenance(run: Run) -> list[tuple[Entry, str, str]]:
-    """Each stage with the time it took and what it read."""
+def said(metrics: dict[str, Any]) -> str:
+    """What a stage says of itself beside its name; the estimate of memory leaves activations out.
+
+    >>> said({"attention": "segments (cpu)", "peak_memory_bytes": 2.5e9, "estimated_memory_bytes": 1_000_000_000})
+    'attention segments (cpu) · memory 2.5 GB (estimate without activations 1 GB)'
+    """
+    forms = {"summary": "{}", "attention": "attention {}", "adapter_base": "base in {}"}
+    words = [form.format(metrics[name]) for name, form in forms.items() if name in metrics]
+    if (peak := metrics.get("peak_memory_bytes")) is not None:
+        estimate = metrics.get("estimated_memory_bytes")
+        beside = "" if estimate is None else f" (estimate without activations {estimate / 1e9:.3g} GB)"
+        words.append(f"memory {peak / 1e9:.3g} GB{beside}")
+    return " · ".join(words)
+
+
+def provenance(run: Run) -> list[tuple[Entry, str, str, str]]:
+    """Each stage with the time it took, what it read, and what it says of itself."""
     names = {entry.manifest["id"]: entry.stage for entry in run.entries}
     return [
         (
             entry,
             duration(entry.manifest["wall_seconds"]),
             ", ".join(names.get(identity, name) for name, identity in entry.manifest["inputs"].items()),
+            said(entry.manifest["metrics"]),
         )
         for entry in run.entries
     ]

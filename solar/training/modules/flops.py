@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from solar.network.attention import Segment
+from solar.network.quantised.base import layers_of
 from solar.weights.work import keys_seen, score_layers, share_used
 
 
@@ -45,10 +46,15 @@ def body_parameters(network: PreTrainedModel) -> int:
     head = network.get_output_embeddings().weight
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     config = network.config.to_dict()
+    few_bits = layers_of(network)
     parameters: float = sum(
         weight.numel() * share_used(name, config)
         for name, weight in network.named_parameters()
         if weight.ndim in (2, 3) and weight is not head and id(weight) not in embeddings and not name.endswith("bias")
+        if name.removesuffix(".weight") not in few_bits
+    )
+    parameters += sum(
+        layer.in_features * layer.out_features * share_used(name, config) for name, layer in few_bits.items()
     )
     return round(parameters)
 

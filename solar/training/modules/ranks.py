@@ -32,8 +32,12 @@ class RankedModule(pl.LightningModule):
 
     def stacked_sums(self, totals: Mapping[str, Tensor | float]) -> Tensor:
         """The sums over all replicas in one exchange, float64 [len(totals)], still on the device."""
-        own = [torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in totals.values()]
-        return self.summed(torch.stack(own))
+        return self.summed(torch.stack([self._on_device(value) for value in totals.values()]))
+
+    def _on_device(self, value: Tensor | float) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(self.device, torch.float64)
+        return torch.full((), value, dtype=torch.float64, device=self.device)  # a copy would wait for the device
 
     def over_ranks(self, totals: Mapping[str, Tensor | float]) -> dict[str, float]:
         """The sums over all replicas, by name: one exchange, and one wait for the device."""

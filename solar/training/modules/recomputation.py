@@ -1,11 +1,14 @@
 """Activations that the backward pass computes again instead of holding them in memory."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
+
+from solar.training.distributed.sharding import decoder_layers
 
 _ATEN = torch.ops.aten
 HELD = [
@@ -13,6 +16,7 @@ HELD = [
     _ATEN.addmm.default,
     _ATEN.bmm.default,
     _ATEN._grouped_mm.default,
+    _ATEN._scaled_mm.default,
     _ATEN._scaled_dot_product_flash_attention.default,
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     _ATEN._scaled_dot_product_efficient_attention.default,
@@ -22,8 +26,21 @@ HELD = [
 
 
 def recompute_activations(network: PreTrainedModel, selective: bool) -> None:
-    """Hold the inputs of each layer, and with `selective` the results of its matrix products and attention."""
+    """Hold the inputs of each layer, and with `selective` the results of its matrix products and attention.
+
+    The recomputation lies inside the layer's forward pass, so that a compiled layer compiles it, too.
+    """
     options: dict[str, Any] = {"use_reentrant": False}
     if selective:
         options["context_fn"] = partial(create_selective_checkpoint_contexts, HELD)
-    network.activation_checkpointing_enable(options)
+    for layer in decoder_layers(network):
+        layer.forward = _recomputed(layer.forward, options)
+
+
+def _recomputed(forward: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """A closure, since torch.compile runs a `partial` of `checkpoint` without compiling it."""
+
+    def recomputed(*arguments: Any, **keywords: Any) -> Any:
+        return checkpoint(forward, *arguments, **options, **keywords)
+
+    return recomputed

@@ -25,7 +25,8 @@ class LayerWatch:
     def __init__(self, network: PreTrainedModel) -> None:
         self.every_steps: int | None = None
         self.layers = decoder_layers(network)
-        self.twins = twins(getattr(network.config, PROVENANCE_KEY, None) or {})
+        in_few_bits = any(not weight.is_floating_point() for weight in network.parameters())
+        self.twins = [] if in_few_bits else twins(getattr(network.config, PROVENANCE_KEY, None) or {})
         self.measured: dict[str, float] = {}
 
     @contextmanager

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from solar.config.optimizer import OptimizerConfig, OptimizerName
 from solar.config.training import Trainable, TrainConfig
 from solar.errors import StageError
+from solar.training.optim.split_adamw import SplitAdamW
 
 Roles = Callable[[str], str]
 """Name of a parameter -> its role in the growth plan: old, new, seam, embed or norm."""
@@ -84,6 +85,8 @@ def build_optimizers(groups: list[dict[str, Any]], config: OptimizerConfig) -> l
             options: dict[str, Any] = {"momentum": config.betas[0], "adjust_lr_fn": "match_rms_adamw"}
             muon = [torch.optim.Muon(matrices, lr=config.lr, **options)] if matrices else []
             return [*muon, *([torch.optim.AdamW(others, fused=True, **adam)] if others else [])]
+        case _ if config.split_weights:
+            return [SplitAdamW(groups, **adam)]
         case _:
             return [torch.optim.AdamW(groups, fused=True, **adam)]
 

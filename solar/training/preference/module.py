@@ -1,5 +1,6 @@
 """Preference optimization: of two answers to a prompt, the chosen one becomes more likely than under the reference."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,16 @@ from transformers import PreTrainedModel
 from solar.config.preference import REFERENCE_FREE, DpoConfig
 from solar.network.cross_entropy import segment_sums
 from solar.network.head import read_head
-from solar.network.loading import load_network
 from solar.network.microbatch import MicroBatch, from_pairs
 from solar.training.batches.steps import Step, StepDataset
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.modules.step import TrainingModule
 from solar.training.optim.optimizers import Roles
 from solar.training.optim.schedule import Schedule
-from solar.training.preference import reference_pass
 from solar.training.preference.losses import AnswerLogps, preference_loss
 from solar.training.preference.metrics import health
-from solar.training.preference.reference import Key, ReferenceLogps, compute_reference, content_hash
-from solar.training.preference.reference_pass import answer_sums
+from solar.training.preference.reference import Key, ReferenceLogps, compute_reference
+from solar.training.preference.reference_pass import NAME, answer_sums, key_of, load_reference
 
 
 class PreferenceOptimization(TrainingModule):
@@ -67,7 +66,7 @@ class PreferenceOptimization(TrainingModule):
 
     def loss_sum(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         policy_P2 = self.answer_logps(batch)
-        reference_P2 = self._reference_logps(batch).to(policy_P2.device)
+        reference_P2 = self._reference_logps(batch)
         tokens_P2 = segment_sums(torch.ones_like(batch.answers_N), batch.answers_N, policy_P2.numel()).view(-1, 2)
         logps = AnswerLogps(*policy_P2.unbind(1), *reference_P2.unbind(1), *tokens_P2.unbind(1))
         loss_P = preference_loss(logps, self.preference, self.reference_point)
@@ -81,7 +80,10 @@ class PreferenceOptimization(TrainingModule):
     def _reference_logps(self, batch: MicroBatch) -> Tensor:
         assert self.reference is not None, "prepare comes before the first step"
         table = self.reference.train if self.network.training else self.reference.valid
-        return table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+        rows_P2 = table[torch.tensor(batch.sample_ids, dtype=torch.long)]
+        if self.device.type == "cuda":
+            rows_P2 = rows_P2.pin_memory()  # a copy from other memory would wait for the device
+        return rows_P2.to(self.device, non_blocking=True)
 
     def divisor(self, step: Step) -> int:
         return step.rows
@@ -95,13 +97,7 @@ class PreferenceOptimization(TrainingModule):
             self.reference = ReferenceLogps(torch.zeros(len(steps.rows), 2), torch.zeros(len(held_out.rows), 2))
             return
         path = output / "reference.safetensors"
-        key = Key(
-            model=content_hash(self.reference_dir, ("config.json", "*.safetensors")),
-            data=content_hash(self.data_dir, ("*",)),
-            precision=self.config.precision.value,
-            rows=steps.budget.rows,
-            seed=self.config.seed,
-        )
+        key = replace(self._key(), rows=steps.budget.rows, seed=self.config.seed)
         # All ranks take the same way, or some would wait for the others' sums: a shared disk may show a file late.
         (missing,) = self.any_rank([not path.exists()])
         if not missing:
@@ -114,13 +110,17 @@ class PreferenceOptimization(TrainingModule):
             self.reference.save(path, key)
         self.trainer.strategy.barrier()
 
+    def _key(self) -> Key:
+        return key_of(self.reference_dir, self.data_dir, self.config.precision, self.config.adapter.base)
+
     @property
     def _is_policy(self) -> bool:
         """Whether the policy still equals the reference."""
         return self.reference_dir.resolve() == self.model_dir.resolve() and self.steps_done == 0
 
     def _computed(self, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
-        network = None if self._is_policy else load_network(self.reference_dir, self.config.precision).to(self.device)
+        settings = self.config.precision, self.config.adapter.base
+        network = None if self._is_policy else load_reference(self.reference_dir, *settings, self.device)
         return self._compute(network, steps, held_out)
 
     def _loaded(self, logps_dir: Path, steps: StepDataset, held_out: ValidationRows) -> ReferenceLogps:
@@ -129,8 +129,7 @@ class PreferenceOptimization(TrainingModule):
         Where the policy equals the reference, the first step and the held-out pairs are recomputed in training's own
         micro-batches, so that their margins are exactly 0: a matrix product may round a row by its neighbours.
         """
-        key = reference_pass.key_of(self.reference_dir, self.data_dir, self.config.precision)
-        values = ReferenceLogps.load(logps_dir / reference_pass.NAME, key)
+        values = ReferenceLogps.load(logps_dir / NAME, self._key())
         if self._is_policy:
             own = self._compute(None, steps, held_out, first_steps=1)
             values.train = torch.where(own.train != 0, own.train, values.train)
@@ -154,8 +153,6 @@ class PreferenceOptimization(TrainingModule):
             return self.summed(values.to(self.device)).cpu()
 
         self.network.eval()
-        if network is not None:
-            network.eval()
         values = compute_reference(logps, steps, held_out, over_ranks, first_steps)
         self.network.train()
         return values

@@ -1,15 +1,15 @@
 """The reference pass: log-probabilities of every pair of a data set under a frozen model, on one or more devices."""
 
-import os
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from solar.config.preference import ReferenceLogpsConfig
 from solar.config.root import TrainerConfig
-from solar.config.training import Precision
+from solar.config.training import FrozenBase, Precision
 from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError, Interrupted
 from solar.network.cross_entropy import segment_sums
@@ -17,16 +17,29 @@ from solar.network.decoder import Decoder
 from solar.network.head import Head, read_head
 from solar.network.loading import load_network
 from solar.network.microbatch import MicroBatch
+from solar.network.quantised.base import quantise
 from solar.training.interrupt import StopRequest, listening
+from solar.training.memory import own_device
 from solar.training.preference.reference import AnswerLogps, Key, ReferenceLogps, compute_table, content_hash
 
 NAME = "logps.safetensors"
 
 
-def key_of(model_dir: Path, data_dir: Path, precision: Precision) -> Key:
+def key_of(model_dir: Path, data_dir: Path, precision: Precision, base: FrozenBase | None = None) -> Key:
     """What the values depend on; the data's tokens include template and lengths."""
     model = content_hash(model_dir, ("config.json", "*.safetensors"))
-    return Key(model=model, data=content_hash(data_dir, ("*",)), precision=precision.value)
+    formats = precision.value if base is None else f"{precision} with a base in {base}"
+    return Key(model=model, data=content_hash(data_dir, ("*",)), precision=formats)
+
+
+def load_reference(
+    model_dir: Path, precision: Precision, base: FrozenBase | None, device: torch.device
+) -> PreTrainedModel:
+    """The frozen model on `device`, rounded as the base of the training that is held to its log-probabilities."""
+    network = load_network(model_dir, precision)
+    if base is not None:
+        quantise(network, base, precision, device)
+    return network.to(device).eval()
 
 
 def reference_pass(
@@ -50,7 +63,7 @@ def reference_pass(
             if world_size > 1:
                 dist.destroy_process_group()
         if rank == 0:
-            ReferenceLogps(*tables).save(output / NAME, key_of(model_dir, data_dir, config.precision))
+            ReferenceLogps(*tables).save(output / NAME, key_of(model_dir, data_dir, config.precision, config.base))
     return sum(map(len, tables))
 
 
@@ -58,9 +71,8 @@ def _answer_logps(
     config: ReferenceLogpsConfig, model_dir: Path, trainer: TrainerConfig, stop: StopRequest
 ) -> AnswerLogps:
     """The frozen model on this process's device, as a function of a micro-batch."""
-    index = f":{os.environ.get('LOCAL_RANK', '0')}" if trainer.device_type == "cuda" else ""
-    device = torch.device(trainer.device_type + index)
-    network = load_network(model_dir, config.precision).to(device).eval()
+    device = own_device(trainer.device_type)
+    network = load_reference(model_dir, config.precision, config.base, device)
     decoder = Decoder(network)
 
     def logps(batch: MicroBatch) -> Tensor:
