@@ -154,6 +154,7 @@ def test_bfloat16_rounds_half_to_even_and_keeps_what_is_not_a_number():
 
 
 def test_weights_in_a_pickle_are_never_read(tmp_path):
+    """T-E2."""
     source = mistral(tmp_path / "source")
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(b"\x80")

@@ -38,6 +38,7 @@ def _interrupted(root: Path, number: signal.Signals, overrides: list[str]) -> in
 def test_interrupted_training_goes_on_to_the_same_weights(
     number: signal.Signals, code: int, finished: Path, run: Run, tmp_path: Path
 ) -> None:
+    """T-A1, T-A7."""
     steps = ["trainer.checkpoint_every_seconds=0.1", "until=base"]
     assert _interrupted(tmp_path, number, steps) == code
     done = run(tmp_path, *steps)

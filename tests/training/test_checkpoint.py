@@ -343,6 +343,7 @@ def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_one(tmp_path):
+    """T-A4."""
     for step in (1, 2, 5):
         _save(tmp_path, step)
     _cut(checkpoint_path(tmp_path, 5) / TENSORS)

@@ -1,4 +1,4 @@
-"""T-A1, T-A11. A real signal at any step, or between two micro-batches of a step, in every kind of training."""
+"""T-A1. A real signal at any step, or between two micro-batches of a step, in every kind of training."""
 
 import hashlib
 import json
@@ -110,6 +110,7 @@ STOPS = {
     "where", [pytest.param(where, marks=[pytest.mark.slow] * (n != 1)) for n, where in enumerate(STOPS)]
 )
 def test_one_stop_changes_no_byte_and_no_row(folder, straight, kind, where):
+    """T-A11."""
     name = f"{kind}-{where.replace(' ', '-')}"
     assert (_run(folder, kind, name, STOPS[where]), _left(folder / name)) == straight[kind]
 
