@@ -30,7 +30,16 @@ from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.environment import prepare_run
 from solar.errors import ConfigError, Interrupted, SolarError, printable_line
-from solar.explain import KNOWN, below_null, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
+from solar.explain import (
+    KNOWN,
+    below_null,
+    explain,
+    is_group,
+    refuse_functions,
+    refuse_null_groups,
+    unreadable,
+    word_below_a_list,
+)
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
@@ -137,6 +146,7 @@ def main() -> None:
     redact_tracebacks()
     warnings.formatwarning = warning
     register()
+    refuse_functions()
     with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()

@@ -63,11 +63,12 @@ def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
 
 def below_null(error: Exception) -> str | None:
     """The line for `decontaminate.ngram=13` where `decontaminate` is null, which OmegaConf refuses by an assertion."""
-    if not str(error).startswith("Unexpected type for root: NoneType"):
+    if not str(error).startswith(("Unexpected type for root: NoneType", "Unexpected type: None")):
         return None
-    updates = [frame.f_locals["key"] for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "update"]
-    parent, _, name = str(updates[-1]).rpartition(".")
-    return f"{updates[-1]}: {parent} is null, expected keys with values; give all of them, as {parent}={{{name}: ...}}"
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name in ("update", "select_value")]
+    key = next(str(frame.f_locals["key"]) for frame in frames if "key" in frame.f_locals)
+    parent, _, name = key.rpartition(".")
+    return f"{key}: {parent} is null, expected keys with values; give all of them, as {parent}={{{name}: ...}}"
 
 
 def _keys(parent: str, arguments: Sequence[str], conf: Path) -> list[str] | None:
