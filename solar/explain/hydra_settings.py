@@ -32,7 +32,7 @@ def refuse_functions() -> None:
 
 
 def _load_without_functions(*arguments: Any, **keywords: Any) -> DictConfig:
-    composed = _load(*arguments, **keywords)
+    composed: DictConfig = _load(*arguments, **keywords)
     for line in functions_named(composed):
         raise ConfigError(line)
     return composed

@@ -16,7 +16,19 @@ from solar.errors import ConfigError
 from solar.explain.hydra_settings import functions_named
 from solar.run import conf_folder
 
-TARGETS = ["os.system", "os.popen", "os.execv", "os.spawnv", "os.remove", "os.rename", "os.mkdir", "os.symlink", "os.chmod", "os.putenv", "os.kill", "posix.system", "subprocess.run", "subprocess.call", "subprocess.Popen", "subprocess.check_output", "subprocess.getoutput", "builtins.eval", "builtins.exec", "builtins.open", "builtins.compile", "builtins.__import__", "builtins.getattr", "builtins.print", "pickle.loads", "pickle.load", "marshal.loads", "shelve.open", "torch.load", "torch.hub.load", "torch.classes.load_library", "torch.ops.load_library", "numpy.load", "joblib.load", "yaml.load", "yaml.unsafe_load", "importlib.import_module", "importlib.reload", "runpy.run_path", "runpy.run_module", "code.interact", "pdb.run", "timeit.timeit", "cProfile.run", "trace.Trace", "functools.partial", "functools.reduce", "operator.methodcaller", "operator.attrgetter", "shutil.rmtree", "shutil.move", "ctypes.CDLL", "socket.create_connection", "urllib.request.urlopen", "webbrowser.open", "smtplib.SMTP", "http.server.test", "planted.Planted", "planted.sub.call", "hydra.utils.instantiate", "hydra.utils.call", "solar.run.main", "transformers.AutoModel.from_pretrained", "logging.config.fileConfig", "multiprocessing.Process", "antigravity.geohash"]
+TARGETS = [
+    *("os.system", "os.popen", "os.execv", "os.spawnv", "os.remove", "os.rename", "os.mkdir", "os.symlink", "os.chmod"),
+    *("os.putenv", "os.kill", "posix.system", "subprocess.run", "subprocess.call", "subprocess.Popen"),
+    *("subprocess.check_output", "subprocess.getoutput", "builtins.eval", "builtins.exec", "builtins.open"),
+    *("builtins.compile", "builtins.__import__", "builtins.getattr", "builtins.print", "pickle.loads", "pickle.load"),
+    *("marshal.loads", "shelve.open", "torch.load", "torch.hub.load", "torch.classes.load_library", "numpy.load"),
+    *("joblib.load", "yaml.load", "yaml.unsafe_load", "importlib.import_module", "importlib.reload", "runpy.run_path"),
+    *("runpy.run_module", "code.interact", "pdb.run", "timeit.timeit", "cProfile.run", "trace.Trace"),
+    *("functools.partial", "functools.reduce", "operator.methodcaller", "operator.attrgetter", "shutil.rmtree"),
+    *("shutil.move", "ctypes.CDLL", "socket.create_connection", "urllib.request.urlopen", "webbrowser.open"),
+    *("smtplib.SMTP", "http.server.test", "planted.Planted", "hydra.utils.instantiate", "hydra.utils.call"),
+    *("solar.run.main", "transformers.AutoModel.from_pretrained", "logging.config.fileConfig", "antigravity.geohash"),
+]
 IN_STAGES = [
     "_target_",
     "trainer._target_",

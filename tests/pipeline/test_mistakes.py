@@ -62,6 +62,8 @@ MISTAKES = {
     "stages.sft.seed=${oc.env:NOT_SET_ANYWHERE}": "stages.sft.seed: KeyError raised while resolving interpolation",
     "seed=${seed}": "seed: Recursive interpolation detected",
     "stages.sft.duration=???": "stages.sft.duration: not set, expected a value; give it as stages.sft.duration=...",
+    "stages.merge.models=[{a: 1}]": "stages.merge.models.0: found keys with values, expected a word",
+    "stages.dpo_a.optimizer.betas=[[1],1]": "stages.dpo_a.optimizer.betas.0: found a list, expected a number",
     "stages.pretrain_data.decontaminate.ngram=5": "stages.pretrain_data.decontaminate is null, expected",
     "trainer.micro_batch_size=3": "is no multiple of micro-batches of 3; set trainer.micro_batch_sizes.",
     "stages.dpo_a.optimizer.betas.3=1": "stages.dpo_a.optimizer.betas.3: the list has no such entry",
