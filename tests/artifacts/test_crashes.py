@@ -30,7 +30,7 @@ def _build(root: Path) -> Artifact:
 
 
 def test_a_kill_at_any_moment_of_building_is_cleared_up_by_the_next_run(tmp_path: Path) -> None:
-    """T-A3, for the store."""
+    """T-F3, T-A3, for the store."""
     call = 0
     while True:
         root = tmp_path / str(call)

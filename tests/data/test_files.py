@@ -245,6 +245,7 @@ def test_what_is_not_there_or_not_known_is_named(tmp_path):
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch):
+    """T-E11."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     source = SourceConfig(hub="no-such/thing", revision="0" * 40, format=Format.text)

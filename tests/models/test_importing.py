@@ -239,6 +239,7 @@ def test_a_source_that_is_not_there_is_told_with_its_key(tmp_path, settings, say
 
 
 def test_a_hub_model_comes_from_the_cache_at_its_commit_without_a_network(tmp_path, monkeypatch):
+    """T-E11."""
     import huggingface_hub.constants as constants
 
     commit = "a" * 40
