@@ -10,6 +10,7 @@ from solar.training.interrupt import listening
 
 
 def test_a_signal_interrupts_at_once_and_the_handlers_return() -> None:
+    """T-A7."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM"), Stop().listening():
         signal.raise_signal(signal.SIGTERM)

@@ -37,7 +37,7 @@ def titles() -> dict[str, str]:
     return {letter: section["title"] for letter, section in content.items()}
 
 
-def tests_by_id() -> dict[str, list[tuple[Path, str]]]:
+def held_by() -> dict[str, list[tuple[Path, str]]]:
     """Id -> file and name of each test whose docstring, or whose module's docstring, carries the id."""
     found = defaultdict(list)
     for path in sorted(TESTS.rglob("test_*.py")):
@@ -52,7 +52,7 @@ def tests_by_id() -> dict[str, list[tuple[Path, str]]]:
 
 def page() -> str:
     """The whole page."""
-    parts, tests = [_HEAD], tests_by_id()
+    parts, tests = [_HEAD], held_by()
     for letter, title in titles().items():
         rows = ["| id | promise | held by |", "| --- | --- | --- |"]
         for identity, (text, given) in promises().items():

@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from .document import page, promises, tests_by_id
+from .document import held_by, page, promises
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 def test_every_promise_has_a_test() -> None:
-    tests = tests_by_id()
+    tests = held_by()
     assert [identity for identity, (_, given) in promises().items() if given and not tests[identity]] == []
 
 
 def test_no_test_carries_an_id_that_promises_nothing() -> None:
     known = {identity for identity, (_, given) in promises().items() if given}
-    assert set(tests_by_id()) - known == set()
+    assert set(held_by()) - known == set()
 
 
 def test_the_page_is_written_from_the_tests() -> None:
