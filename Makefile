@@ -81,8 +81,9 @@ WHEELS ?= wheels
 wheels: ## Fetch what a machine with a GPU and no network may lack, for this Python and system, into WHEELS
 	@$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEELS) --requirement benchmarks/wheels.txt
 
-docs: $(READY) ## Write docs/configuration.md from the dataclasses
+docs: $(READY) ## Write docs/configuration.md from the dataclasses and docs/reliability.md from the tests
 	@$(BIN)/python -m solar.config.document > docs/configuration.md && echo "wrote docs/configuration.md"
+	@$(BIN)/python -m tests.reliability.document > docs/reliability.md && echo "wrote docs/reliability.md"
 
 clean: ## Remove the virtual environment and caches; outputs stay
 	@rm -rf $(VENV) $(RIVALS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,7 +30,16 @@ from solar.engine.progress import Progress
 from solar.engine.record import open_run
 from solar.environment import prepare_run
 from solar.errors import ConfigError, Interrupted, SolarError, printable_line
-from solar.explain import KNOWN, explain, is_group, refuse_null_groups, unreadable, word_below_a_list
+from solar.explain import (
+    KNOWN,
+    below_null,
+    explain,
+    is_group,
+    refuse_functions,
+    refuse_null_groups,
+    unreadable,
+    word_below_a_list,
+)
 from solar.plan.checks.check import check
 from solar.plan.expansion.expand import expand
 from solar.plan.plan import make_plan
@@ -137,6 +146,7 @@ def main() -> None:
     redact_tracebacks()
     warnings.formatwarning = warning
     register()
+    refuse_functions()
     with one_line_errors(arguments):
         refuse_null_groups(arguments, conf_folder())
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)()
@@ -158,8 +168,8 @@ def one_line_errors(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(_print_error("stopped by the keyboard; the same command goes on", 130))
     except KNOWN as error:
         sys.exit(_print_error(explain(error, arguments, conf_folder()), 1))
-    except (ValueError, yaml.YAMLError) as error:
-        line = unreadable(error, arguments) or word_below_a_list(error, arguments)
+    except (ValueError, AssertionError, yaml.YAMLError) as error:
+        line = unreadable(error, arguments) or word_below_a_list(error, arguments) or below_null(error)
         if line is None:
             raise
         sys.exit(_print_error(line, 1))

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from solar import __version__
-from solar.artifacts.atomic import write_atomically
+from solar.artifacts.atomic import flush, write_atomically
 from solar.artifacts.listing import files_below
 from solar.errors import ArtifactError, one_line
 from solar.weights.digest import Stamp, plain_sha256, read_plain
@@ -91,7 +91,7 @@ def _problem(manifest: Manifest, content: dict[str, Any]) -> str | None:
 def describe_files(
     folder: Path, leave_out: Sequence[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Stamp, str]]]:
-    """Size and hash of every file below a folder, each flushed to the disk, except the top-level names `leave_out`.
+    """Size and hash of every file below a folder, flushed to the disk, except the top-level names `leave_out`.
 
     Also the stamp and hash of each file as it was read. Raises `ArtifactError` for a link, a pipe or a device.
     """
@@ -99,6 +99,8 @@ def describe_files(
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
         hashes = threads.map(lambda name: plain_sha256(folder / name, flush=True), names)
         read = dict(zip(names, hashes, strict=True))
+    for place in {parent for name in names for parent in PurePosixPath(name).parents}:
+        flush(folder / place)  # in a folder that is not flushed, a file may have lost its name after a power cut
     return {name: {"size": stamp[2], "sha256": sha256} for name, (stamp, sha256) in read.items()}, read
 
 

@@ -94,6 +94,7 @@ class Store:
             refuse_unreal_folder(partial)
             _refuse_others_files(partial)
             claim.claim(partial)
+        flush(self.root)  # else a power cut may take the folder with all its checkpoints
         if resumable(partial):
             try:
                 files_below(partial, (CHECKPOINTS, claim.NAME))  # refuses links that training would write through

@@ -1,13 +1,13 @@
 """The whole configuration: `stages` decides what is computed and is hashed; all else decides how and where."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from solar.config.base import StageConfig
 from solar.config.links import expand_home
@@ -16,6 +16,7 @@ from solar.errors import ConfigError
 
 DEVICE_TYPES = {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}
 """Accelerator -> torch's name for devices of that type."""
+_PLAIN = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 _MOST_PROCESSES = 1024
 """Threads or workers; far more make torch or the system crash."""
 _PROCESSES_BESIDE_A_GPU = 2
@@ -226,6 +227,8 @@ def typed(composed: DictConfig) -> SolarConfig:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError(*(f"{key}: not set, expected a value; give it as {key}=..." for key in missing))
+    if nested := list(_nested(composed)):
+        raise ConfigError(*nested)
     config = OmegaConf.to_object(composed)
     if not isinstance(config, SolarConfig):
         raise ConfigError(
@@ -240,6 +243,20 @@ def typed(composed: DictConfig) -> SolarConfig:
     expand_home(config.stages)
     config.paths.root = str(Path(config.paths.root).expanduser()) if config.paths.root else ""
     return config
+
+
+def _nested(node: DictConfig | ListConfig) -> Iterator[str]:
+    """Lists and mappings in a list of plain values, such as `models: [{a: b}]`, which OmegaConf lets pass."""
+    keys: Iterable[Any] = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    for key in keys:
+        child = node._get_node(key)
+        if not isinstance(child, DictConfig | ListConfig) or child._is_none() or child._is_interpolation():
+            continue
+        if isinstance(node, ListConfig) and node._metadata.element_type in _PLAIN:
+            found = "a list" if isinstance(child, ListConfig) else "keys with values"
+            yield f"{node._get_full_key(None)}.{key}: found {found}, expected {_PLAIN[node._metadata.element_type]}"
+        else:
+            yield from _nested(child)
 
 
 def _unknown(composed: Any, known: Any, prefix: str = "") -> Iterator[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -58,6 +59,16 @@ def word_below_a_list(error: Exception, arguments: Sequence[str]) -> str | None:
         if literal and literal[1] in key.split("."):
             return f"{key}: found '{literal[1]}' below a list, expected the number of an entry"
     return None
+
+
+def below_null(error: Exception) -> str | None:
+    """The line for `decontaminate.ngram=13` where `decontaminate` is null, which OmegaConf refuses by an assertion."""
+    if not str(error).startswith(("Unexpected type for root: NoneType", "Unexpected type: None")):
+        return None
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name in ("update", "select_value")]
+    key = next(str(frame.f_locals["key"]) for frame in frames if "key" in frame.f_locals)
+    parent, _, name = key.rpartition(".")
+    return f"{key}: {parent} is null, expected keys with values; give all of them, as {parent}={{{name}: ...}}"
 
 
 def _keys(parent: str, arguments: Sequence[str], conf: Path) -> list[str] | None:

@@ -77,6 +77,7 @@ def train(
         "skipped_steps": float(module.guard.skipped),
         "rollbacks": float(module.guard.rollbacks),
         "tokens_per_second": recorder.session_tokens / max(1e-9, recorder.stopwatch.seconds),
+        "threads": torch.get_num_threads(),  # another number adds up in another order
     }
     metrics |= {} if peak is None else {"peak_memory_bytes": float(peak)}
     if (form := module.config.adapter.base) is not None:

@@ -1,67 +1,41 @@
 """A kill at any call into the system leaves a whole artifact or none, and nothing that the next run does not clear."""
 
-import os
-import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from solar.artifacts.atomic import write_atomically
-from solar.artifacts.claim import NAME
 from solar.artifacts.known import FILE, Known
 from solar.artifacts.manifest import Manifest
 from solar.artifacts.store import Artifact, Store
 from solar.artifacts.tidy import remove_dead_attempts
-from tests.faults.power_loss import power_may_fail
+from tests.faults.crashes import killed_at
+from tests.faults.power_loss import Lost, cut_at
 
 ID = "0" * 12
-CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "open", "fsync", "link", "write")
 
 
 def _build(root: Path) -> Artifact:
     store = Store(root / "artifacts", Known.load(root))
     remove_dead_attempts(store)
     if (found := store.find("sft", ID)) is None:
-        partial = store.begin("sft", ID)
-        (partial / "model").mkdir(exist_ok=True)
-        (partial / "checkpoints").mkdir(exist_ok=True)
-        (partial / "checkpoints" / "written").touch()
+        folder = store.begin("sft", ID)
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints" / "written").touch()
         (store.partial("sft", ID) / "model" / "weights").write_text("w")
         found = store.publish(Manifest("sft", "sft", ID, 1, {}, {}, {}, {}, {}, 0.1))
     store.verify(found, "sft")
     return found
 
 
-def _killed_at(call: int, root: Path) -> bool:
-    """Build in a child that is killed right before its `call`-th call into the system."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def counted(function):
-            def wrapper(*arguments, **keywords):
-                nonlocal count
-                if count == call:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
-                return function(*arguments, **keywords)
-
-            return wrapper
-
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        _build(root)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
 def test_a_kill_at_any_moment_of_building_is_cleared_up_by_the_next_run(tmp_path: Path) -> None:
-    """T-A3, for the store."""
+    """T-F3, T-A3, for the store."""
     call = 0
     while True:
         root = tmp_path / str(call)
         root.mkdir()
-        killed = _killed_at(call, root)
+        killed = killed_at(call, partial(_build, root))
         folder = root / "artifacts" / f"sft-{ID}"
         if folder.exists():
             assert (folder / "manifest.json").exists() and (folder / "model" / "weights").read_text() == "w"
@@ -78,18 +52,26 @@ def test_a_kill_at_any_moment_of_building_is_cleared_up_by_the_next_run(tmp_path
     assert call > 15
 
 
-def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T-A3, where the power fails: the old file stays, or the new one is whole."""
-    with power_may_fail(monkeypatch) as lost:
-        write_atomically(tmp_path / "a.json", "old")
-        write_atomically(tmp_path / "a.json", "new")
-    assert (tmp_path / "a.json").read_text() == "new" and lost == []
+@pytest.mark.parametrize("lost", Lost)
+def test_a_power_cut_at_any_moment_of_building_leaves_a_whole_artifact_or_none(tmp_path: Path, lost: Lost) -> None:
+    """T-A3, for the store: what was not synced is gone."""
+    call, cut = 0, True
+    while cut:
+        root, after = tmp_path / f"{call}", tmp_path / f"{call}-after"
+        (root / "artifacts").mkdir(parents=True)
+        cut = cut_at(call, partial(_build, root), root, after, lost)
+        store = Store(after / "artifacts")
+        if (found := store.find("sft", ID)) is not None:
+            store.verify(found, "sft")
+        assert found is not None or cut, "it was published, and is gone"
+        assert (_build(after).path / "model" / "weights").read_text() == "w"
+        call += 1
+    assert call > 15
 
 
-def test_every_file_of_an_artifact_is_on_the_disk_before_the_artifact_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """T-A3, where the power fails. Claim and checkpoints are gone from what is published."""
-    with power_may_fail(monkeypatch, leave_out=frozenset({NAME, "checkpoints"})) as lost:
-        _build(tmp_path)
-    assert lost == []
+def test_a_claimed_folder_outlives_a_power_cut(tmp_path: Path) -> None:
+    """T-A3: so that checkpoints which are saved in it do, too."""
+    root, after = tmp_path / "root", tmp_path / "after"
+    root.mkdir()
+    assert not cut_at(1000, partial(Store(root).begin, "sft", ID), root, after, Lost.everything)
+    assert (after / f"sft-{ID}.partial").is_dir()

@@ -47,6 +47,7 @@ def _partial(store: Store) -> Path:
 
 
 def test_a_partial_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, precious: Path) -> None:
+    """T-E10."""
     store = Store(tmp_path / "artifacts")
     store.root.mkdir()
     (store.root / f"sft-{ID}.partial").symlink_to(precious)
@@ -76,6 +77,7 @@ def test_a_partial_folder_with_files_that_solar_did_not_make_is_refused_and_kept
 
 @pytest.mark.parametrize("name", ["model", "checkpoints", "logs"])
 def test_a_link_in_a_killed_attempt_is_removed_without_its_target(tmp_path: Path, precious: Path, name: str) -> None:
+    """T-E10."""
     store = Store(tmp_path / "artifacts")
     partial = _partial(store)
     (partial / name).symlink_to(precious)
@@ -139,6 +141,7 @@ def test_what_a_stage_leaves_must_be_plain_files(tmp_path: Path, precious: Path,
 
 
 def test_a_file_is_replaced_without_writing_through_a_planted_link(tmp_path: Path, precious: Path) -> None:
+    """T-E10."""
     (tmp_path / "a.json").symlink_to(precious / "thesis")
     (tmp_path / f".a.json.{os.getpid()}").symlink_to(precious / "thesis")
     write_atomically(tmp_path / "a.json", "{}")

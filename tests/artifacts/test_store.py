@@ -197,6 +197,7 @@ def test_a_folder_claimed_on_another_machine_is_left_alone(tmp_path: Path) -> No
 
 
 def test_somebody_faster_wins_and_nothing_is_lost(tmp_path: Path) -> None:
+    """T-F2."""
     store = Store(tmp_path)
     partial = store.begin("sft", "0" * 12)
     (partial / "slow").write_text("slow")

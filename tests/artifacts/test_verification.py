@@ -62,6 +62,7 @@ def _verified(store: Store) -> None:
 def test_a_flipped_byte_of_the_same_size_is_refused_by_stage_and_file(
     tmp_path: Path, name: str, remember: bool
 ) -> None:
+    """T-C7."""
     folder = _publish(_store(tmp_path)).path
     _flip(folder / name)
     with pytest.raises(ArtifactError, match=rf"^sft: .*{name}: its content was changed .*; delete .* to make it again"):

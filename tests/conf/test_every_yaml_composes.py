@@ -45,12 +45,14 @@ def _experiments() -> list[str]:
 
 @pytest.mark.parametrize("experiment", _experiments())
 def test_experiment_composes_and_has_no_problems(experiment: str) -> None:
+    """T-D4."""
     composed = _compose(f"+experiment={experiment}", *TOLD.get(experiment, []))
     check(typed(composed))
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in MOUNTS], ids=str)
 def test_group_file_composes_where_it_is_mounted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-D4."""
     monkeypatch.setenv("SCRATCH", "scratch")
     group, name = path.parts[0], "/".join(path.parts[1:])
     # Optimizers and schedules replace those of a stage that is there.
@@ -64,10 +66,12 @@ def test_group_file_composes_where_it_is_mounted(path: Path, monkeypatch: pytest
 
 
 def test_no_file_is_left_out() -> None:
+    """T-D4."""
     tested = [path for path in FILES if path.parts[0] in MOUNTS or path.parts[0] == "experiment"]
     assert set(FILES) - set(tested) == {Path("config")}
 
 
 def test_no_file_can_run_code() -> None:
+    """T-E6."""
     for path in CONF.rglob("*.yaml"):
         assert "_target_" not in path.read_text(encoding="utf-8"), path

@@ -61,6 +61,7 @@ def test_the_overlapped_set_is_named():
 
 
 def test_real_evaluation_questions_are_found_in_a_corpus_and_nothing_else_is(gsm8k, topics):
+    """T-C9."""
     questions = [json.loads(line)["question"] for line in gsm8k.read_text(encoding="utf-8").splitlines()[:500]]
     index = NgramIndex((("gsm8k", [question]) for question in questions), 13)
     assert not [topic for topic in topics if index.overlap(topic)]
@@ -166,6 +167,7 @@ def test_contaminated_and_repeated_samples_are_counted_and_kept_for_review(prepa
 
 
 def test_the_stage_takes_evaluation_sets_from_stages_and_tells_shares_and_rates(tmp_path, tokenizers, topics):
+    """T-C9."""
     for name, rows in {"exam": [{"text": topics[0]}], "corpus": [{"text": text} for text in topics[:12]]}.items():
         (tmp_path / name).mkdir()
         write_rows(tmp_path / name / "rows.jsonl", rows)

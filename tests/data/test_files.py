@@ -81,6 +81,7 @@ def _verdict(row) -> str:
 
 @pytest.mark.parametrize(("line", "verdict"), LINES, ids=[str(number) for number in range(len(LINES))])
 def test_each_kind_of_line_has_its_verdict_and_its_neighbours_are_read(tmp_path, line, verdict):
+    """T-C1."""
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b"\n".join([GOOD, line, GOOD]) + b"\n")
     found = list(read(file))
@@ -95,6 +96,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
 
 
 def test_a_huge_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
+    """T-C2."""
     monkeypatch.setattr("solar.data.read.lines.MAX_LINE_BYTES", 1000)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + b'\n{"text": "' + b"a" * 5000 + b'"}\n' + GOOD + b"\n")
@@ -170,6 +172,7 @@ def test_a_parquet_file_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.jsonl.zst"])
 def test_a_bomb_is_refused(tmp_path, name, monkeypatch):
+    """T-C2."""
     monkeypatch.setattr(unpack, "ALWAYS_ALLOWED_BYTES", 2**20)
     content = GOOD + b"\n" + b" " * 2**26
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else _zst(content))
@@ -242,6 +245,7 @@ def test_what_is_not_there_or_not_known_is_named(tmp_path):
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch):
+    """T-E11."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     source = SourceConfig(hub="no-such/thing", revision="0" * 40, format=Format.text)

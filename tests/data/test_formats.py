@@ -172,6 +172,7 @@ def test_conversations_that_cannot_be_used_say_why(format, row, reason):
     ],
 )
 def test_pairs_that_cannot_be_used_say_why(row, reason):
+    """T-C10."""
     with pytest.raises(BadRow) as caught:
         Reader(Format.preference, {}).pair(row)
     assert caught.value.reason == reason

@@ -183,6 +183,7 @@ def test_calls_are_trained_and_results_are_not(tokenizers, arguments, form):
 
 
 def test_a_call_cannot_forge_special_tokens(qwen):
+    """T-C5."""
     call = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "<|im_end|>"}}}
     with pytest.raises(BadRow, match="hold the text of a special token"):
         parts(qwen, {"messages": [USER, {**ANSWER, "tool_calls": [call]}]})

@@ -36,6 +36,7 @@ lengths = st.lists(st.lists(st.integers(1, 50), min_size=3, max_size=60), min_si
 @given(lengths, st.integers(0, 5))
 @settings(deadline=None, max_examples=25)
 def test_every_row_occurs_exactly_once_an_epoch(tokens, seed):
+    """T-C8."""
     places, row_tokens = _places(*tokens)
     order = Order(Mixture(_by_size(places)), places, row_tokens, seed)
     rows = len(row_tokens)
@@ -47,7 +48,7 @@ def test_every_row_occurs_exactly_once_an_epoch(tokens, seed):
 @given(lengths, st.integers(0, 3), st.lists(st.integers(1, 300), min_size=1, max_size=6), st.data())
 @settings(deadline=None, max_examples=25)
 def test_any_way_of_asking_gives_the_same_rows(tokens, seed, counts, data):
-    """Workers, ranks and restarts ask for different stretches; the stream does not notice."""
+    """T-C8. Workers, ranks and restarts ask for different stretches; the stream does not notice."""
     places, row_tokens = _places(*tokens)
     weights = {name: data.draw(st.floats(0.01, 1)) for name in places}
     whole = Order(Mixture(weights), places, row_tokens, seed).rows(0, sum(counts))

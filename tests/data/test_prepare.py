@@ -39,7 +39,7 @@ def _texts(found, split="train") -> list[str]:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path, tokenizers):
-    """The same program on 8 MB and on 240 MB of text: fifteen times the input may cost a few MB of index."""
+    """T-C2. The same program on 8 MB and on 240 MB of text: fifteen times the input may cost a few MB of index."""
     program = """
 import sys
 from conftest import peak_mib
@@ -105,6 +105,7 @@ def test_the_same_rows_give_the_same_bytes(prepared, topics):
 
 
 def test_a_sample_stays_in_its_split_when_others_are_added(prepared, topics):
+    """T-C9."""
     rows = [{"text": text[:200]} for text in topics]
     few, many = prepared(rows[:60], held_out_fraction=0.3), prepared(rows, held_out_fraction=0.3)
     assert set(_texts(few, "valid")) == set(_texts(many, "valid")) & set(_texts(few) + _texts(few, "valid"))
@@ -131,7 +132,7 @@ def test_a_split_column_decides(prepared):
 
 
 def test_every_sample_is_seen_once_an_epoch_whatever_the_workers(prepared):
-    """Samples carry their number in their text; it is read back from batches that two workers loaded."""
+    """T-C8. Samples carry their number in their text; it is read back from batches that two workers loaded."""
     found = prepared([{"text": f"sample {n}"} for n in range(150)], packing=Packing.best_fit, sequence_length=48)
     data = TokenDataset(found.folder, "train")
     order = Order.of(data, seed=3)
@@ -148,6 +149,7 @@ def test_every_sample_is_seen_once_an_epoch_whatever_the_workers(prepared):
 
 
 def test_an_error_names_file_and_line_and_the_way_out(prepared, tmp_path):
+    """T-C1."""
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "good"}\n{"text": 5}\n')
     with pytest.raises(DataError, match=r"bad.jsonl:2: `text` is int '5', expected text; .*on_error: skip"):
@@ -155,6 +157,7 @@ def test_an_error_names_file_and_line_and_the_way_out(prepared, tmp_path):
 
 
 def test_skipped_rows_are_counted_by_reason_with_examples(prepared, tmp_path):
+    """T-C1."""
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "good"}\n{"text": 5}\n{"text"\n{"text": ""}\n{"text": null}\n{"text": "fine"}\n')
     found = prepared(file, on_error=OnError["skip"])
@@ -200,6 +203,7 @@ def test_every_row_that_is_read_is_a_sample_or_left_out_for_one_reason(prepared,
 
 
 def test_too_many_bad_rows_stop_the_run(prepared, tmp_path):
+    """T-C1."""
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "good"}\n' + "nonsense\n" * 20)
     with pytest.raises(DataError, match=r"bad.jsonl:7: .*more than 5 bad rows \(max_bad_rows\)"):
@@ -208,6 +212,7 @@ def test_too_many_bad_rows_stop_the_run(prepared, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_an_empty_file_is_refused(prepared, tmp_path, content):
+    """T-C3."""
     file = tmp_path / "empty.jsonl"
     file.write_text(content)
     with pytest.raises(DataError, match=r"sources\.rows: no training sample in its 0 rows"):
@@ -215,6 +220,7 @@ def test_an_empty_file_is_refused(prepared, tmp_path, content):
 
 
 def test_a_source_that_filters_leave_empty_says_what_left_it_out(prepared, tmp_path):
+    """T-C3."""
     file = write_rows(tmp_path / "a.jsonl", [{"text": "x", "type": "GSM"}] * 3)
     source = SourceConfig(path=str(file), format=Format.text, keep={"type": "MATH_"})
     with pytest.raises(DataError, match=r"sources.a: no training sample in its 3 rows \(left out: 3 not_kept\)"):
@@ -365,6 +371,7 @@ def test_an_answer_that_was_cut_off_entirely_is_dropped_and_counted(prepared):
 
 
 def test_when_every_answer_is_cut_off_the_run_stops_before_training(prepared):
+    """T-C3."""
     long = {"messages": [{"role": "user", "content": "why " * 200}, {"role": "assistant", "content": "So."}]}
     with pytest.raises(DataError, match=r"no training sample in its 1 rows \(left out: 1 no_trained_token\)"):
         _instruct(prepared, [long])
@@ -435,6 +442,7 @@ def test_never_is_only_one_answer_cut(prepared):
 
 
 def test_pairs_that_say_nothing_are_dropped_not_refused(prepared):
+    """T-C10."""
     rows = [
         {"prompt": "Q", "chosen": "same", "rejected": "same "},
         {"prompt": "Q", "chosen": "", "rejected": "bad"},
@@ -446,6 +454,7 @@ def test_pairs_that_say_nothing_are_dropped_not_refused(prepared):
 
 @pytest.mark.parametrize("name", ["tokens-00000.bin", "documents.bin", "pieces.bin", "rows.bin", "row_tokens.bin"])
 def test_damaged_arrays_are_refused(prepared, topics, name):
+    """T-C7."""
     found = prepared([{"text": text} for text in topics[:5]])
     path = found.folder / "train" / name
     path.write_bytes(path.read_bytes()[:-3])
@@ -510,6 +519,7 @@ def test_real_questions_and_answers(prepared, gsm8k):
 
 
 def test_the_same_data_under_two_roots_gives_the_same_bytes(tmp_path, tokenizers):
+    """T-G1."""
     made = []
     for root in (tmp_path / "a", tmp_path / "b/elsewhere"):
         (root / "rows").mkdir(parents=True)

@@ -38,6 +38,7 @@ def test_the_same_python_gives_the_same_bytes_and_another_seed_another_split(fol
 
 
 def test_a_held_out_object_occurs_in_no_training_file(folder):
+    """T-C9."""
     output, _ = folder
     documents = _read(output / "documents.jsonl")
     held_out = {row["name"] for row in documents if row["split"] == "valid"}

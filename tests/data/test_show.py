@@ -41,6 +41,7 @@ def test_counts_shares_and_what_was_left_out_are_printed(prepared, capsys, monke
 
 
 def test_control_characters_in_data_do_not_reach_the_terminal(prepared):
+    """T-E12."""
     found = prepared([{"text": "red \x1b[31m alert \x07"}])
     console = Console(record=True, width=100, file=io.StringIO())
     for part in show(found.folder, "train", 1, 0, 0):

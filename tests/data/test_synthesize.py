@@ -282,6 +282,7 @@ def test_a_run_that_is_stopped_and_killed_asks_for_nothing_twice(tmp_path, serve
 
 
 def test_a_server_that_is_away_is_one_line(monkeypatch):
+    """T-E11."""
     pytest.importorskip("openai", reason="extra `synthesize` is not installed")
     answerer = ServerAnswerer("http://127.0.0.1:9/v1", "fake", Sampling(0.0, 5), None, 1)
     answerer._client = answerer._client.with_options(max_retries=0)

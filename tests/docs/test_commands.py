@@ -29,6 +29,7 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)
 def test_each_run_makes_a_plan(words: list[str], tmp_path: Path) -> None:
+    """T-D4."""
     model = _model(tmp_path / "model", 30)
     overrides = [_first_of_a_sweep(word) for word in words if word != "--multirun"]
     overrides = [word.replace("=DIR", f"={model}") for word in overrides]
@@ -73,6 +74,7 @@ def _python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("words", ON_FOLDERS, ids=" ".join)
 def test_each_command_on_folders_says_what_it_would_write(words: list[str], tmp_path: Path) -> None:
+    """T-D6."""
     for name in ("BASE", "A", "B"):
         _model(tmp_path / name, 32)
     done = _python(*words, *([] if "dry_run=true" in words else ["dry_run=true"]), cwd=tmp_path)

@@ -198,6 +198,7 @@ def _announcing(executor: Executor, then) -> None:
 def test_a_second_run_waits_for_the_first_and_uses_its_artifact(
     tmp_path: Path, launched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """T-F1."""
     monkeypatch.setattr(execute, "POLL_SECONDS", 0.05)
     store, config = Store(tmp_path / "artifacts"), _config(tmp_path)
     config.until = "docs"
@@ -214,6 +215,7 @@ def test_a_second_run_waits_for_the_first_and_uses_its_artifact(
 def test_a_run_takes_over_from_a_builder_that_dies(
     tmp_path: Path, launched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """T-F1."""
     monkeypatch.setattr(execute, "POLL_SECONDS", 0.05)
     store, config = Store(tmp_path / "artifacts"), _config(tmp_path)
     config.until = "docs"
@@ -282,6 +284,8 @@ def test_a_manifest_that_says_another_work_than_its_id_is_refused(
 def test_an_error_of_the_disk_names_stage_and_file(
     number: int, filename: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """T-A6."""
+
     def launch(*_):
         raise OSError(number, os.strerror(number), *([filename] if filename else []))
 

@@ -65,6 +65,7 @@ def test_a_second_signal_ends_them_at_once(tmp_path):
 
 
 def test_a_killed_run_leaves_no_orphans(tmp_path):
+    """T-F4."""
     run = f"""
         import pathlib, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
@@ -152,6 +153,7 @@ def test_a_stop_of_an_earlier_attempt_is_not_that_of_this_one(tmp_path, monkeypa
 
 
 def test_a_rank_killed_for_memory_is_reported_as_killed(tmp_path):
+    """T-F4."""
     (tmp_path / CRASH).write_text(json.dumps({"rank": 0, "error": "RuntimeError: Connection closed by peer"}))
     (tmp_path / "log").write_text("traceback : Signal 9 (SIGKILL) received by PID 123\n")
     assert "SIGKILL" in cause(tmp_path, tmp_path / "log", 1)

@@ -10,6 +10,7 @@ from solar.training.interrupt import listening
 
 
 def test_a_signal_interrupts_at_once_and_the_handlers_return() -> None:
+    """T-A7."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM"), Stop().listening():
         signal.raise_signal(signal.SIGTERM)
@@ -17,6 +18,7 @@ def test_a_signal_interrupts_at_once_and_the_handlers_return() -> None:
 
 
 def test_what_is_held_is_done_first_and_the_signal_is_not_forgotten() -> None:
+    """T-A7."""
     stop, done = Stop(), []
     with pytest.raises(Interrupted, match="SIGUSR1"), stop.listening(), stop.held():
         with stop.held():
@@ -37,6 +39,7 @@ def test_a_second_signal_does_not_wait() -> None:
 
 
 def test_one_that_training_noted_too_late_stops_the_run_after_its_stage() -> None:
+    """T-A7."""
     stop, done = Stop(), []
     with pytest.raises(Interrupted, match="SIGTERM"), stop.listening(), stop.held():
         with listening():

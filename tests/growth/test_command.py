@@ -56,6 +56,7 @@ def test_growing_prints_plan_seam_sizes_and_the_verification(tiny, tmp_path, cap
 
 
 def test_a_dry_run_writes_nothing(tiny, tmp_path, capsys):
+    """T-D6."""
     assert main([str(tiny("llama")), str(tmp_path / "out"), "m=2", "dry_run=true"]) == 0
     assert "nothing written" in capsys.readouterr().out and not [*tmp_path.iterdir()]
 
@@ -163,6 +164,7 @@ class Payload:
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_pickle_that_runs_code_does_not_run_it(save, pickled, tmp_path, capsys):
+    """T-E2."""
     marker = tmp_path / "marker"
     save({"a": Payload(str(marker))}, pickled / "pytorch_model.bin")
     assert main(["convert", str(pickled), str(tmp_path / "out")]) == 1

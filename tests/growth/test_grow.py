@@ -60,6 +60,7 @@ def reordered(base, sources):
 @pytest.mark.parametrize("max_shard_bytes", [None, 30_000, 1])
 @pytest.mark.parametrize("link", list(Link))
 def test_every_tensor_is_its_sources_bit_for_bit(link, max_shard_bytes, sharded, tmp_path):
+    """T-B5."""
     report = grow(sharded, tmp_path / "out", DUS, link=link, max_shard_bytes=max_shard_bytes)
     expected, grown = reordered(weights(sharded), SOURCES), weights(tmp_path / "out")
     assert grown.keys() == expected.keys()
@@ -95,6 +96,7 @@ def test_files_that_equal_the_bases_are_links_only_when_asked_for(sharded, tmp_p
 
 
 def test_the_result_does_not_depend_on_threads(sharded, tmp_path):
+    """T-G1."""
     for threads in (1, 4):
         grow(sharded, tmp_path / str(threads), DUS, threads=threads, max_shard_bytes=30_000)
     first, second = (
@@ -134,6 +136,7 @@ def test_half_dropped_is_the_base_again(tiny, tmp_path):
 
 
 def test_the_base_is_left_as_it_was(sharded, tmp_path):
+    """T-E10."""
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sharded.iterdir()}
     grow(sharded, tmp_path / "out", DUS, link=Link.auto)
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sharded.iterdir()}

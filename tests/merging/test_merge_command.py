@@ -26,6 +26,7 @@ def test_settings_may_stand_anywhere_and_folders_may_hold_an_equals_sign(pair, t
 
 
 def test_a_dry_run_checks_tells_and_writes_nothing(pair, tmp_path, capsys):
+    """T-D6."""
     before = sorted(tmp_path.iterdir())
     assert main([*pair, str(tmp_path / "out"), "method=average", "dry_run=true"]) == 0
     assert "nothing written" in capsys.readouterr().out

@@ -177,6 +177,7 @@ def test_an_average_is_rounded_once(model, merged):
     ],
 )
 def test_the_result_does_not_depend_on_the_number_of_threads(model, merged, method, numbers):
+    """T-G1."""
     generator = np.random.default_rng(0)
     folders = [model({f"w{i}": generator.standard_normal(3000 * i) for i in range(1, 9)}) for _ in range(3)]
     base = None if method == "slerp" else folders[2]

@@ -71,6 +71,7 @@ def test_a_merge_killed_half_way_publishes_nothing_and_the_next_one_clears_up(mo
 
 
 def test_a_disk_that_fills_up_is_one_line_that_says_where_and_leaves_nothing(models, tmp_path, monkeypatch, capsys):
+    """T-A6."""
     before, quick, written = sorted(tmp_path.iterdir()), os.pwrite, []
 
     def full_after_five(descriptor, data, offset):

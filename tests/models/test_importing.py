@@ -154,6 +154,7 @@ def test_bfloat16_rounds_half_to_even_and_keeps_what_is_not_a_number():
 
 
 def test_weights_in_a_pickle_are_never_read(tmp_path):
+    """T-E2."""
     source = mistral(tmp_path / "source")
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(b"\x80")
@@ -238,6 +239,7 @@ def test_a_source_that_is_not_there_is_told_with_its_key(tmp_path, settings, say
 
 
 def test_a_hub_model_comes_from_the_cache_at_its_commit_without_a_network(tmp_path, monkeypatch):
+    """T-E11."""
     import huggingface_hub.constants as constants
 
     commit = "a" * 40

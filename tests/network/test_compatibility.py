@@ -41,6 +41,7 @@ def test_beyond_rotary_positions_there_is_a_warning():
 
 
 def test_more_tokens_than_are_embedded_are_refused():
+    """T-C4."""
     check_vocabulary(LLAMA, 50, *PLACES)
     with pytest.raises(DataError, match="data: tokens of a vocabulary of 51, but model embeds 50"):
         check_vocabulary(LLAMA, 51, *PLACES)
@@ -52,6 +53,7 @@ def _tokenizer(folder: Path, *words: str) -> None:
 
 
 def test_data_of_another_tokenizer_of_the_same_size_is_refused(tmp_path):
+    """T-C4."""
     _tokenizer(tmp_path / "model", "a", "b", "c")
     _tokenizer(tmp_path / "same/tokenizer", "a", "b", "c", "d")
     _tokenizer(tmp_path / "other/tokenizer", "a", "c", "b")

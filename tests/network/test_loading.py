@@ -60,12 +60,14 @@ def test_weights_are_those_of_the_files(door, folder):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_missing_weight_is_named_and_never_drawn(door, folder):
+    """T-B6."""
     change_weights(folder, lambda weights: weights.pop("model.layers.2.mlp.up_proj.weight"))
     assert "missing keys: model.layers.2.mlp.up_proj.weight; expected every weight" in refusal(door, folder)
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_head_that_is_neither_stored_nor_tied_is_missing(door, tmp_path):
+    """T-B6."""
     folder = make_tiny("llama_tied", tmp_path / "model")
     change_config(folder, tie_word_embeddings=False)
     assert "missing keys: lm_head.weight" in refusal(door, folder)
@@ -73,6 +75,7 @@ def test_a_head_that_is_neither_stored_nor_tied_is_missing(door, tmp_path):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_layers_that_the_configuration_leaves_out_are_unexpected(door, folder):
+    """T-B6."""
     change_config(folder, num_hidden_layers=7)
     assert "unexpected keys: model.layers.7.input_layernorm.weight and 8 more" in refusal(door, folder)
 
@@ -86,6 +89,7 @@ def test_buffers_of_old_checkpoints_are_harmless(door, folder):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_weight_of_another_shape_is_named(door, folder):
+    """T-B6."""
     change_config(folder, intermediate_size=40)
     assert "mismatched keys: model.layers.0.mlp.down_proj.weight and 23 more" in refusal(door, folder)
 
@@ -140,6 +144,7 @@ def test_an_adapter_is_told_from_a_model(door, folder):
     ],
 )
 def test_code_is_not_run(door, changes, words, folder):
+    """T-E3."""
     (folder / "evil.py").write_text("raise SystemExit('this code ran')")
     change_config(folder, **changes)
     assert words in refusal(door, folder)

@@ -41,6 +41,7 @@ def _errors(done: "subprocess.CompletedProcess[str]") -> list[str]:
 
 @pytest.mark.parametrize("what", FILES)
 def test_a_flipped_byte_is_refused_by_stage_and_file(finished: Path, run: Run, tmp_path: Path, what: str) -> None:
+    """T-C7."""
     root, (stage, name) = tmp_path / "root", FILES[what]
     shutil.copytree(finished, root)
     shutil.rmtree(_artifact(root, "report"))  # so that there is work

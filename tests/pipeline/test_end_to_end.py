@@ -102,6 +102,7 @@ def test_a_manifest_holds_configuration_inputs_and_files(finished: Path) -> None
 
 
 def test_second_run_executes_nothing_and_says_so(finished: Path, run: Run) -> None:
+    """T-C6."""
     before = _stamps(finished)
     done = run(finished)
     assert done.returncode == 0, done.stderr
@@ -113,6 +114,7 @@ def test_second_run_executes_nothing_and_says_so(finished: Path, run: Run) -> No
 def test_another_beta_runs_that_stage_and_what_reads_it_and_nothing_else(
     finished: Path, run: Run, tmp_path: Path
 ) -> None:
+    """T-C6."""
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     before = set((root / "artifacts").iterdir())

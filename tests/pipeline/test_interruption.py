@@ -18,15 +18,15 @@ def _sha256(root: Path, stage: str) -> str:
     return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def _interrupted(root: Path, number: signal.Signals, overrides: list[str]) -> int:
+def _interrupted(root: Path, number: signal.Signals, overrides: list[str], stage: str = "base") -> int:
     """Exit code of a training that a signal hit; a training that ended before the signal came is begun again."""
     for _ in range(20):
         process = subprocess.Popen(command(root, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and not list(root.glob("artifacts/base-*.partial/checkpoints/*/*")):
+        while process.poll() is None and not list(root.glob(f"artifacts/{stage}-*.partial/checkpoints/*/*")):
             time.sleep(0.02)
         process.send_signal(number)
         output = process.communicate()
-        finished = list(root.glob("artifacts/base-????????????"))
+        finished = list(root.glob(f"artifacts/{stage}-????????????"))
         if not finished:
             return process.returncode
         assert process.returncode in (0, 75, -number), output
@@ -38,6 +38,7 @@ def _interrupted(root: Path, number: signal.Signals, overrides: list[str]) -> in
 def test_interrupted_training_goes_on_to_the_same_weights(
     number: signal.Signals, code: int, finished: Path, run: Run, tmp_path: Path
 ) -> None:
+    """T-A1, T-A7."""
     steps = ["trainer.checkpoint_every_seconds=0.1", "until=base"]
     assert _interrupted(tmp_path, number, steps) == code
     done = run(tmp_path, *steps)
@@ -57,3 +58,27 @@ def test_killed_between_stages_keeps_what_is_done(run: Run, tmp_path: Path) -> N
     process.communicate()
     done = run(tmp_path, "until=tokenizer")
     assert done.stdout.splitlines()[0].endswith("2 done, 0 to run")
+
+
+LATER = {"pretrain": [], "sft": [], "dpo_a": [], "sdpo": ["+experiment=stepwise_dpo", "stages.sdpo.duration=6 steps"]}
+"""Stage -> its experiment; `sdpo` is the last step of a stepwise DPO, whose first step is trained before."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", LATER)
+def test_each_stage_that_trains_goes_on_to_the_same_weights(
+    stage: str, finished: Path, run: Run, tmp_path: Path
+) -> None:
+    """T-A1: killed at its first checkpoint."""
+    words = [*LATER[stage], f"until={stage}", "trainer.checkpoint_every_seconds=0"]
+    calm, hit = tmp_path / "calm", tmp_path / "hit"
+    for root in (calm, hit):
+        shutil.copytree(finished, root)
+        for path in root.glob(f"artifacts/{stage}-*"):
+            shutil.rmtree(path)
+    done = run(calm, *words)
+    assert done.returncode == 0, done.stderr
+    assert _interrupted(hit, signal.SIGKILL, words, stage) == -9
+    done = run(hit, *words)
+    assert done.returncode == 0, done.stderr
+    assert _sha256(hit, stage) == _sha256(calm, stage)

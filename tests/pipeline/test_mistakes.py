@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import largest_file
+
 from .conftest import Run
 
 MISTAKES = {
@@ -57,6 +59,12 @@ MISTAKES = {
     "paths.root=/proc/nope": "error: paths.root: /proc/nope cannot be made",
     "sed=3": "sed: no such key in the configuration; did you mean 'seed'?",
     "stages.dpo_a.seed=${nothing}": "stages.dpo_a.seed: Interpolation key 'nothing' not found",
+    "stages.sft.seed=${oc.env:NOT_SET_ANYWHERE}": "stages.sft.seed: KeyError raised while resolving interpolation",
+    "seed=${seed}": "seed: Recursive interpolation detected",
+    "stages.sft.duration=???": "stages.sft.duration: not set, expected a value; give it as stages.sft.duration=...",
+    "stages.merge.models=[{a: 1}]": "stages.merge.models.0: found keys with values, expected a word",
+    "stages.dpo_a.optimizer.betas=[[1],1]": "stages.dpo_a.optimizer.betas.0: found a list, expected a number",
+    "stages.pretrain_data.decontaminate.ngram=5": "stages.pretrain_data.decontaminate is null, expected",
     "trainer.micro_batch_size=3": "is no multiple of micro-batches of 3; set trainer.micro_batch_sizes.",
     "stages.dpo_a.optimizer.betas.3=1": "stages.dpo_a.optimizer.betas.3: the list has no such entry",
     "stages.dpo_a.optimizer.betas.x=1": "stages.dpo_a.optimizer.betas.x: found 'x' below a list, expected the number",
@@ -78,6 +86,7 @@ def test_heads_that_devices_cannot_share_are_known_before_any_work(run: Run, tmp
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_one_clear_line(mistake: str, run: Run, tmp_path: Path) -> None:
+    """T-D1, T-D2, T-D3."""
     done = run(tmp_path / "root", mistake)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
@@ -100,6 +109,7 @@ def test_all_problems_are_reported_together(run: Run, tmp_path: Path) -> None:
 
 
 def test_empty_data_set_is_an_error_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    """T-C3."""
     (tmp_path / "empty.jsonl").write_text("")
     source = (
         f"stages.pretrain_data.sources.docs={{stage: null, file: null, path: {tmp_path}/empty.jsonl, format: text}}"
@@ -116,20 +126,10 @@ def test_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> 
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
-def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    import resource
-    import subprocess
-
-    from .conftest import command
-
-    limit = 200_000  # bytes a file: the text of the documentation is more
-
-    done = subprocess.run(
-        command(tmp_path, "until=docs"),
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+def test_full_disk_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    """T-A6."""
+    with largest_file(200_000):  # the text of the documentation is more
+        done = run(tmp_path, "until=docs")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("artifacts/docs*"))
@@ -178,6 +178,7 @@ def test_an_experiments_file_that_cannot_be_read_is_one_line(kind: str, run: Run
 
 @pytest.mark.parametrize("stage", WRITTEN)
 def test_a_mistake_in_an_experiments_file_is_one_clear_line_with_the_file(stage: str, run: Run, tmp_path: Path) -> None:
+    """T-D1, T-D2."""
     folder = tmp_path / "conf/experiment"
     folder.mkdir(parents=True)
     defaults = "# @package _global_\ndefaults: [/experiment/quickstart, _self_]\n"

@@ -21,6 +21,7 @@ def _losses(root: Path) -> list[float]:
 
 
 def test_two_gloo_processes_give_the_loss_of_one(run: Run, tmp_path: Path) -> None:
+    """T-G3."""
     for name, trainer in (("one", []), ("two", TWO)):
         done = run(tmp_path / name, *GENTLE, *trainer)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -44,6 +44,7 @@ def test_the_growth_takes_no_disk_and_says_what_it_depends_on(planned: Path) -> 
 
 
 def test_training_leaves_the_files_of_the_base_as_they_were(finished: Path, planned: Path) -> None:
+    """T-E10."""
     written, kept = (_artifact(root, "base") / "model" / "model.safetensors" for root in (finished, planned))
     assert written.read_bytes() == kept.read_bytes()
 

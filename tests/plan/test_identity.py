@@ -99,6 +99,7 @@ def test_the_name_of_a_model_matters_only_to_tables_that_show_it(tmp_path: Path)
 
 
 def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None:
+    """T-G1."""
     command = [sys.executable, "-m", "solar.run", "dry_run=true", f"paths.root={tmp_path}"]
     plans = [
         subprocess.run(
@@ -112,6 +113,7 @@ def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None
 
 
 def test_a_file_is_known_by_its_content_not_its_name_or_time(tmp_path: Path) -> None:
+    """T-C6."""
     digests = Digests(tmp_path / "memory.json")
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     first.write_text("same")
@@ -154,6 +156,7 @@ def test_the_kind_of_a_source_file_counts_because_it_is_read_another_way(tmp_pat
 
 
 def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> None:
+    """T-C6."""
     memory, file = tmp_path / "memory.json", tmp_path / "data.txt"
     file.write_text("one")
     digests = Digests.load(memory)

@@ -40,6 +40,7 @@ def _check(*overrides: str) -> None:
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_a_value_out_of_range_is_refused(override: str) -> None:
+    """T-D2."""
     with pytest.raises(ConfigError, match=rf"^{REFUSED[override]}"):
         _check("+experiment=quickstart", override)
 

@@ -65,6 +65,7 @@ def test_nothing_is_fetched_and_nothing_runs(chain):
 
 
 def test_whatever_a_run_says_is_text_and_never_markup(disk):
+    """T-E12."""
     evil = "<script>alert(1)</script>\"'><b>&"
     disk.add("base", "pretrain", model__config_json={"num_hidden_layers": evil}, logs__metrics_jsonl=[])
     disk.add("up", "upscale", ("base",), model__config_json={"solar": None})

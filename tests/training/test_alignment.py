@@ -176,6 +176,7 @@ class Keeping(PreferenceOptimization):
 
 @pytest.mark.parametrize("loss", list(PreferenceLoss))
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, loss):
+    """T-B3."""
     optimizer = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
     config = _config(duration="1 steps", global_batch_size=10, optimizer=optimizer, loss=loss, alpha=0.5)
     base, data = llama_folder(tmp_path / "base"), tmp_path / "data"

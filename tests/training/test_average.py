@@ -70,6 +70,7 @@ def test_the_saved_model_is_the_mean_of_the_window(tmp_path):
 @pytest.mark.parametrize("kind", [AverageKind.ema, AverageKind.window])
 @pytest.mark.parametrize("stop_at", [2, 4, 6])
 def test_a_restart_changes_no_bit_of_the_average(tmp_path, kind, stop_at):
+    """T-A1."""
     average = AverageConfig(kind, decay=0.9, window_fraction=0.5)
     config = PretrainConfig(**settings(duration="6 steps", average=average))
     folder, stop = llama_folder(tmp_path / "base"), StopRequest()

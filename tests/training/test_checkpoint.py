@@ -3,10 +3,8 @@
 import json
 import os
 import pickle
-import resource
 import shutil
-import signal
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,9 @@ from solar.training.checkpoint import folder as module
 from solar.training.checkpoint.folder import IDENTITY, MANIFEST, STATE, TENSORS, SafetensorsCheckpointIO, damage
 from solar.training.checkpoint.points import checkpoint_path, checkpoints, newest_whole, prune, step_of
 from solar.training.checkpoint.tree import flatten, unflatten
-from tests.faults.power_loss import power_may_fail
+from tests.faults.crashes import killed_at
+from tests.faults.disks import largest_file, small_disk
+from tests.faults.power_loss import Lost, cut_at
 
 
 def same(left, right):
@@ -242,33 +242,12 @@ def test_pruning_keeps_the_newest_checkpoints_and_no_remains_of_interrupted_save
     assert len(list(tmp_path.iterdir())) == 2
 
 
-CALLS = ("mkdir", "rename", "fsync", "unlink", "rmdir", "open")
+WRITERS = [(module, "save_file"), (Path, "write_text")]
 
 
-def _killed_at(call, folder):
-    """Save step 2 and prune in a child that is killed right before its `call`-th call into the system."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def counted(function):
-            def wrapper(*arguments, **keywords):
-                nonlocal count
-                if count == call:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
-                return function(*arguments, **keywords)
-
-            return wrapper
-
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        module.save_file = counted(module.save_file)
-        Path.write_text = counted(Path.write_text)
-        _save(folder, 2)
-        prune(folder, 1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+def _save_and_prune(folder):
+    _save(folder, 2)
+    prune(folder, 1)
 
 
 def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
@@ -277,7 +256,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
     while True:
         folder = tmp_path / str(call)
         _save(folder, 1)
-        killed = _killed_at(call, folder)
+        killed = killed_at(call, partial(_save_and_prune, folder), WRITERS)
         path, _ = newest_whole(folder)
         assert path is not None, f"killed at call {call}: nothing to resume from"
         assert same(_load(path), _state(step_of(path)))
@@ -291,11 +270,30 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
     assert call > 10
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """T-A3, where the power fails."""
-    with power_may_fail(monkeypatch) as lost:
-        _save(tmp_path, 1)
-    assert lost == [] and newest_whole(tmp_path) == (checkpoint_path(tmp_path, 1), [])
+@pytest.mark.parametrize("lost", Lost)
+def test_a_power_cut_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, lost):
+    """T-A3: what was not synced is gone."""
+    call, cut = 0, True
+    while cut:
+        folder, after = tmp_path / f"{call}", tmp_path / f"{call}-after"
+        _save(folder, 1)
+        cut = cut_at(call, partial(_save_and_prune, folder), folder, after, lost)
+        path, _ = newest_whole(after)
+        assert path is not None, f"the power failed at call {call}: nothing to resume from"
+        assert same(_load(path), _state(step_of(path))) and (cut or step_of(path) == 2)
+        _save_and_prune(after)
+        assert [step_of(path) for path in checkpoints(after)] == [2]
+        call += 1
+    assert call > 10
+
+
+def test_a_first_checkpoint_outlives_a_power_cut(tmp_path):
+    """T-A3: the folder of the checkpoints is on the disk, too."""
+    output, after = tmp_path / "output", tmp_path / "after"
+    output.mkdir()
+    work = partial(_save, output / "checkpoints", 2)
+    assert not cut_at(1000, work, output, after, Lost.everything)
+    assert newest_whole(after / "checkpoints")[0] == checkpoint_path(after / "checkpoints", 2)
 
 
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
@@ -315,14 +313,8 @@ def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A disk of its own with 64 kB; needs the right to mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def _larger(numbers):
@@ -344,17 +336,14 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_checkpoint_stays(full_d
 def test_a_limit_on_file_sizes_is_reported_in_one_line(tmp_path):
     """T-A6"""
     _save(tmp_path, 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(StageError, match=r"step-00000002: cannot be saved .*File too large"):
-            SafetensorsCheckpointIO().save_checkpoint(_larger(10_000), checkpoint_path(tmp_path, 2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refusal = pytest.raises(StageError, match=r"step-00000002: cannot be saved .*File too large")
+    with largest_file(4096), refusal:
+        SafetensorsCheckpointIO().save_checkpoint(_larger(10_000), checkpoint_path(tmp_path, 2))
     assert newest_whole(tmp_path) == (checkpoint_path(tmp_path, 1), [])
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_one(tmp_path):
+    """T-A4."""
     for step in (1, 2, 5):
         _save(tmp_path, step)
     _cut(checkpoint_path(tmp_path, 5) / TENSORS)

@@ -77,6 +77,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_trunk_and_a_decay_branch_are_one_wsd_run_to_the_last_bit(tmp_path, optimizer):
+    """T-A10."""
     base, same = llama_folder(tmp_path / "base", attention_dropout=0.1), {"optimizer": OPTIMIZERS[optimizer]}
     samples = _train(_config(10, WHOLE, **same), base, tmp_path / "whole")
     first = _train(_config(6, STAYS, keep_optimizer=True, **same), base, tmp_path / "trunk")
@@ -87,6 +88,7 @@ def test_a_trunk_and_a_decay_branch_are_one_wsd_run_to_the_last_bit(tmp_path, op
 
 
 def test_a_branch_that_is_stopped_goes_on_from_its_own_checkpoint(tmp_path):
+    """T-A1."""
     base = llama_folder(tmp_path / "base")
     _train(_config(6, STAYS, keep_optimizer=True), base, tmp_path / "trunk")
     config = _config(4, DECAYS, branch=True)
@@ -139,6 +141,7 @@ def test_a_branch_without_the_optimizer_differs_from_one_run(tmp_path):
 
 
 def test_the_kept_training_state_holds_no_pickle_and_is_checked(tmp_path):
+    """T-E2."""
     base = llama_folder(tmp_path / "base")
     _train(_config(2, STAYS), base, tmp_path / "without")
     with pytest.raises(StageError, match="keep_optimizer"):

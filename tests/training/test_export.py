@@ -37,6 +37,7 @@ def test_a_large_model_is_written_in_shards_that_load_as_one_model(tmp_path, mon
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_weights_keep_the_number_format_of_the_base(tmp_path, dtype):
+    """T-B5."""
     llama().to(dtype).save_pretrained(tmp_path / "base")
     network = llama(seed=1)
     _export(network, tmp_path / "base", tmp_path / "model")

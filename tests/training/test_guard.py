@@ -38,6 +38,7 @@ def _poisoned(bad, stop=None, stop_at=None):
 
 
 def test_a_step_with_nan_changes_no_weight_and_the_next_one_goes_on(tmp_path):
+    """T-B1."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="5 steps"))
     metrics, module = train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({3}))
@@ -50,6 +51,7 @@ def test_a_step_with_nan_changes_no_weight_and_the_next_one_goes_on(tmp_path):
 
 
 def test_resuming_across_a_skipped_step_is_bitwise(tmp_path):
+    """T-B1."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="6 steps"))
     train_rows(ROWS, config, folder, tmp_path / "straight", module=_poisoned({3}))
@@ -64,6 +66,7 @@ def test_resuming_across_a_skipped_step_is_bitwise(tmp_path):
 
 
 def test_steps_that_stay_bad_stop_the_training_in_one_line(tmp_path):
+    """T-B1."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="9 steps", guard=GuardConfig(patience=3)))
     with pytest.raises(StageError, match="training diverged: 3 steps up to step 5"):
@@ -78,6 +81,7 @@ def test_a_nan_never_reaches_the_saved_model(tmp_path):
 
 
 def test_a_spike_by_hand():
+    """T-B2."""
     guard = Guard(GuardConfig(spike_sigmas=2.0, window=4))
     for loss in (1.0, 2.0, 3.0, 2.0):  # mean 2, deviation sqrt(2 / 3) = 0.816: the limit is 3.633
         assert guard.accepts(loss, 1.0, 1)
@@ -95,6 +99,7 @@ def test_a_spike_of_the_gradient_alone_is_skipped_and_the_window_holds_no_nan():
 
 
 def test_the_window_survives_a_restart():
+    """T-B2."""
     guard, other = Guard(GuardConfig(spike_sigmas=2.0, window=2)), Guard(GuardConfig(spike_sigmas=2.0, window=2))
     for loss in (1.0, 2.0, 9.0, math.nan):
         guard.accepts(loss, 1.0, 1)
@@ -110,6 +115,7 @@ ROLLBACK = GuardConfig(rollback_after=2, rollback_every_steps=3)
 
 
 def test_after_two_bad_steps_the_weights_are_rolled_back_and_the_bad_rows_are_listed(tmp_path):
+    """T-B2."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
     metrics, module = train_rows(ROWS, config, folder, tmp_path / "out", module=_poisoned({5, 6}))
@@ -136,6 +142,7 @@ def test_bad_steps_that_span_many_points_do_not_push_out_the_good_one(tmp_path):
 
 @pytest.mark.parametrize("stops", [(2,), (3, 5), (6,), (4, 7)], ids=str)
 def test_a_resumed_run_rolls_back_to_the_same_point(tmp_path, stops):
+    """T-B2."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="8 steps", guard=ROLLBACK))
     expected, _ = train_rows(ROWS, config, folder, tmp_path / "straight", module=_poisoned({5, 6}))
@@ -162,6 +169,7 @@ def test_the_point_lies_before_the_first_bad_step():
 
 
 def test_retention_keeps_two_points_behind_the_oldest_checkpoint(tmp_path):
+    """T-A4."""
     for step in (0, 10, 20, 30, 34):
         checkpoint_path(tmp_path, step).mkdir()
     prune(tmp_path, 1, Points(first=0, every=10, after=6))  # from step 34 - 6 on, back to 20

@@ -97,6 +97,7 @@ def expected(folder):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_training_that_is_hit_again_and_again_ends_with_the_same_bytes(folder, expected, kind, number):
+    """T-A1, T-A7."""
     output, moments = folder / f"{kind}-{number.name}", random.Random(number)
     for hits in range(1, 4):
         seconds, workers = (0.0, 2) if number is signal.SIGKILL else (1e9, 0)

@@ -49,6 +49,7 @@ def _stopping(stop, stop_at):
 
 @pytest.mark.parametrize("name", OptimizerName)
 def test_killed_and_resumed_every_optimizer_ends_in_the_same_bytes(tmp_path, name):
+    """T-A1."""
     folder = llama_folder(tmp_path / "base", hidden_size=HIDDEN)
     config = _config(name, validate_every_steps=2)
     common = {"held_out": ROWS[:2]}

@@ -30,6 +30,7 @@ def _names(groups, network):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_each_parameter_is_in_one_group_and_norms_biases_and_embeddings_are_not_decayed(tied):
+    """T-B4."""
     network = llama(tie_word_embeddings=tied, attention_bias=True)
     groups = parameter_groups(network, _config(), roles({}))
     names = _names(groups, network)
@@ -97,6 +98,7 @@ def _trained(folder, output, config):
 
 
 def test_with_new_layers_alone_trainable_every_other_byte_stays(tmp_path):
+    """T-B4."""
     before, after = _trained(_grown_folder(tmp_path), tmp_path / "out", _config(trainable=Trainable.new))
     for name, tensor in before.items():
         moved = not torch.equal(tensor.view(torch.uint8), after[name].view(torch.uint8))
@@ -104,6 +106,7 @@ def test_with_new_layers_alone_trainable_every_other_byte_stays(tmp_path):
 
 
 def test_a_factor_of_zero_freezes_to_the_last_bit(tmp_path):
+    """T-B4."""
     config = _config(lr_factors={"embed": 0.0, "old": 0.0})
     before, after = _trained(_grown_folder(tmp_path), tmp_path / "out", config)
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}

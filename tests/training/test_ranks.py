@@ -61,7 +61,9 @@ def _assert_same_gradients(one, two):
 
 @pytest.mark.parametrize("kind", ["cpt", *(pytest.param(kind, marks=slow) for kind in ("dpo", "kto", "nan"))])
 def test_two_ranks_follow_the_losses_of_one(folder, kind):
-    """KTO with another model as reference: its reference point is the mean of the step before over all ranks.
+    """T-B1, T-B3, T-G3.
+
+    KTO with another model as reference: its reference point is the mean of the step before over all ranks.
 
     Where one rank's loss is not a number, all ranks throw the step away.
     """
@@ -163,7 +165,7 @@ def test_four_ranks_in_two_pairs_that_share_layers_follow_the_losses_of_one(fold
 
 @pytest.mark.parametrize("strategy", ["tp", pytest.param("ddp", marks=slow)])
 def test_a_stop_of_one_rank_in_validation_stops_all_ranks_after_the_next_step(folder, strategy):
-    """Ranks that share layers compute each batch together: one that left validation would leave the others waiting."""
+    """T-A7. Ranks that share layers compute each batch together: one that left would leave the others waiting."""
     place = folder / f"stopped-{strategy}"
     place.mkdir()
     (place / "base").symlink_to(folder / "base")
@@ -179,6 +181,7 @@ def test_a_stop_of_one_rank_in_validation_stops_all_ranks_after_the_next_step(fo
 @slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", "tp"])
 def test_a_change_of_the_number_of_ranks_keeps_the_samples_and_the_losses(folder, first, then, engine):
+    """T-G3."""
     place = folder / f"{first}-{then}-{engine}"
     place.mkdir()
     (place / "base").symlink_to(folder / "base")

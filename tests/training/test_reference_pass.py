@@ -165,7 +165,7 @@ def test_two_processes_compute_the_table_of_one(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_first_signal_ends_the_pass_before_its_next_batch(tmp_path, monkeypatch, number):
-    """Under the run, which holds signals back while a stage that trains is at work."""
+    """T-A7. Under the run, which holds signals back while a stage that trains is at work."""
     preference_tokens(tmp_path)
     llama_folder(tmp_path / "base", vocab_size=600)
     batches = []

@@ -89,6 +89,7 @@ def _assert_same_run(expected, actual):
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("stops", [(1,), (3,), (STEPS - 1,), (STEPS,), (1, 2, 3, 4, 6)], ids=str)
 def test_stopped_and_resumed_is_the_same_to_the_last_bit(tmp_path, kind, stops):
+    """T-A1, T-A10."""
     expected = _run(tmp_path, kind, "straight")
     _assert_same_run(expected, _run(tmp_path, kind, "resumed", stops))
 
@@ -157,6 +158,7 @@ def _interrupted(tmp_path, stop_at, **trainer):
 
 @pytest.mark.parametrize("change", ["log", "save", "validate"])
 def test_logging_and_validating_more_often_changes_no_weight(tmp_path, change):
+    """T-G4."""
     _, expected = _run(tmp_path, "cpt", "straight")
     more = {"log": {"log_every_steps": 1}, "save": {"checkpoint_every_seconds": 0.0}, "validate": {}}[change]
     config = _config("cpt")
@@ -187,7 +189,7 @@ class StopsWhileReading(ContinuedPretraining):
 
 @pytest.mark.parametrize("stop_at", [2, STEPS])
 def test_interrupted_validation_is_repeated_on_resume(tmp_path, stop_at):
-    """The log is the same, and so is what a branch would go on from: weights from before they were averaged."""
+    """T-A7. The log is the same, and so is what a branch would go on from: weights from before they were averaged."""
     folder = llama_folder(tmp_path / "base")
     config = _config("cpt")
     config.validate_every_steps, config.keep_optimizer = 2, True

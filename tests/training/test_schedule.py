@@ -98,6 +98,7 @@ def test_wsd_without_decay_goes_on_for_ever():
 
 
 def test_extending_a_wsd_run_does_not_change_its_past():
+    """T-A10."""
     fields = {"warmup": "3 steps", "decay": "4 steps"}
     short, long = _factors("wsd", 20, **fields), _factors("wsd", 50, **fields)
     assert short[:16] == long[:16] and short[16:] == long[46:]
@@ -113,6 +114,7 @@ def test_a_warm_up_longer_than_the_training_keeps_its_slope_and_gives_a_warning(
 
 
 def test_the_weights_of_a_wsd_run_are_those_of_a_run_twice_as_long_until_its_decay(tmp_path):
+    """T-A10."""
     schedule = ScheduleConfig(ScheduleName.wsd, 0.0, 0.0, warmup="2 steps", decay="3 steps")
     seen = {}
     for steps in (8, 16):
@@ -137,6 +139,7 @@ def test_lengths_may_be_given_in_tokens():
 
 
 def test_the_rates_of_a_training_are_the_formula(tmp_path):
+    """T-A10."""
     schedule = ScheduleConfig(ScheduleName.wsd, 0.25, 0.0, decay_fraction=0.5)
     config = PretrainConfig(**settings(duration="8 steps", schedule=schedule))
     train_rows([row(9, seed=n) for n in range(4)], config, llama_folder(tmp_path / "base"), tmp_path / "out")
@@ -173,6 +176,7 @@ def test_more_than_capped_data_has_is_refused_before_the_first_step(duration):
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
 def test_every_row_of_an_epoch_is_read_once_by_whatever_ranks(world_size, micro_batch_size):
+    """T-C8."""
     rows = MemoryRows([row(5, seed=n, sample=n) for n in range(11)])
     order = InOrder(rows)
     budget = Budget.of(Duration.parse("1 epoch"), order, 4)

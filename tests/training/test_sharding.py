@@ -150,6 +150,7 @@ def test_a_file_outside_the_folder_is_not_read(tmp_path, ranks):
 
 
 def test_a_missing_tensor_is_named(tmp_path, ranks):
+    """T-B6."""
     folder = llama_folder(tmp_path / "base", num_hidden_layers=1)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2, "layer_types": None}))

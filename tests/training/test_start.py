@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from tiny import llama_folder, row, settings, train_rows
+
+from solar.config.training import PretrainConfig
 
 ASKED = (
     "import sys, solar.training.fit; print([n for n in ('matplotlib', 'scipy.signal', 'wandb') if n in sys.modules])"
@@ -22,3 +26,16 @@ def test_importing_what_trains_prints_nothing():
         [sys.executable, "-c", "import solar.training.fit"], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_is_recorded(tmp_path, threads):
+    """T-G2."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        config = PretrainConfig(**settings(duration="1 steps"))
+        metrics, _ = train_rows([row(9)] * 4, config, llama_folder(tmp_path / "base"), tmp_path / "out")
+    finally:
+        torch.set_num_threads(before)
+    assert metrics["threads"] == threads

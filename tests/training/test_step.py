@@ -50,6 +50,7 @@ def _assert_equal(left, right):
 
 @pytest.mark.parametrize("rows", [UNEQUAL, MASKED], ids=["unequal lengths", "a masked micro-batch"])
 def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, rows):
+    """T-B3."""
     whole, expected = _gradients(tmp_path, rows, 4)
     for size in (1, 2, 3):
         cut, actual = _gradients(tmp_path, rows, size)
@@ -58,6 +59,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tmp_path, rows):
 
 
 def test_the_gradient_is_that_of_transformers_own_mean_loss(tmp_path):
+    """T-B3."""
     metrics, actual = _gradients(tmp_path, UNEQUAL, 1)
     model = llama()
     total = sum(int((item.labels != -100).sum()) for item in UNEQUAL)
@@ -103,7 +105,7 @@ def test_z_loss_joins_the_gradient_and_the_loss_and_leaves_held_out_text_alone(t
 
 
 def test_a_micro_batch_without_rows_adds_nothing_to_the_counts(tmp_path):
-    """Ranks that have nothing left to read keep step with the others on one token that trains nothing."""
+    """T-B3. Ranks that have nothing left to read keep step with the others on one token that trains nothing."""
 
     class Waiting(ContinuedPretraining):
         def training_step(self, step, batch_idx):
@@ -121,6 +123,7 @@ def test_a_micro_batch_without_rows_adds_nothing_to_the_counts(tmp_path):
 
 
 def test_a_short_last_window_is_the_mean_of_its_own_tokens(tmp_path):
+    """T-B3."""
     slow = OptimizerConfig(OptimizerName.adamw, 1e-12, [0.9, 0.95], 1e-8, 0.0, 0.0)
     _, actual = _gradients(tmp_path, UNEQUAL, 2, global_batch_size=3, optimizer=slow)
     _, expected = _gradients(tmp_path, UNEQUAL[3:], 2, global_batch_size=3, optimizer=slow)
@@ -191,6 +194,7 @@ def test_each_step_has_draws_of_its_own_which_the_seed_repeats(tmp_path):
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_loss_falls_in_every_precision_and_the_saved_format_is_that_of_the_base(tmp_path, precision):
+    """T-B5."""
     folder = llama_folder(tmp_path / "base")
     config = PretrainConfig(**settings(duration="30 steps", precision=precision))
     metrics, _ = train_rows(UNEQUAL, config, folder, tmp_path / "out", held_out=UNEQUAL)

@@ -93,6 +93,7 @@ def test_equal_layers_have_distance_0_and_small_distances_are_not_lost_in_roundi
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16_true"])
 def test_measuring_every_layer_changes_no_weight(tmp_path, precision):
+    """T-G4."""
     folder = _grown_folder(tmp_path / "base")
     config = PretrainConfig(**settings(precision=precision))
     for name, every in (("without", None), ("with", 1)):

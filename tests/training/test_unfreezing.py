@@ -61,6 +61,7 @@ def _train(tmp_path, name, stop_at=None, **changes):
 
 
 def test_old_weights_keep_every_byte_until_their_step_and_move_after_it(tmp_path):
+    """T-B4."""
     module, before = _train(tmp_path, "out"), load_file(tmp_path / "base/model.safetensors")
     for step, weights in enumerate(module.history[:STEPS], start=1):
         moved = {name for name, weight in weights.items() if not torch.equal(weight, before[name])}
@@ -90,6 +91,7 @@ def test_the_optimizer_state_of_unfrozen_weights_begins_at_their_step(tmp_path):
 
 @pytest.mark.parametrize("stops", [(UNTIL - 1,), (UNTIL,), (UNTIL + 1,), (1, 2, 3, 4, 5)], ids=str)
 def test_a_restart_before_or_after_unfreezing_changes_no_bit(tmp_path, stops):
+    """T-A1."""
     _train(tmp_path, "straight")
     for stop_at in stops:
         with pytest.raises(Interrupted):

@@ -38,12 +38,14 @@ def test_tensors_of_all_shards_are_found(folder):
     ["../two.safetensors", "/etc/passwd", "a/../two.safetensors", "sub/two.safetensors", "two\\x", "..", "", "x\0y"],
 )
 def test_a_shard_name_that_is_no_plain_name_is_refused(name, folder):
+    """T-E4."""
     write_index(folder, a="one.safetensors", b="one.safetensors", c=name)
     with pytest.raises(ArtifactError, match="expected a plain name"):
         open_folder(folder)
 
 
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    """T-E4."""
     save_file({"c": np.zeros(1)}, tmp_path / "outside.safetensors")
     (folder / "two.safetensors").unlink()
     (folder / "two.safetensors").symlink_to(tmp_path / "outside.safetensors")
@@ -73,6 +75,7 @@ def test_what_this_user_may_not_read_is_refused(name, folder, monkeypatch):
 
 
 def test_a_pipe_is_no_shard(folder):
+    """T-E4."""
     (folder / "two.safetensors").unlink()
     os.mkfifo(folder / "two.safetensors")
     with pytest.raises(ArtifactError, match="not a regular file"):

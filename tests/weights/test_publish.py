@@ -68,6 +68,7 @@ def test_a_target_inside_a_source_is_refused(tmp_path):
 
 
 def test_a_link_planted_at_the_partial_folder_is_not_followed(tmp_path):
+    """T-E10."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
     (tmp_path / ".out.partial").symlink_to(tmp_path / "precious")

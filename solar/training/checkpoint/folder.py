@@ -47,6 +47,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
             ) from error
 
     def _save(self, checkpoint: dict[str, Any], building: Path, final: Path, identity: str | None) -> None:
+        is_first = not final.parent.exists()
         building.mkdir(parents=True)
         plain, tensors = flatten(checkpoint)
         save_file(tensors, building / TENSORS)
@@ -61,6 +62,8 @@ class SafetensorsCheckpointIO(CheckpointIO):
         discard(final)
         building.rename(final)
         _flush(final.parent)
+        if is_first:
+            _flush(final.parent.parent)  # else a power cut may take the folder of all checkpoints
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         folder = Path(path)
