@@ -12,7 +12,8 @@ from pathlib import Path
 
 from solar.config.source_files import ROWS, STATE, TEXTS, kind, listed_files, source_files
 from solar.config.splits import files_of_split
-from solar.data.read.json_rows import is_array, json_array, json_lines
+from solar.data.read.json_array import is_array, json_array
+from solar.data.read.json_rows import json_lines
 from solar.data.read.lines import MAX_LINE_BYTES, lines
 from solar.data.read.messages import BadRow, Located
 from solar.data.read.tables import table_rows
