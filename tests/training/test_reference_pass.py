@@ -6,6 +6,7 @@ import pydoc_data.topics
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -232,6 +233,21 @@ def test_data_that_were_made_again_are_the_same_data(tmp_path):
         keys.append(reference_pass.key_of(base, data, settings()["precision"]))
     assert keys[0] == keys[1]
     assert keys[1].difference(keys[2]).startswith("data: ")
+
+
+def test_a_pass_of_a_release_that_counted_the_manifest_is_still_read(tmp_path):
+    base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    data.mkdir()
+    (data / "tokens.json").write_text("{}")
+    (data / "manifest.json").write_text("{}")
+    key = reference_pass.key_of(base, data, settings()["precision"])
+    old = replace(key, data=reference_pass.earlier_data_hash(data))
+    ReferenceLogps(torch.ones(1, 2), torch.ones(1, 2)).save(tmp_path / "logps", old)
+    read = ReferenceLogps.load(tmp_path / "logps", key, earlier_data=lambda: reference_pass.earlier_data_hash(data))
+    assert torch.equal(read.train, torch.ones(1, 2))
+    (data / "tokens.json").write_text("{ }")
+    with pytest.raises(StageError, match="made for another reference"):
+        ReferenceLogps.load(tmp_path / "logps", key, earlier_data=lambda: reference_pass.earlier_data_hash(data))
 
 
 def _unshared(rows):

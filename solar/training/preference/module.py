@@ -20,7 +20,7 @@ from solar.training.optim.schedule import Schedule
 from solar.training.preference.losses import AnswerLogps, preference_loss
 from solar.training.preference.metrics import health
 from solar.training.preference.reference import Key, ReferenceLogps, compute_reference
-from solar.training.preference.reference_pass import NAME, answer_sums, key_of, load_reference
+from solar.training.preference.reference_pass import NAME, answer_sums, earlier_data_hash, key_of, load_reference
 
 
 class PreferenceOptimization(TrainingModule):
@@ -101,7 +101,7 @@ class PreferenceOptimization(TrainingModule):
         # All ranks take the same way, or some would wait for the others' sums: a shared disk may show a file late.
         (missing,) = self.any_rank([not path.exists()])
         if not missing:
-            self.reference = ReferenceLogps.load(path, key)
+            self.reference = ReferenceLogps.load(path, key, earlier_data=self._earlier_data)
             return
         self.reference = (
             self._computed(steps, held_out) if self.logps_dir is None else self._loaded(self.logps_dir, steps, held_out)
@@ -112,6 +112,9 @@ class PreferenceOptimization(TrainingModule):
 
     def _key(self) -> Key:
         return key_of(self.reference_dir, self.data_dir, self.config.precision, self.config.adapter.base)
+
+    def _earlier_data(self) -> str:
+        return earlier_data_hash(self.data_dir)
 
     @property
     def _is_policy(self) -> bool:
@@ -129,7 +132,7 @@ class PreferenceOptimization(TrainingModule):
         Where the policy equals the reference, the first step and the held-out pairs are recomputed in training's own
         micro-batches, so that their margins are exactly 0: a matrix product may round a row by its neighbours.
         """
-        values = ReferenceLogps.load(logps_dir / NAME, self._key(), logps_dir)
+        values = ReferenceLogps.load(logps_dir / NAME, self._key(), logps_dir, self._earlier_data)
         if self._is_policy:
             own = self._compute(None, steps, held_out, first_steps=1)
             values.train = torch.where(own.train != 0, own.train, values.train)

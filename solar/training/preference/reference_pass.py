@@ -36,6 +36,11 @@ def key_of(model_dir: Path, data_dir: Path, precision: Precision, base: FrozenBa
     return Key(model=model, data=data, precision=formats)
 
 
+def earlier_data_hash(data_dir: Path) -> str:
+    """The hash of the data in files of releases that counted its manifest, too."""
+    return content_hash(data_dir, ("*",))
+
+
 def load_reference(
     model_dir: Path, precision: Precision, base: FrozenBase | None, device: torch.device
 ) -> PreTrainedModel:
