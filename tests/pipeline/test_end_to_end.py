@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_grown_layers_are_the_base_layers_bit_for_bit(finished: Path) -> None:
         layer = re.match(r"model\.layers\.(\d+)\.", name)
         source = name.replace(f".{layer[1]}.", f".{sources[int(layer[1])]}.", 1) if layer else name
         assert torch.equal(tensor, base[source]), name
+
+
+def test_each_manifest_names_the_chat_template_that_the_stage_leaves(finished: Path) -> None:
+    """T-E3: by the hash of the text that transformers reads; `init` takes the tokenizer's, `sft` that of its data."""
+    for stage in ("tokenizer", "init", "sft", "dpo_a", "merge"):
+        folder = "tokenizer" if stage == "tokenizer" else "model"
+        template = AutoTokenizer.from_pretrained(_artifact(finished, stage) / folder).chat_template
+        assert _manifest(finished, stage)["metrics"]["chat_template_sha256"] == sha256(template.encode()).hexdigest()
 
 
 def test_training_moves_the_loss_down(finished: Path) -> None:
