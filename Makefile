@@ -7,7 +7,7 @@ ARGS   ?=
 RIVALS := .venv-rivals
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lock run test test-slow test-gpu check audit format bench wheels docs clean
+.PHONY: help setup extras lock run test test-slow test-gpu mutants soak check audit format bench wheels docs clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,12 @@ test-slow: $(READY) ## Run the long tests
 
 test-gpu: $(READY) ## Run the tests that need a GPU
 	@$(BIN)/python -m pytest -q -m gpu -rs tests $(ARGS)
+
+mutants: $(READY) ## Break solar on purpose and see the tests find each fault: make mutants ARGS="'hash not checked'"
+	@$(BIN)/python -m tests.mutants.run $(ARGS)
+
+soak: $(READY) ## Run tiny quickstarts under faults for half an hour; ARGS="--minutes 30 --seed 1 --log soak.jsonl"
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(READY) audit ## Format, lint, types and advisories, without changing anything
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

@@ -67,13 +67,22 @@ class Run:
     """Settings of a run and what it has measured so far."""
 
     def __init__(self, tiny: bool, seconds: float) -> None:
-        self.tiny, self.deadline = tiny, time.monotonic() + seconds
+        self.tiny, self.seconds, self.began = tiny, seconds, time.monotonic()
+        self.deadline = self.section_deadline = self.began + seconds
         self.device = torch.device("cpu" if tiny or not torch.cuda.is_available() else "cuda")
         self.results: dict[str, dict[str, Any]] = {}
         self.matmul_flops = 0.0
+        self.measured = False
+        """Whether this section has a row."""
+
+    def late(self) -> bool:
+        """Whether the time of this section is used up. Its first case runs as long as the whole run has time."""
+        return time.monotonic() > (self.section_deadline if self.measured else self.deadline)
 
     def section(self, name: str, rows: Callable[["Run"], Rows]) -> None:
         """Run and print a section; its failure is a result."""
+        self.section_deadline = self.began + self.seconds * _share_until(name)
+        self.measured = False
         print(f"\n## {name}", flush=True)
         if time.monotonic() > self.deadline:
             self._add(name, "not run", {"reason": "out of time"})
@@ -87,6 +96,7 @@ class Run:
         free(self.device)
 
     def _add(self, section: str, row: str, figures: dict[str, Any]) -> None:
+        self.measured = True
         self.results.setdefault(section, {})[row] = figures
         shown = "  ".join(f"{key} {_short(value)}" for key, value in figures.items())
         print(f"{row:<34} {shown}", flush=True)
@@ -125,6 +135,9 @@ def _seconds(device: torch.device, work: Callable[[], Any], repeats: int) -> flo
 def correctness(run: Run) -> Rows:
     """Every way of attention, adapters, the loss, whole small trainings."""
     for part in (correct.ways, correct.adapters, correct.fused_loss, correct.trainings):
+        if run.late():
+            yield part.__name__, {"not_run": "out of time"}
+            continue
         try:
             yield from part(run.device)
         except Exception as error:  # noqa: BLE001  (whatever fails, the parts behind it must run)
@@ -157,7 +170,7 @@ def dpo(run: Run) -> Rows:
 
 
 def grown(run: Run) -> Rows:
-    return dus(run.device, run.tiny, run.deadline)
+    return dus(run.device, run.tiny, run.section_deadline)
 
 
 def pretraining(run: Run) -> Rows:
@@ -193,8 +206,11 @@ def _steps(run: Run, shape: Shape) -> tuple[int, int]:
 
 
 def _measured(run: Run, row: str, case: Callable[..., Any], shape: Shape, *rest: Any, needs: str | None = None) -> Rows:
-    if time.monotonic() > run.deadline or (needs is not None and find_spec(needs) is None):
-        yield row, {"not_run": "out of time" if time.monotonic() > run.deadline else f"{needs} is not installed"}
+    if needs is not None and find_spec(needs) is None:
+        yield row, {"not_run": f"{needs} is not installed"}
+        return
+    if run.late():
+        yield row, {"not_run": "out of time"}
         return
     try:
         figures = case(shape, Timer(run.device, *_steps(run, shape)), *rest)
@@ -216,12 +232,31 @@ SECTIONS = {
     "dus_10b": grown,
     "other shapes": other_shapes,
 }
+SHARES = {
+    "ceilings": 0.03,
+    "correctness": 0.22,
+    "shared prompts": 0.03,
+    "packed SFT": 0.16,
+    "DPO": 0.13,
+    "pretraining": 0.18,
+    "dus_10b": 0.25,
+    "other shapes": 0.0,
+}
+"""Section -> its share of the time. What a section leaves is there for those behind it."""
+
+
+def _share_until(section: str) -> float:
+    """The share of the time that has passed when a section should end; the last one has what is left."""
+    names = list(SECTIONS)[: list(SECTIONS).index(section) + 1]
+    return sum(SHARES[name] for name in names)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="small shapes on the CPU")
-    parser.add_argument("--seconds", type=float, default=460, help="no section or case starts after this many")
+    parser.add_argument(
+        "--seconds", type=float, default=460, help="no case starts after this many, divided among the sections"
+    )
     parser.add_argument("--only", choices=list(SECTIONS), help="one section")
     parser.add_argument("--wheels", type=Path, help="install what is missing from this folder first")
     arguments = parser.parse_args()

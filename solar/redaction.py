@@ -73,9 +73,12 @@ def redact(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
 
 
 def redact_tracebacks() -> None:
-    """Print the traceback of an unforeseen error without secrets."""
+    """Print the traceback of an unforeseen error without secrets. Ctrl-C is no error: then one line says so."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write("error: stopped by the keyboard\n")
+            return
         sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
     sys.excepthook = show

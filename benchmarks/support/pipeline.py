@@ -71,9 +71,11 @@ def _trained(
     kind: str, shape: Shape, steps: int, device: torch.device, folder: Path, start: str, end: str
 ) -> dict[str, Any]:
     """From the folder `start` to the folder `end`, in bf16_true with recomputed activations."""
-    from tiny import train_rows
+    from tiny import Place, train_rows
 
+    from solar.training.modules.compilation import compile_layers
     from solar.training.modules.next_token import ContinuedPretraining
+    from solar.training.modules.recomputation import recompute_activations
     from solar.training.preference.module import PreferenceOptimization
 
     wide = replace(shape, rows=1) if kind == "dpo" else shape
@@ -83,13 +85,18 @@ def _trained(
     (folder / "data").mkdir(exist_ok=True)
     places = {"model_dir": folder / start, "reference_dir": folder / start, "data_dir": folder / "data"}
 
+    place: dict[str, Any] = {
+        "accelerator": "cpu" if device.type == "cpu" else "gpu",
+        "micro_batch_size": wide.rows,
+    }
+
     def module(network: Any, config: Any, *rest: Any) -> Any:
-        network.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(network, False)
+        compile_layers(network, Place(folder, **place).trainer)
         if kind == "dpo":
             return PreferenceOptimization(network, config, *rest, **places)
         return ContinuedPretraining(network, config, *rest)
 
-    place = {"accelerator": "cpu" if device.type == "cpu" else "gpu", "micro_batch_size": wide.rows}
     metrics, _ = train_rows(
         rows, _config(kind, steps, wide.rows), folder / start, folder / "out", module=module, **place
     )

@@ -60,13 +60,16 @@ class Known:
         self.changed = self.changed or bool(read)
 
     def unread(self, folder: Path, manifest: Manifest) -> dict[str, int]:
-        """Files of an artifact that have to be read to be verified, and their sizes."""
+        """Files of an artifact that have to be read to be verified, and their sizes.
+
+        A file whose remembered hash is another than the manifest's is read, too: the memory may be damaged.
+        """
         if not self.contents:
             return {}
         place, unread = folder.absolute(), {}
         for name, facts in manifest.files.items():
             seen = self.seen.get(str(place / name))
-            if seen is None or seen[0] != _stamp_now(place / name):
+            if seen is None or seen != (_stamp_now(place / name), facts["sha256"]):
                 unread[name] = facts["size"]
         return unread
 

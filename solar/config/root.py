@@ -19,6 +19,7 @@ DEVICE_TYPES = {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}
 _PLAIN = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 _MOST_PROCESSES = 1024
 """Threads or workers; far more make torch or the system crash."""
+_PROCESSES_BESIDE_A_GPU = 2
 
 
 class Strategy(StrEnum):
@@ -52,8 +53,8 @@ class TrainerConfig:
     """Rows that a device computes at once; a global batch is made of as many micro-batches as needed."""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
     """`micro_batch_size` of single stages, by name."""
-    num_workers: int = 0
-    """Processes that load data; the order of samples does not depend on it."""
+    num_workers: int | None = None
+    """Processes that load data; null: 2 where a GPU trains, else none. The order of samples does not depend on it."""
     threads: int | None = None
     """CPU threads of torch; null: torch chooses."""
     compile: bool | None = None
@@ -81,6 +82,13 @@ class TrainerConfig:
     def environment(self) -> dict[str, str]:
         """Variables that must be set before a process first multiplies matrices on a GPU."""
         return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if self.deterministic else {}
+
+    @property
+    def loading_processes(self) -> int:
+        """Beside the process that trains; on a CPU they would take cores from training."""
+        if self.num_workers is None:
+            return _PROCESSES_BESIDE_A_GPU if self.accelerator == "gpu" else 0
+        return self.num_workers
 
     @property
     def replicas(self) -> int:
@@ -114,8 +122,8 @@ class TrainerConfig:
             yield f"telemetry_every_steps: found {self.telemetry_every_steps}, expected at least 1 or null"
         if self.threads is not None and not 1 <= self.threads <= _MOST_PROCESSES:
             yield f"threads: found {self.threads}, expected 1 to {_MOST_PROCESSES} or null"
-        if not 0 <= self.num_workers <= _MOST_PROCESSES:
-            yield f"num_workers: found {self.num_workers}, expected 0 to {_MOST_PROCESSES}"
+        if self.num_workers is not None and not 0 <= self.num_workers <= _MOST_PROCESSES:
+            yield f"num_workers: found {self.num_workers}, expected 0 to {_MOST_PROCESSES} or null"
         if not self.checkpoint_every_seconds >= 0:
             yield f"checkpoint_every_seconds: found {self.checkpoint_every_seconds}, expected 0 or more"
         if self.strategy is Strategy.single and self.devices * self.num_nodes > 1:

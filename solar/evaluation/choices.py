@@ -17,7 +17,7 @@ from solar.data.encode.encode import Encoder
 from solar.errors import DataError, StageError
 from solar.network.cross_entropy import segment_sums
 from solar.network.decoder import Decoder
-from solar.network.device import TOKENS_AT_ONCE
+from solar.network.device import TOKENS_AT_ONCE, format_of_sums
 from solar.network.microbatch import from_answers
 
 FILE = "choices.jsonl"
@@ -160,7 +160,9 @@ def _sums(decoder: Decoder, rows: list[Pair]) -> list[float]:
         decoder.check_ids(prompt + answer)
     batch = from_answers(rows).to(decoder.device)
     logps_N = decoder.head.logps(decoder.trained_states(batch), batch.targets_N)
-    sums: list[float] = segment_sums(logps_N.double(), batch.answers_N, batch.answers).tolist()
+    sums: list[float] = segment_sums(
+        logps_N.to(format_of_sums(decoder.device.type)), batch.answers_N, batch.answers
+    ).tolist()
     if any(map(math.isnan, sums)):
         raise StageError(
             f"{decoder.network.name_or_path}: log-probabilities of answers are no numbers; the weights hold numbers "

@@ -1,13 +1,23 @@
 """The device that a command runs on."""
 
+from typing import TYPE_CHECKING
+
 from solar.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
 TOKENS_AT_ONCE = {"cpu": 2048, "mps": 2048, "cuda": 32768}
 """Rows and answers that are scored share a pass up to this many tokens. Constants, since the order of additions may
 change a sum's last bits: scores depend on the kind of device alone."""
+
+
+def format_of_sums(device_type: str) -> "torch.dtype":
+    """The number format in which a loss is added up over documents and ranks: float64, which Apple's GPU lacks."""
+    import torch
+
+    return torch.float32 if device_type == "mps" else torch.float64
 
 
 def check_device(name: str) -> None:

@@ -16,23 +16,24 @@ class Digests:
     """Hashes of local files, remembered by size, inode and time of change."""
 
     memory: Path
-    """A JSON file; deleting it costs only time."""
+    """A JSON file with a hash of itself, as a wrong digest would change identities; deleting it costs only time."""
     known: dict[str, list[object]] = field(default_factory=dict)
     changed: bool = False
 
     @classmethod
     def load(cls, memory: Path) -> "Digests":
-        """Read the remembered hashes; none where the file cannot be read."""
+        """Read the remembered hashes; none where the file cannot be read, or is not what was written."""
         try:
-            known = json.loads(read_plain(memory))
-        except (OSError, ValueError, RecursionError):
+            content = json.loads(read_plain(memory))
+            known = content["files"] if content["sha256"] == _hash(content["files"]) else {}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             known = {}
-        return cls(memory, known if isinstance(known, dict) else {})
+        return cls(memory, known)
 
     def save(self) -> None:
         """Write the hashes, if any changed."""
         if self.changed and self.memory.parent.is_dir():
-            write_atomically(self.memory, json.dumps(self.known))
+            write_atomically(self.memory, json.dumps({"sha256": _hash(self.known), "files": self.known}))
 
     def of(self, path: Path, key: str) -> str:
         """Hash of a file's content, or of the names and contents of a folder's files that are not hidden.

@@ -60,7 +60,7 @@ def train(
     device = trainer.strategy.root_device
     reset_peak(device)
     try:
-        loader = step_loader(steps, first, settings.num_workers, pinned=device.type == "cuda")
+        loader = step_loader(steps, first, settings.loading_processes, pinned=device.type == "cuda")
         with determinism(settings):
             _run(trainer, module, loader, resume)
         peak = peak_bytes(device)

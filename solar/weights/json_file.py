@@ -19,7 +19,8 @@ CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_genera
 """Keys of a configuration that choose code to run."""
 MAX_COUNT = 100_000
 """Of layers, experts, heads or labels; transformers makes a list of as many items when it reads config.json."""
-_COUNT = re.compile(r"(^|_)(layers?|experts?|labels|heads|blocks|depths?|stages|codebooks)(_|$)")
+_COUNT = re.compile(r"(?:^|_)(?<!per_)(layers?|experts?|labels|heads|blocks|depths?|stages|codebooks)(_|$)")
+"""`vocab_size_per_layer_input` (Gemma 3n and 4) is a size."""
 
 
 def read_json(path: Path, most_values: int = MAX_VALUES) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def code_keys(value: Any, place: str = "") -> list[str]:
 def huge_counts(value: Any, most: int = MAX_COUNT, place: str = "", key: str = "") -> Iterator[tuple[str, int]]:
     """Dotted paths of the keys that count layers and the like, with counts above `most`.
 
-    >>> list(huge_counts({"text_config": {"num_hidden_layers": 10**9, "vocab_size": 10**9}}))
+    >>> list(huge_counts({"text_config": {"num_hidden_layers": 10**9, "vocab_size_per_layer_input": 262144}}))
     [('text_config.num_hidden_layers', 1000000000)]
     """
     if isinstance(value, dict):

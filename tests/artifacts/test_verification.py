@@ -136,6 +136,19 @@ def test_a_damaged_memory_only_costs_time(tmp_path: Path, content: str, reads: l
     assert len(reads) == 2
 
 
+def test_a_whole_file_is_not_refused_because_its_remembered_hash_is_damaged(tmp_path: Path, reads: list[str]) -> None:
+    """The message would ask the user to delete a whole artifact."""
+    _publish(_store(tmp_path))
+    memory = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({name: [*stamp, f"{'0' * 63}1"] for name, (*stamp, _) in memory.items()}))
+    reads.clear()
+    store = _store(tmp_path)
+    _verified(store)
+    assert sorted(reads) == ["scores.json", "weights"]
+    store.known.save()
+    assert json.loads((tmp_path / FILE).read_text()) == memory
+
+
 def test_two_processes_remember_what_both_have_read(tmp_path: Path, reads: list[str]) -> None:
     artifact = _publish(_store(tmp_path))
     (tmp_path / FILE).unlink()

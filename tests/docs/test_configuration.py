@@ -59,7 +59,7 @@ def test_keys_of_entries_by_name_and_of_nested_entries_have_their_whole_path() -
 
 
 def test_defaults_are_written_as_yaml_takes_them() -> None:
-    assert _section("trainer")["trainer.num_workers"][1] == "`0`"
+    assert _section("trainer")["trainer.num_workers"][1] == "`null`"
     assert _section("trainer")["trainer.tensor_parallel"][1] == "`1`"
     assert _section("trainer")["trainer.compile"][1] == "`null`"
     assert _section("trainer")["trainer.deterministic"][1] == "`false`"

@@ -20,7 +20,7 @@ from solar.engine import launch as launching
 from solar.engine import worker
 from solar.engine.context import RunContext
 from solar.engine.ranks import CRASH, Ranks, cause, command
-from solar.errors import StageError
+from solar.errors import Interrupted, StageError
 
 SAVES = """
     import os, pathlib, sys
@@ -102,23 +102,54 @@ def test_the_first_failure_is_the_cause_and_later_ones_are_not(tmp_path, monkeyp
     assert cause(tmp_path, tmp_path / "log", 1) == "rank 1 failed: ValueError: too many heads second line"
 
 
-def test_the_output_of_failed_ranks_outlives_the_folder_of_the_stage(tmp_path, monkeypatch):
-    class Failing(Ranks):
-        def run(self, progress):
-            self.log.parent.mkdir(parents=True)
-            self.log.write_text("all of it\n")
-            return 1
+def _launch(tmp_path, monkeypatch, run):
+    """One training stage on two devices, whose ranks are replaced by `run(ranks)`."""
 
-    monkeypatch.setattr(launching, "Ranks", Failing)
-    config = PretrainConfig(kind="pretrain", model="base", data="data")
-    trainer, output = TrainerConfig(devices=2, num_nodes=1), tmp_path / "pretrain.partial"
-    output.mkdir()
-    context = RunContext("quick", "pretrain", trainer, LoggerConfig(LoggerName.none), tmp_path / "run", print)
+    class Replaced(Ranks):
+        def run(self, progress):
+            return run(self)
+
+    monkeypatch.setattr(launching, "Ranks", Replaced)
     monkeypatch.setattr(launching.Job, "of", lambda *_: SimpleNamespace(to_json=lambda: "{}"))
+    output, trainer = tmp_path / "pretrain.partial", TrainerConfig(devices=2, num_nodes=1)
+    output.mkdir(exist_ok=True)
+    context = RunContext("quick", "pretrain", trainer, LoggerConfig(LoggerName.none), tmp_path / "run", print)
+    return launching.launch(PretrainConfig(kind="pretrain", model="base", data="data"), {}, output, context)
+
+
+def test_the_output_of_failed_ranks_outlives_the_folder_of_the_stage(tmp_path, monkeypatch):
+    def failing(ranks):
+        ranks.log.parent.mkdir(parents=True)
+        ranks.log.write_text("all of it\n")
+        return 1
+
     with pytest.raises(StageError, match=r"the output of all ranks is in (.+)$") as failed:
-        launching.launch(config, {}, output, context)
-    shutil.rmtree(output)
+        _launch(tmp_path, monkeypatch, failing)
+    shutil.rmtree(tmp_path / "pretrain.partial")
     assert Path(str(failed.value).rpartition(" is in ")[2]).read_text() == "all of it\n"
+
+
+def test_ranks_that_were_stopped_without_this_process_leave_a_run_that_can_go_on(tmp_path, monkeypatch):
+    """A scheduler signals the ranks alone: rank 0 says that it stopped, and the launcher ends with a failure."""
+
+    def stopped(ranks):
+        (tmp_path / "pretrain.partial/job/interrupted").touch()
+        return 1
+
+    with pytest.raises(Interrupted, match=r"^pretrain: stopped on request; run the same command to go on"):
+        _launch(tmp_path, monkeypatch, stopped)
+
+
+def test_a_stop_of_an_earlier_attempt_is_not_that_of_this_one(tmp_path, monkeypatch):
+    def failed(ranks):
+        ranks.log.parent.mkdir()
+        ranks.log.touch()
+        return 1
+
+    (tmp_path / "pretrain.partial/job").mkdir(parents=True)
+    (tmp_path / "pretrain.partial/job/interrupted").touch()
+    with pytest.raises(StageError, match=r"^pretrain: a rank failed \(exit code 1\)"):
+        _launch(tmp_path, monkeypatch, failed)
 
 
 def test_a_rank_killed_for_memory_is_reported_as_killed(tmp_path):

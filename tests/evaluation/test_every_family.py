@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from solar.config.training import PretrainConfig
 from solar.data.store.dataset import TokenDataset
 from solar.errors import DataError, StageError
+from solar.evaluation import perplexity
 from solar.evaluation.perplexity import held_out_loss
 from solar.growth.remap.families import PROVEN
 from solar.network.loading import load_decoder
@@ -75,6 +76,17 @@ def test_another_document_in_the_row_leaves_a_documents_loss_alone_bit_for_bit(n
     assert torch.equal(losses[0][2], losses[1][2])
     for row_nats, first_nats, logps_of_b in losses:
         assert row_nats - first_nats == pytest.approx(-float(logps_of_b.double().sum()), rel=1e-5)
+
+
+def test_passes_of_few_and_of_many_tokens_count_by_their_tokens(tmp_path, monkeypatch):
+    """A mean of the means of passes would be another number: the rows have 23, 23 and 22 targets, and 5, 10 and 60."""
+    rows = [*ROWS, *([list(range(5, 6 + size))] for size in (5, 10, 60))]
+    folder, data = make_tiny("llama", tmp_path / "model"), write_rows(tmp_path / "data", rows, 96)
+    at_once = held_out_loss(load_decoder(folder), data)
+    monkeypatch.setitem(perplexity.TOKENS_AT_ONCE, "cpu", 96)
+    row_by_row = held_out_loss(load_decoder(folder), data)
+    assert row_by_row["tokens"] == at_once["tokens"] == 23 + 23 + 22 + 5 + 10 + 60
+    assert row_by_row["nats_per_token"] == pytest.approx(at_once["nats_per_token"], rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_is_refused_in_words(tmp_path):

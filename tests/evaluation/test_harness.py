@@ -54,8 +54,8 @@ def test_a_group_scores_the_plain_mean_of_its_leaves():
         "group_subtasks": {"mmlu": ["stem", "law"], "stem": ["physics", "maths"]},
         "results": {
             "mmlu": {"acc,none": 0.99},
-            "physics": {"acc,none": 0.5},
-            "maths": {"acc,none": 0.25},
+            "physics": {"acc,none": 0.25},
+            "maths": {"acc,none": 0.5},
             "law": {"acc,none": 0.75},
         },
     }

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from solar.config.evaluation import EvaluateConfig
-from solar.errors import ArtifactError, StageError
+from solar.errors import ArtifactError
 from solar.evaluation.loading import load
 from solar.evaluation.score import score
 
@@ -58,5 +58,5 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path):
     code = "raise SystemExit('this code ran')"
     (tmp_path / "evil.py").write_text(code)
     (tmp_path / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoConfig": "evil.C"}}')
-    with pytest.raises(StageError):
+    with pytest.raises(ArtifactError, match="auto_map asks to run code"):
         load(tmp_path)

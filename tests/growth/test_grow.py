@@ -77,6 +77,15 @@ def test_ranges_with_gaps_between_them_are_not_joined(sources, tiny, tmp_path):
     assert all(torch.equal(grown[name], expected[name]) for name in expected)
 
 
+def test_two_files_have_an_index_as_more_have(tiny, tmp_path):
+    base = weights(tiny("llama"))
+    whole = sum(tensor.nbytes for tensor in reordered(base, SOURCES).values())
+    grow(tiny("llama"), tmp_path / "out", DUS, max_shard_bytes=round(0.6 * whole))
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) == 2 and index["metadata"]["total_size"] == whole
+    assert index["weight_map"].keys() == reordered(base, SOURCES).keys()
+
+
 def test_files_that_equal_the_bases_are_links_only_when_asked_for(sharded, tmp_path):
     linked = grow(sharded, tmp_path / "linked", DUS, link=Link.auto)
     copied = grow(sharded, tmp_path / "copied", DUS, link=Link.never)
@@ -289,6 +298,8 @@ def test_noise_has_its_size_its_seed_and_its_place(tiny, tmp_path):
     assert not torch.equal(grown["a"][f"model.layers.6.{name}"], grown["c"][f"model.layers.6.{name}"])
     assert torch.equal(grown["a"][f"model.layers.5.{name}"], base[f"model.layers.5.{name}"])
     noise = grown["a"][f"model.layers.6.{name}"] - base[f"model.layers.2.{name}"]
+    other = grown["a"]["model.layers.6.mlp.gate_proj.weight"] - base["model.layers.2.mlp.gate_proj.weight"]
+    assert abs(torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1]) < 0.2  # no two tensors share it
     assert noise.std() / base[f"model.layers.2.{name}"].square().mean().sqrt() == pytest.approx(0.1, rel=0.1)
 
 

@@ -7,6 +7,7 @@ import pytest
 from small_models import bfloat16
 
 from solar.config.merging import Decay, MergeMethod
+from solar.merging import stream
 from solar.merging.arithmetic import elect, smallest_kept
 from solar.merging.methods import METHODS, model_stock, slerp, window
 
@@ -39,6 +40,11 @@ def test_slerp_of_opposite_tensors_is_a_straight_line():
     assert slerp(np.array([[1.0, -1.0], [-1.0, 1.0]]), 0.25) == [0.75, 0.25]
 
 
+@pytest.mark.parametrize("cosine", [0.9996, -0.9996])
+def test_slerp_of_almost_parallel_tensors_is_a_straight_line(cosine):
+    assert slerp(np.array([[1.0, cosine], [cosine, 1.0]]), 0.25) == [0.75, 0.25]
+
+
 def test_slerp_of_a_zero_tensor_is_a_straight_line():
     assert slerp(np.array([[0.0, 0.0], [0.0, 4.0]]), 0.5) == [0.5, 0.5]
 
@@ -64,11 +70,12 @@ def test_ties_scales_the_merged_change(model, merged):
 
 
 def test_ties_keeps_the_largest_of_the_whole_tensor(model, merged):
-    size = 200_000  # more than one piece
+    size = 400_000
+    assert size > stream.CHUNK
     changes = np.arange(size, dtype=np.float64)
     base, changed = model(np.zeros(size)), model(changes)
     got = merged([changed], "ties", base, density=0.25)
-    assert np.array_equal(got, np.where(changes >= 150_000, changes, 0))
+    assert np.array_equal(got, np.where(changes >= 300_000, changes, 0))
 
 
 def test_each_model_may_keep_a_share_of_its_own(model, merged):

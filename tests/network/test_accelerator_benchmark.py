@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,36 @@ def test_a_run_that_is_cut_leaves_what_it_had() -> None:
     results = json.loads(lines[-1])
     assert "copy" in results["ceilings"] and "flex float32" in results["correctness"]
     assert "pretraining" not in results
+
+
+def test_a_section_that_is_late_leaves_the_next_ones_their_share(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Of 100 seconds, SFT ends after 3 + 22 + 3 + 16 = 44, and dus_10b after all; 30 s pass in each case."""
+    import benchmarks.accelerator as benchmark
+
+    now = [0.0]
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: now[0])
+    run = benchmark.Run(tiny=True, seconds=100)
+    deadlines = {}
+
+    def case(*_: Any) -> dict[str, float]:
+        now[0] += 30
+        return {"per_second": 1.0}
+
+    def cases(run: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        deadlines[len(deadlines)] = run.section_deadline
+        for name in ("first", "second", "third"):
+            yield from benchmark._measured(run, name, case, benchmark.TINY[0])
+
+    for section in ("packed SFT", "DPO", "dus_10b"):
+        run.section(section, cases)
+    ran, late = {"per_second": 1.0}, {"not_run": "out of time"}
+    assert run.results == {
+        "packed SFT": {"first": ran, "second": ran, "third": late},
+        "DPO": {"first": ran, "second": late, "third": late},
+        "dus_10b": {"first": ran, "second": late, "third": late},
+    }
+    assert list(deadlines.values()) == pytest.approx([44, 57, 100])
+    assert sum(benchmark.SHARES.values()) == pytest.approx(1) and list(benchmark.SHARES) == list(benchmark.SECTIONS)
 
 
 @pytest.mark.slow

@@ -24,11 +24,12 @@ from solar.growth.files.verify import Verify
 from solar.growth.grow import grow
 from solar.network import isolation, loading
 from solar.network.attention import Segment
-from solar.network.device import device_for
+from solar.network.device import device_for, format_of_sums
 from solar.network.microbatch import assemble
 from solar.plan.preflight import accelerator
 from solar.stages import diagnose, evaluate, synthesize, upscale
 from solar.training.batches.steps import Step
+from solar.training.modules import step
 from tests.growth.tiny import LAYERS, make_tiny
 
 
@@ -184,3 +185,25 @@ def test_stages_without_training_run_on_the_device_of_the_trainer(accelerator_na
     with synthesize._answerer(local, inputs, context):
         pass
     assert devices == dict.fromkeys(["evaluate", "diagnose", "upscale", "rms_match", "synthesize"], device)
+
+
+def test_losses_are_added_up_in_float32_on_a_device_without_float64():
+    assert {kind: format_of_sums(kind) for kind in ("cpu", "cuda", "mps")} == {
+        "cpu": torch.float64,
+        "cuda": torch.float64,
+        "mps": torch.float32,
+    }
+
+
+def test_the_draws_of_a_step_are_seeded_on_every_kind_of_device(monkeypatch):
+    seeds = {}
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeds.update(cuda=seed))
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: seeds.update(mps=seed))
+    for kind in ("cuda", "mps", "cpu"):
+        step._seed_draws(5, 7, 0, torch.device(kind))
+    assert seeds == {"cuda": torch.initial_seed(), "mps": torch.initial_seed()}
+
+
+@pytest.mark.parametrize("name,asked,processes", [("gpu", None, 2), ("cpu", None, 0), ("gpu", 0, 0), ("cpu", 3, 3)])
+def test_two_processes_load_data_beside_a_gpu_unless_the_trainer_says_how_many(name, asked, processes):
+    assert TrainerConfig(accelerator=name, num_workers=asked).loading_processes == processes

@@ -27,7 +27,7 @@ from solar.config.data import (
 from solar.config.growth import UpscaleConfig
 from solar.config.growth_plan import PlanName
 from solar.config.kinds import STAGES
-from solar.config.links import rewrite
+from solar.config.links import redirect, rewrite
 from solar.config.merging import MergeConfig, MergeMethod
 from solar.config.model import ImportModelConfig
 from solar.config.root import SolarConfig, TrainerConfig, typed
@@ -84,6 +84,18 @@ def test_the_name_of_a_stage_does_not_matter(tmp_path: Path) -> None:
     renamed.stages["evaluation"].choices = "corpus"
     store = Store(tmp_path / "artifacts")
     assert make_plan(expand(renamed), store).stages["sft"].id == make_plan(expand(config), store).stages["sft"].id
+
+
+def test_the_name_of_a_model_matters_only_to_tables_that_show_it(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    renamed = copy.deepcopy(config)
+    renamed.stages = {"healed" if name == "pretrain" else name: stage for name, stage in renamed.stages.items()}
+    redirect(renamed.stages, {"pretrain": "healed"})
+    store = Store(tmp_path / "artifacts")
+    before, after = (make_plan(expand(each), store).stages for each in (config, renamed))
+    assert before["pretrain"].id == after["healed"].id
+    changed = {name for name in before if name != "pretrain" and before[name].id != after[name].id}
+    assert changed == {"evaluation", "report"}
 
 
 def test_ids_are_the_same_in_every_process_and_hash_seed(tmp_path: Path) -> None:
@@ -152,6 +164,25 @@ def test_remembered_digests_are_not_trusted_after_a_change(tmp_path: Path) -> No
     digests.save()
     file.write_text("two")
     assert Digests.load(memory).of(file, "key") != before
+
+
+@pytest.mark.parametrize("damage", ["digit", "no hash", "no list", "[]", "{", "null"])
+def test_a_damaged_memory_of_digests_changes_no_identity(tmp_path: Path, damage: str) -> None:
+    memory, file = tmp_path / "memory.json", tmp_path / "data.txt"
+    file.write_text("one")
+    digests = Digests.load(memory)
+    right = digests.of(file, "key")
+    digests.save()
+    assert Digests.load(memory).known == digests.known != {}
+    whole, name = memory.read_text(), str(file)
+    wrong = {
+        "digit": whole.replace(right[:8], f"{int(right[:8], 16) ^ 1:08x}"),
+        "no hash": json.dumps(digests.known | {name: [*digests.known[name][:4], "0" * 64]}),
+        "no list": json.dumps({name: 5}),
+    }
+    memory.write_text(wrong.get(damage, damage))
+    assert memory.read_text() != whole
+    assert Digests.load(memory).of(file, "key") == right
 
 
 def test_nothing_at_a_path_is_an_error_with_the_key(tmp_path: Path) -> None:

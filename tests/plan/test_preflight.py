@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from solar.config.training import AdapterConfig, FrozenBase, Precision, SftConfi
 from solar.plan.cost import cost, trainable_parameters
 from solar.plan.facts import ModelFacts
 from solar.plan.plan import Plan, PlannedStage
+from solar.plan.preflight import resources
 from solar.plan.preflight.packages import missing_packages
 from solar.plan.preflight.resources import missing_resources
 
@@ -82,6 +84,39 @@ def test_disk_holds_the_model_every_kept_checkpoint_and_the_next() -> None:
     checkpoint = (4 + 8) * PARAMETERS  # weights and moments in float32, whatever the stored format
     assert _cost(_sft(), FACTS).disk_bytes == 2 * PARAMETERS + 2 * checkpoint
     assert _cost(_sft(), FACTS, replace(TRAINER, keep_checkpoints=3)).disk_bytes == 2 * PARAMETERS + 4 * checkpoint
+
+
+def _missing(monkeypatch: pytest.MonkeyPatch, root: Path, free: int, gpus: list[int], **trainer: object) -> list[str]:
+    """What a machine lacks for one training of Mistral-7B."""
+    data = PlannedStage(
+        "tokens", PrepareDataConfig(kind="prepare_data", sequence_length=64), "0", {}, None, None, False
+    )
+    stage = PlannedStage("sft", _sft(), "1", {}, None, FACTS)
+    config = SolarConfig(trainer=replace(TRAINER, **trainer), paths=PathsConfig(str(root / "not" / "there" / "yet")))
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    monkeypatch.setattr(resources, "gpu_memories", lambda: gpus)
+    return list(resources.missing_resources(Plan("p", {"tokens": data, "sft": stage}, ()), config))
+
+
+def test_a_disk_that_is_too_small_by_one_byte_is_found_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 2 * PARAMETERS + 2 * 12 * PARAMETERS  # the model in bfloat16, a kept checkpoint and the next
+    assert _missing(monkeypatch, tmp_path, needed, [16 * PARAMETERS]) == []
+    (line,) = _missing(monkeypatch, tmp_path, needed - 1, [16 * PARAMETERS])
+    assert line.startswith("paths.root: 188 GB free in ") and "the plan needs up to 188 GB; give another" in line
+
+
+def test_a_gpu_that_is_too_small_or_missing_is_found_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough, needed = 10**15, 16 * PARAMETERS  # weights, gradients and two moments in float32
+    (line,) = _missing(monkeypatch, tmp_path, enough, [needed, needed - 1], devices=2)
+    assert line.startswith("stages.sft: weights, gradients and optimizer take 116 GB a GPU, which has 116 GB; shard")
+    assert _missing(monkeypatch, tmp_path, enough, [needed], devices=2) == [
+        "trainer.devices: found 1 GPUs on this machine, expected 2"
+    ]
+    assert _missing(monkeypatch, tmp_path, enough, [], accelerator="cpu") == []
 
 
 @pytest.mark.parametrize(

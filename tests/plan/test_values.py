@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from solar.config.duration import Duration, Unit
 from solar.config.root import typed
 from solar.config.store import register
 from solar.errors import ConfigError
@@ -48,6 +49,14 @@ def test_a_value_out_of_range_is_refused(override: str) -> None:
 def test_the_duration_of_a_step_is_checked(steps: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{STEPS[steps]}"):
         _check("+experiment=stepwise_dpo", "stages.sdpo.parts=null", f"stages.sdpo.steps={steps}")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [("200k tokens", 200_000, "tokens"), ("2M steps", 2_000_000, "steps"), ("0.5 epochs", 0.5, "epochs")],
+)
+def test_a_duration_is_an_amount_in_thousands_or_millions_and_a_unit(text: str, amount: float, unit: str) -> None:
+    assert Duration.parse(text) == Duration(amount, Unit(unit))
 
 
 def test_a_tilde_is_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,21 @@ def test_held_out_answers_that_became_less_likely_raise_the_alarm(tmp_path, monk
     assert fields.startswith(message) and bool(fields) == bool(message)
 
 
+def test_the_stage_hands_each_role_the_folder_of_its_own_stage(tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr(dpo, "fit", lambda module, *parts: made.update(module=module, parts=parts) or {})
+    names = {"model": "sft", "reference": "frozen", "data": "pairs", "logps": "passed"}
+    inputs = {name: SimpleNamespace(path=tmp_path / name) for name in names.values()}
+    dpo.run(_config(**names), inputs, tmp_path / "out", SimpleNamespace())
+    assert made["module"].keywords == {
+        "model_dir": tmp_path / "sft/model",
+        "reference_dir": tmp_path / "frozen/model",
+        "data_dir": tmp_path / "pairs",
+        "logps_dir": tmp_path / "passed",
+    }
+    assert made["parts"][1:4] == (tmp_path / "sft/model", tmp_path / "pairs", tmp_path / "out")
+
+
 def test_the_reference_has_no_dropout_and_is_not_the_policy_after_training(tmp_path):
     _, _, expected = _run(tmp_path, "quiet")
     noisy = llama_folder(tmp_path / "noisy", attention_dropout=0.5)

@@ -115,3 +115,9 @@ def test_positions_and_targets_by_hand():
     assert batch.positions_N.tolist() == [0, 1, 3] and batch.targets_N.tolist() == [6, 7, 9]
     assert batch.answers_N.tolist() == [0, 0, 1] and batch.sample_ids == [4, 7]
     assert batch.segments == [Segment(3), Segment(2)] and batch.tokens == 5
+
+
+def test_the_last_token_of_a_document_predicts_nothing_even_where_all_labels_are_set():
+    ids = np.array([1, 2, 3, 4, 5])
+    batch = from_rows([TinyRow(ids, ids.copy(), [3, 2], [0, 1])])
+    assert batch.positions_N.tolist() == [0, 1, 3] and batch.targets_N.tolist() == [2, 3, 5]

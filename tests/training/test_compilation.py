@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import Place
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from solar.config.root import Strategy
@@ -66,6 +67,30 @@ def test_twenty_lengths_and_all_layers_of_a_kind_share_two_graphs(graphs, family
         in_one_pass(body_of(network), ids_T, ids_T, layout).sum().backward()
     assert kinds <= len(graphs) <= 2 * kinds
     assert all(any("varlen" in str(node.target) for node in _nodes(graph)) for graph in graphs)
+
+
+class Attentions(TorchDispatchMode):
+    """Counts forward passes of `varlen`."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function is torch.ops.torch_attn._varlen_attn.default
+        return function(*arguments, **(keywords or {}))
+
+
+def test_one_kernel_a_layer_computes_a_row_and_selective_recomputation_does_not_repeat_the_kernel():
+    counts = {}
+    for name, selective in (("none", None), ("selective", True), ("full", False)):
+        network = _network("mistral", KINDS["mistral"][0])
+        if selective is not None:
+            recompute_activations(network, selective)
+        ids_T = torch.zeros(50, dtype=torch.long, device="meta")
+        layout = layout_of(Way.varlen, [Segment(n) for n in (20, 1, 29)], network, family_of(network))
+        with Attentions() as counted:
+            in_one_pass(body_of(network), ids_T, ids_T, layout).sum().backward()
+        counts[name] = counted.count
+    assert counts == {"none": 4, "selective": 4, "full": 8}
 
 
 def _nodes(graph):

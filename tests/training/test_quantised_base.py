@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import MemoryRows, Place, llama, llama_folder, pair, row, settings, train_rows
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
 from solar.config.preference import DpoConfig, PreferenceLoss, ReferenceLogpsConfig
@@ -21,6 +22,7 @@ from solar.training.fit import _network
 from solar.training.interrupt import StopRequest
 from solar.training.modules.flops import body_parameters
 from solar.training.modules.next_token import ContinuedPretraining
+from solar.training.modules.recomputation import recompute_activations
 from solar.training.preference import reference_pass
 from solar.training.preference.module import PreferenceOptimization
 from solar.training.preference.reference import ReferenceLogps
@@ -163,6 +165,31 @@ def test_recomputed_activations_give_the_same_gradients():
             gradients.append(network.model.layers[0].self_attn.q_proj.lora_B.solar.weight.grad)
             assert gradients[-1].abs().max() > 0
     assert torch.equal(*gradients[:2]) and torch.equal(*gradients[2:])
+
+
+def test_selective_recomputation_repeats_no_product_with_a_weight_in_nf4():
+    """Seven linear layers in each of two layers; full recomputation stops before a layer's last product."""
+    products = {}
+    for name, selective in (("none", None), ("selective", True), ("full", False)):
+        network = llama().train()
+        quantise(network, FrozenBase.nf4, Precision.fp32, CPU)
+        add_adapter(network, AdapterConfig(rank=2), seed=0)
+        if selective is not None:
+            recompute_activations(network, selective)
+        with Products() as counted:
+            network(torch.arange(12)[None], use_cache=False).logits.sum().backward()
+        products[name] = counted.count
+    assert products == {"none": 14, "selective": 14, "full": 28}
+
+
+class Products(TorchDispatchMode):
+    """Counts products with a weight in NF4."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function is torch.ops.bitsandbytes.gemm_4bit.default
+        return function(*arguments, **(keywords or {}))
 
 
 @pytest.mark.parametrize("base", FrozenBase)

@@ -209,8 +209,29 @@ def test_a_stale_pass_is_refused_with_what_differs(tmp_path, changed):
         (data / "tokens.json").write_text('{"template": "another"}')
     else:
         fields["precision"] = type(settings()["precision"]).bf16_mixed
-    with pytest.raises(StageError, match=rf"logps\.safetensors: made for another reference \({changed}: found"):
+    where, way_out = (
+        rf"logps\.safetensors: made for another reference \({changed}: found",
+        "remove /.*/logps to compute",
+    )
+    with pytest.raises(StageError, match=f"{where}.*{way_out}"):
         _train(tmp_path, "out", base, logps, **fields)
+
+
+def test_data_that_were_made_again_are_the_same_data(tmp_path):
+    """Their manifest has other times, and for a moment there is an owner file."""
+    base, data = llama_folder(tmp_path / "base"), tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "tokens.json").write_text("{}")
+    (data / "train" / "tokens-00000.bin").write_bytes(b"one")
+    keys = []
+    for seconds, owner, content in ((1.5, False, b"one"), (2.5, True, b"one"), (2.5, True, b"two")):
+        (data / "manifest.json").write_text(f'{{"wall_seconds": {seconds}}}')
+        (data / "train" / "tokens-00000.bin").write_bytes(content)
+        if owner:
+            (data / "owner.json").write_text("{}")
+        keys.append(reference_pass.key_of(base, data, settings()["precision"]))
+    assert keys[0] == keys[1]
+    assert keys[1].difference(keys[2]).startswith("data: ")
 
 
 def _unshared(rows):

@@ -20,6 +20,14 @@ def test_training_loads_no_plotting_audio_or_tracker_packages():
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_what_trains_prints_nothing():
+    """Also where torchao is installed, which transformers imports then."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import solar.training.fit"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_is_recorded(tmp_path, threads):
     """T-G2."""

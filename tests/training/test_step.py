@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import Place, llama, llama_folder, row, settings, train_rows
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -158,6 +159,37 @@ def test_the_norm_is_clipped_to_the_limit_and_logged_before(tmp_path):
     config = PretrainConfig(**settings(duration="2 steps", optimizer=optimizer))
     train_rows(UNEQUAL, config, folder, tmp_path / "out", module=Watching)
     assert all(before > 0.1 and after == pytest.approx(0.01, rel=1e-3) for before, after in clipped)
+
+
+def test_the_step_is_taken_with_the_clipped_gradient(tmp_path):
+    """One step, by transformers and torch alone; with this eps, AdamW's step grows with the gradient."""
+    folder = llama_folder(tmp_path / "base")
+    optimizer = OptimizerConfig(OptimizerName.adamw, 1e-2, [0.9, 0.95], 1.0, 0.0, 0.01)
+    config = PretrainConfig(**settings(duration="1 steps", optimizer=optimizer, global_batch_size=1))
+    train_rows(UNEQUAL[:1], config, folder, tmp_path / "out")
+    model = llama()
+    ids = torch.as_tensor(UNEQUAL[0].input_ids)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+    torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95), eps=1.0, weight_decay=0.0).step()
+    moved = load_file(tmp_path / "out/model/model.safetensors")
+    before = load_file(folder / "model.safetensors")
+    for name, parameter in model.named_parameters():
+        step, expected = moved[name] - before[name], parameter.detach() - before[name]
+        assert (step - expected).norm() <= 1e-2 * expected.norm(), name
+
+
+def test_each_step_has_draws_of_its_own_which_the_seed_repeats(tmp_path):
+    class Drawing(ContinuedPretraining):
+        def loss_sum(self, batch):
+            self.drawn = [*getattr(self, "drawn", []), torch.rand(1).item()]
+            return super().loss_sum(batch)
+
+    folder, drawn = llama_folder(tmp_path / "base"), {}
+    for run, seed in (("a", 1), ("b", 1), ("c", 2)):
+        config = PretrainConfig(**settings(duration="3 steps", seed=seed))
+        drawn[run] = train_rows(UNEQUAL, config, folder, tmp_path / run, module=Drawing, micro_batch_size=4)[1].drawn
+    assert drawn["a"] == drawn["b"] and len({*drawn["a"], *drawn["c"]}) == 6
 
 
 @pytest.mark.parametrize("precision", list(Precision))

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from solar.network.device import format_of_sums
 from solar.training.batches.validation_rows import ValidationRows
 from solar.training.callbacks.recorder import Recorder
 from solar.training.interrupt import StopRequest
@@ -80,7 +81,8 @@ def validate(module: TrainingModule, batches: ValidationRows, stopped: Callable[
                     loss, others = module.loss_sum(moved)
                 counts = {"divisor": loss.new_tensor(module.validation_divisor(batch))}
                 for name, value in ({"loss": loss, **others} | counts).items():
-                    totals[name] = totals[name] + value.double() if name in totals else value.double()
+                    wide = value.to(format_of_sums(value.device.type))
+                    totals[name] = totals[name] + wide if name in totals else wide
     finally:
         module.network.train(training)
     if not totals:

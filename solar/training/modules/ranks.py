@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from solar.network.device import format_of_sums
 from solar.training.distributed.sharding import ShardedStrategy
 
 
@@ -31,13 +32,14 @@ class RankedModule(pl.LightningModule):
         return total / self.tensor_parallel
 
     def stacked_sums(self, totals: Mapping[str, Tensor | float]) -> Tensor:
-        """The sums over all replicas in one exchange, float64 [len(totals)], still on the device."""
+        """The sums over all replicas in one exchange, [len(totals)] in float64 (MPS: float32), still on the device."""
         return self.summed(torch.stack([self._on_device(value) for value in totals.values()]))
 
     def _on_device(self, value: Tensor | float) -> Tensor:
+        dtype = format_of_sums(self.device.type)
         if isinstance(value, Tensor):
-            return value.to(self.device, torch.float64)
-        return torch.full((), value, dtype=torch.float64, device=self.device)  # a copy would wait for the device
+            return value.to(self.device, dtype)
+        return torch.full((), value, dtype=dtype, device=self.device)  # a copy would wait for the device
 
     def over_ranks(self, totals: Mapping[str, Tensor | float]) -> dict[str, float]:
         """The sums over all replicas, by name: one exchange, and one wait for the device."""

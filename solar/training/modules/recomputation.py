@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen  # registers its operation
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
@@ -21,6 +22,8 @@ HELD = [
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     _ATEN._scaled_dot_product_efficient_attention.default,
     _ATEN._scaled_dot_product_cudnn_attention.default,
+    torch.ops.torch_attn._varlen_attn.default,
+    torch.ops.higher_order.flex_attention,
 ]
 """Operations whose results are expensive: selective recomputation holds them, and computes the cheap rest again."""
 
@@ -32,9 +35,15 @@ def recompute_activations(network: PreTrainedModel, selective: bool) -> None:
     """
     options: dict[str, Any] = {"use_reentrant": False}
     if selective:
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, HELD)
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, HELD + _of_few_bits())
     for layer in decoder_layers(network):
         layer.forward = _recomputed(layer.forward, options)
+
+
+def _of_few_bits() -> list[Any]:
+    """The product with a weight in NF4, which bitsandbytes registers when it is imported."""
+    product = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
+    return [] if product is None else [product.default]
 
 
 def _recomputed(forward: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:

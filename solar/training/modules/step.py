@@ -107,7 +107,8 @@ class TrainingModule(TrainingState):
         """Gradient norm and sums over all ranks. The host waits for the device here, and nowhere else in a step."""
         requests = {f"request {number}": float(raised) for number, raised in enumerate(self.requests)}
         totals = {**totals, **requests}
-        sums = torch.cat([self.stacked_sums(totals), norm.reshape(1).double()]).tolist()
+        sums_of_all = self.stacked_sums(totals)
+        sums = torch.cat([sums_of_all, norm.reshape(1).to(sums_of_all.dtype)]).tolist()
         named = dict(zip(totals, sums[:-1], strict=True))
         self.requests = [named.pop(name) > 0 for name in requests]
         return sums[-1], named
@@ -143,3 +144,5 @@ def _seed_draws(seed: int, step: int, replica: int, device: torch.device) -> Non
     torch.default_generator.manual_seed(mixed)  # torch.manual_seed takes a millisecond: it formats the call stack
     if device.type == "cuda":
         torch.cuda.manual_seed(mixed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(mixed)

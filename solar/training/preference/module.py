@@ -129,7 +129,7 @@ class PreferenceOptimization(TrainingModule):
         Where the policy equals the reference, the first step and the held-out pairs are recomputed in training's own
         micro-batches, so that their margins are exactly 0: a matrix product may round a row by its neighbours.
         """
-        values = ReferenceLogps.load(logps_dir / NAME, self._key())
+        values = ReferenceLogps.load(logps_dir / NAME, self._key(), logps_dir)
         if self._is_policy:
             own = self._compute(None, steps, held_out, first_steps=1)
             values.train = torch.where(own.train != 0, own.train, values.train)

@@ -66,13 +66,16 @@ class ReferenceLogps:
         building.rename(path)
 
     @classmethod
-    def load(cls, path: Path, key: Key) -> "ReferenceLogps":
-        """Raises `StageError` if the file was made with another key."""
+    def load(cls, path: Path, key: Key, made_in: Path | None = None) -> "ReferenceLogps":
+        """Raises `StageError` if the file was made with another key.
+
+        `made_in`: the artifact that the file belongs to, which is made again as a whole.
+        """
         with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
             stored = Key(**json.loads(file.metadata()["key"]))
             if (difference := key.difference(stored)) is not None:
                 raise StageError(
-                    f"{path}: made for another reference ({difference}); remove the file to compute it anew"
+                    f"{path}: made for another reference ({difference}); remove {made_in or path} to compute it anew"
                 )
             return cls(file.get_tensor("train"), file.get_tensor("valid"))
 

@@ -26,10 +26,14 @@ NAME = "logps.safetensors"
 
 
 def key_of(model_dir: Path, data_dir: Path, precision: Precision, base: FrozenBase | None = None) -> Key:
-    """What the values depend on; the data's tokens include template and lengths."""
+    """What the values depend on; the data's tokens include template and lengths.
+
+    Not the manifests: they hold times, and an artifact that was damaged and made again has the same content.
+    """
     model = content_hash(model_dir, ("config.json", "*.safetensors"))
+    data = content_hash(data_dir, ("tokens.json", "*.bin"))
     formats = precision.value if base is None else f"{precision} with a base in {base}"
-    return Key(model=model, data=content_hash(data_dir, ("*",)), precision=formats)
+    return Key(model=model, data=data, precision=formats)
 
 
 def load_reference(
