@@ -60,8 +60,9 @@ def test_killed_between_stages_keeps_what_is_done(run: Run, tmp_path: Path) -> N
     assert done.stdout.splitlines()[0].endswith("2 done, 0 to run")
 
 
-LATER = {"pretrain": [], "sft": [], "dpo_a": [], "sdpo": ["+experiment=stepwise_dpo", "stages.sdpo.duration=6 steps"]}
-"""Stage -> its experiment; `sdpo` is the last step of a stepwise DPO, whose first step is trained before."""
+STEPWISE = ["+experiment=stepwise_dpo", "stages.sdpo.duration=6 steps", "until=sdpo"]
+LATER = {stage: [f"until={stage}"] for stage in ("pretrain", "sft", "dpo_a")} | {"sdpo_2": STEPWISE}
+"""Stage -> the run that ends with it; `sdpo_2` is the last step of a stepwise DPO."""
 
 
 @pytest.mark.slow
@@ -70,7 +71,7 @@ def test_each_stage_that_trains_goes_on_to_the_same_weights(
     stage: str, finished: Path, run: Run, tmp_path: Path
 ) -> None:
     """T-A1: killed at its first checkpoint."""
-    words = [*LATER[stage], f"until={stage}", "trainer.checkpoint_every_seconds=0"]
+    words = [*LATER[stage], "trainer.checkpoint_every_seconds=0"]
     calm, hit = tmp_path / "calm", tmp_path / "hit"
     for root in (calm, hit):
         shutil.copytree(finished, root)

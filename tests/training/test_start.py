@@ -1,5 +1,6 @@
 """What a training loads before its first step."""
 
+import json
 import subprocess
 import sys
 
@@ -39,3 +40,12 @@ def test_the_number_of_threads_is_recorded(tmp_path, threads):
     finally:
         torch.set_num_threads(before)
     assert metrics["threads"] == threads
+
+
+def test_metrics_come_in_the_order_of_the_log(tmp_path):
+    """T-G1: and not in that of hashes, which differs in every process."""
+    config = PretrainConfig(**settings(duration="1 steps"))
+    metrics, _ = train_rows([row(9)] * 4, config, llama_folder(tmp_path / "base"), tmp_path / "out")
+    logged = list(json.loads((tmp_path / "out/logs/metrics.jsonl").read_text().splitlines()[0]))
+    lasts = [name.removesuffix("_last") for name in metrics if name.endswith("_last")]
+    assert len(lasts) >= 1 and lasts == [name for name in logged if name in lasts]

@@ -71,7 +71,7 @@ class Recorder(pl.Callback):
         if step == module.first_step + 1 or step % self.every_steps == 0 or step == module.total_steps:
             not_means = {*self.SNAPSHOTS, *self.SUMS}
             line = {n: v if n in not_means else v / max(1, self.steps) for n, v in self.sums.items()}
-            for name in line.keys() - {"grad_norm", *not_means}:
+            for name in [name for name in line if name not in {"grad_norm", *not_means}]:
                 self.summary.setdefault(f"{name}_first", line[name])
                 self.summary[f"{name}_last"] = line[name]
             rate = (module.tokens_done - self._line_tokens) / max(1e-9, seconds - self._line_seconds)
