@@ -114,7 +114,8 @@ def test_an_adapter_in_place_of_a_model_is_refused(tmp_path, capsys):
     [
         (7, "model.layers.7.input_layernorm.weight: above the 7 layers that config.json gives"),
         (9, "no tensors named as a stack of 9 layers"),
-        (10**9, "no tensors named as a stack of 1000000000 layers"),
+        (10**5, "no tensors named as a stack of 100000 layers"),
+        (10**9, "num_hidden_layers: 1,000,000,000 found, more than any model has; correct the number"),
     ],
 )
 def test_another_number_of_layers_than_in_the_files_is_one_line(layers, reason, tiny, tmp_path, capsys):

@@ -118,7 +118,7 @@ def deep(model, stored, **config):
     return model(tensors, config={"model_type": "x", **config})
 
 
-@pytest.mark.parametrize("said", [3, 5, 1_000_000_000])
+@pytest.mark.parametrize("said", [3, 5, 100_000])
 def test_another_number_of_layers_than_in_the_files_is_refused(said, model, tmp_path):
     models = [deep(model, 4, num_hidden_layers=said)] * 2
     message = refused(models, tmp_path, ArtifactError)
