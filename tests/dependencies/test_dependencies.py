@@ -69,6 +69,16 @@ def test_the_locks_hold_every_direct_dependency_in_a_version_of_its_range() -> N
         assert requirement.specifier.contains(version), f"{requirement}: locked to {version}; run make lock"
 
 
+def test_every_extra_that_an_extra_or_a_message_names_exists() -> None:
+    """An extra that names one that does not exist cannot be installed at all."""
+    extras = PROJECT["optional-dependencies"]
+    named = {extra for req in EXTRAS if req.name == "solar" for extra in req.extras}
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "solar").rglob("*.py")]
+    named |= {extra for text in texts for extra in re.findall(r"solar\[([a-z_0-9]+)\]", text)}
+    assert len(named) > 5
+    assert named - set(extras) == set()
+
+
 def test_the_makefile_installs_nothing_without_a_hash_but_solar_itself() -> None:
     """The rivals of the benchmarks live in an environment of their own."""
     makefile = (ROOT / "Makefile").read_text()
