@@ -5,6 +5,8 @@ import secrets
 import time
 from pathlib import Path
 
+from solar.weights.digest import flush
+
 _DEAD_AFTER_SECONDS = 3600
 """Writing one of these files takes less than a second."""
 
@@ -33,12 +35,3 @@ def left_by_writers(folder: Path, name: str = "*.json") -> list[Path]:
     before = time.time() - _DEAD_AFTER_SECONDS
     found = [path for path in folder.glob(f".{name}.[0-9]*") if not path.is_symlink() and path.is_file()]
     return [path for path in found if path.stat().st_mtime < before]
-
-
-def flush(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

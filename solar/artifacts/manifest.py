@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from solar import __version__
-from solar.artifacts.atomic import flush, write_atomically
+from solar.artifacts.atomic import write_atomically
 from solar.artifacts.listing import files_below
 from solar.errors import ArtifactError, one_line
-from solar.weights.digest import Stamp, plain_sha256, read_plain
+from solar.weights.digest import Stamp, flush, plain_sha256, read_plain
 from solar.weights.strict_json import unique
 
 NAME = "manifest.json"

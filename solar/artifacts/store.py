@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from solar.artifacts import claim
-from solar.artifacts.atomic import flush
 from solar.artifacts.known import Known
 from solar.artifacts.listing import discard, files_below, is_real_folder, refuse_unreal_folder
 from solar.artifacts.locks import locked
@@ -14,6 +13,7 @@ from solar.artifacts.manifest import NAME, Manifest, describe_files
 from solar.artifacts.reading import CHECKPOINTS as CHECKPOINTS
 from solar.artifacts.reading import read_artifact
 from solar.errors import ArtifactError
+from solar.weights.digest import flush
 
 PARTIAL = ".partial"
 

@@ -62,3 +62,12 @@ def plain_sha256(path: Path, flush: bool = False) -> tuple[Stamp, str]:
         if flush:
             os.fsync(file.fileno())
         return stamp(os.fstat(file.fileno())), digest
+
+
+def flush(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

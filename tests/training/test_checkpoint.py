@@ -296,7 +296,7 @@ def test_a_first_checkpoint_outlives_a_power_cut(tmp_path):
     assert newest_whole(after / "checkpoints")[0] == checkpoint_path(after / "checkpoints", 2)
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_flush"])
+@pytest.mark.parametrize("failing", ["save_file", "flush"])
 def test_a_failing_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, failing):
     """T-A4"""
     _save(tmp_path, 1)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from solar.errors import StageError
 from solar.training.checkpoint.tensor_file import save_file
 from solar.training.checkpoint.tree import flatten, unflatten
-from solar.weights.digest import open_plain, plain_sha256, read_plain
+from solar.weights.digest import flush, open_plain, plain_sha256, read_plain
 from solar.weights.strict_json import unique
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -54,16 +54,16 @@ class SafetensorsCheckpointIO(CheckpointIO):
         (building / STATE).write_text(json.dumps(plain), encoding="utf-8")
         files = {name: _fingerprint(building / name) for name in (TENSORS, STATE)}
         for name in files:
-            _flush(building / name)
+            flush(building / name)
         manifest = files if identity is None else {**files, IDENTITY: identity}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _flush(building / MANIFEST)
-        _flush(building)
+        flush(building / MANIFEST)
+        flush(building)
         discard(final)
         building.rename(final)
-        _flush(final.parent)
+        flush(final.parent)
         if is_first:
-            _flush(final.parent.parent)  # else a power cut may take the folder of all checkpoints
+            flush(final.parent.parent)  # else a power cut may take the folder of all checkpoints
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         folder = Path(path)
@@ -129,11 +129,3 @@ def discard(path: Path) -> None:
 def _fingerprint(path: Path) -> dict[str, Any]:
     stamp, sha256 = plain_sha256(path)
     return {"bytes": stamp[2], "sha256": sha256}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
