@@ -1,12 +1,11 @@
 """LoRA: only adapters move, and the folded model is the adapted one. Needs `peft`."""
 
-import signal
 from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama, llama_folder, pair, row, settings, train_rows
+from tiny import llama, llama_folder, pair, row, settings, stopping_at, train_rows
 
 from solar.config.preference import DpoConfig, PreferenceLoss
 from solar.config.training import AdapterConfig, PretrainConfig
@@ -56,11 +55,7 @@ def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(tmp_path):
     folder, config = llama_folder(tmp_path / "base"), PretrainConfig(**settings(duration="5 steps", adapter=ADAPTER))
     stop = StopRequest()
 
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == 2:
-                stop.received = signal.SIGTERM
+    Stopping = stopping_at(stop, 2)
 
     def stopping(network, config, *rest):
         add_adapter(network, config.adapter, config.seed)

@@ -1,11 +1,9 @@
 """Averages of the weights: by hand, in the saved model, and across restarts."""
 
-import signal
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama_folder, row, settings, train_rows
+from tiny import llama_folder, row, settings, stopping_at, train_rows
 
 from solar.config.training import AverageConfig, AverageKind, PretrainConfig
 from solar.errors import Interrupted
@@ -75,11 +73,7 @@ def test_a_restart_changes_no_bit_of_the_average(tmp_path, kind, stop_at):
     config = PretrainConfig(**settings(duration="6 steps", average=average))
     folder, stop = llama_folder(tmp_path / "base"), StopRequest()
 
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == stop_at:
-                stop.received = signal.SIGTERM
+    Stopping = stopping_at(stop, stop_at)
 
     with pytest.raises(Interrupted):
         train_rows(ROWS, config, folder, tmp_path / "other", module=Stopping, stop=stop)

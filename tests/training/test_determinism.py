@@ -1,11 +1,10 @@
 """Deterministic mode: in force while a training runs, and only then; refused in one line where it cannot be had."""
 
 import os
-import signal
 
 import pytest
 import torch
-from tiny import Place, llama_folder, row, settings, train_rows
+from tiny import Place, llama_folder, row, settings, stopping_at, train_rows
 
 from solar.config.training import PretrainConfig
 from solar.errors import Interrupted, StageError
@@ -71,11 +70,7 @@ def test_other_errors_pass_through(tmp_path, environment):
 def test_on_a_cpu_the_mode_changes_no_byte_and_a_resumed_training_has_the_same(tmp_path, environment):
     folder, config, stop = llama_folder(tmp_path / "base"), PretrainConfig(**settings()), StopRequest()
 
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == 3:
-                stop.received = signal.SIGTERM
+    Stopping = stopping_at(stop, 3)
 
     for name, mode in (("plain", False), ("mode", True)):
         train_rows(ROWS, config, folder, tmp_path / name, deterministic=mode)

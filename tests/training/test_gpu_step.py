@@ -1,6 +1,5 @@
 """Steps on a GPU: what only a GPU can tell. Elsewhere these tests are skipped; `make test-gpu` runs them."""
 
-import signal
 import warnings
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import Place, llama, llama_folder, pair, row, settings, train_rows
+from tiny import Place, llama, llama_folder, pair, row, settings, stopping_at, train_rows
 from torch._dynamo.utils import counters
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName
@@ -74,11 +73,7 @@ def test_in_deterministic_mode_two_runs_and_a_resumed_run_have_the_same_bytes(tm
     folder, stop = llama_folder(tmp_path / "base", **SIZES), StopRequest()
     config = PretrainConfig(**settings(precision=precision, duration="20 steps"))
 
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == 7:
-                stop.received = signal.SIGTERM
+    Stopping = stopping_at(stop, 7)
 
     more = {"deterministic": True, **GPU}
     for name in ("one", "two"):

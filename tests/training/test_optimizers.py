@@ -1,12 +1,11 @@
 """Optimizers by name: each is its library's own, and none of them forgets anything when it is killed."""
 
 import json
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama, llama_folder, row, settings, train_rows
+from tiny import llama, llama_folder, row, settings, stopping_at, train_rows
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import PretrainConfig
@@ -37,16 +36,6 @@ def _config(name, **changes):
     return PretrainConfig(**settings(optimizer=optimizer, schedule=CONSTANT, **changes))
 
 
-def _stopping(stop, stop_at):
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == stop_at:
-                stop.received = signal.SIGTERM
-
-    return Stopping
-
-
 @pytest.mark.parametrize("name", OptimizerName)
 def test_killed_and_resumed_every_optimizer_ends_in_the_same_bytes(tmp_path, name):
     """T-A1."""
@@ -57,7 +46,7 @@ def test_killed_and_resumed_every_optimizer_ends_in_the_same_bytes(tmp_path, nam
     for stop_at in (1, 3, 6):
         stop = StopRequest()
         with pytest.raises(Interrupted):
-            module = _stopping(stop, stop_at)
+            module = stopping_at(stop, stop_at)
             train_rows(ROWS, config, folder, tmp_path / "other", module=module, stop=stop, **common)
     saved = load_file(checkpoint_path(tmp_path / "other/checkpoints", 6) / TENSORS)
     assert (torch.uint8 in {tensor.dtype for tensor in saved.values()}) == (name is OptimizerName.adamw_8bit)

@@ -1,7 +1,6 @@
 """QLoRA: adapters beside a base in few bits, by bitsandbytes itself on the CPU. Needs `bitsandbytes` and `peft`."""
 
 import json
-import signal
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import MemoryRows, Place, llama, llama_folder, pair, row, settings, train_rows
+from tiny import MemoryRows, Place, llama, llama_folder, pair, row, settings, stopping_at, train_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
@@ -120,11 +119,7 @@ def test_a_stopped_training_ends_with_the_same_bytes_and_its_checkpoint_holds_no
     folder, config = llama_folder(tmp_path / "base"), _config(base, duration="5 steps")
     stop = StopRequest()
 
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == 2:
-                stop.received = signal.SIGTERM
+    Stopping = stopping_at(stop, 2)
 
     with pytest.raises(Interrupted):
         stopping = partial(_adapted, module=Stopping)

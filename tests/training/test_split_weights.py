@@ -1,12 +1,11 @@
 """AdamW on bfloat16 weights with `split_weights`: small updates add up, and a killed training loses no bit."""
 
 import json
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import llama, llama_folder, row, settings, train_rows
+from tiny import llama, llama_folder, row, settings, stopping_at, train_rows
 
 from solar.config.optimizer import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from solar.config.training import AdapterConfig, Precision, PretrainConfig
@@ -14,7 +13,6 @@ from solar.errors import Interrupted
 from solar.training.checkpoint.folder import TENSORS
 from solar.training.checkpoint.points import checkpoint_path
 from solar.training.interrupt import StopRequest
-from solar.training.modules.next_token import ContinuedPretraining
 from solar.training.optim.optimizers import build_optimizers, parameter_groups
 from solar.training.optim.split_adamw import SplitAdamW, join, split
 
@@ -97,23 +95,13 @@ def test_one_step_is_torchs_own_on_float32_weights_with_decay():
     assert torch.equal(join(weight.detach(), optimizer.state[weight]["low_bits"]), other.detach())
 
 
-def _stopping(stop, stop_at):
-    class Stopping(ContinuedPretraining):
-        def training_step(self, step, batch_idx):
-            super().training_step(step, batch_idx)
-            if self.steps_done == stop_at:
-                stop.received = signal.SIGTERM
-
-    return Stopping
-
-
 def test_killed_and_resumed_it_ends_in_the_same_bytes_and_its_checkpoint_holds_the_lower_bits(tmp_path):
     folder, config = llama_folder(tmp_path / "base"), _config(True, lr=1e-4)
     train_rows(ROWS, config, folder, tmp_path / "straight")
     for stop_at in (1, 3):
         stop = StopRequest()
         with pytest.raises(Interrupted):
-            train_rows(ROWS, config, folder, tmp_path / "other", module=_stopping(stop, stop_at), stop=stop)
+            train_rows(ROWS, config, folder, tmp_path / "other", module=stopping_at(stop, stop_at), stop=stop)
     saved = load_file(checkpoint_path(tmp_path / "other/checkpoints", 3) / TENSORS)
     low = [tensor for name, tensor in saved.items() if "low_bits" in name]
     assert len(low) == len(list(llama().parameters())) and all(tensor.view(torch.int16).any() for tensor in low)

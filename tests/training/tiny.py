@@ -1,5 +1,6 @@
 """Small models and rows that the training tests share."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,3 +168,15 @@ def train_rows(
     steps = StepDataset(data, order, built.assemble, budget, size)
     valid = ValidationRows(MemoryRows(held_out or []), built.assemble, size, config.max_valid_rows)
     return train(built, steps, valid, model_dir, output, where, stop or StopRequest()), built
+
+
+def stopping_at(stop: StopRequest, step: int) -> type[ContinuedPretraining]:
+    """A training that is asked to stop once it has done `step` steps."""
+
+    class Stopping(ContinuedPretraining):
+        def training_step(self, step_batches, batch_idx):
+            super().training_step(step_batches, batch_idx)
+            if self.steps_done == step:
+                stop.received = signal.SIGTERM
+
+    return Stopping
